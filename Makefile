@@ -1,0 +1,60 @@
+# Everything runs from a virtual environment in .venv, set up by the first target that needs it.
+# Needed beforehand: make and Python 3.11 or newer (choose one with `make PYTHON=python3.12 ...`).
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEV_STAMP := .venv/.installed-dev
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+ARGS ?=
+
+# One compute thread and sleeping (not spinning) waits: two spinning threads on a busy machine can be tens of times slower.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= passive
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all check format results clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 12
+
+setup: $(DEV_STAMP)  ## Set up .venv with the pinned dependencies and the development tools
+
+run: $(STAMP)  ## Grow a reasoning model from random weights: pretraining, then R1-Zero (ARGS="--seed 1" and so on)
+	$(BIN)/aha run r1-zero-tiny $(ARGS)
+
+test: $(DEV_STAMP)  ## The tests, without the slow ones
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
+
+test-all: $(DEV_STAMP)  ## All tests that need no GPU
+	$(BIN)/python -m pytest -q -m "not gpu" $(ARGS)
+
+check: $(DEV_STAMP)  ## Lint, formatting, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEV_STAMP)  ## Format the code and fix what can be fixed by rule
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+results: $(STAMP)  ## Reproduce the published tables (hours; resumes where it stopped)
+	$(BIN)/python experiments/results.py $(ARGS)
+
+clean:  ## Remove the environment and caches; runs/ stays
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "aha needs Python 3.11 or newer; found $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+$(STAMP): pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $(STAMP) $@

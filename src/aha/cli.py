@@ -1,0 +1,218 @@
+"""The command line: one verb per act. Each imports what it needs when called: `aha --help` is quick and loads no torch.
+
+Exit codes: 0 done; 1 `aha` said no, in one line on standard error; 2 wrong usage; 130, 143 stopped by Ctrl-C, SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aha import __version__
+from aha.errors import AhaError
+from aha.files import cannot_write
+from aha.training.interrupts import StopRequested
+
+app = typer.Typer(
+    name="aha",
+    help="DeepSeek-R1 in PyTorch, from random weights on a laptop to a GPU node.",
+    epilog="Start with: aha run r1-zero-tiny",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(shown: bool) -> None:
+    if shown:
+        print(f"aha {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """DeepSeek-R1 in PyTorch, from random weights on a laptop to a GPU node."""
+
+
+@app.command()
+def run(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe's name, a YAML file, or module:function of your own.")
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting; may be given many times.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder.", show_default="runs/<recipe>-seed<N>", file_okay=False)
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier run left in the folder.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Everything random is derived from it.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Worker processes.", show_default="one per core or GPU")
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the resolved configuration and exit.")
+    ] = False,
+) -> None:
+    """Run a recipe, or go on with it where it stopped.
+
+    The run may be interrupted at any moment: the same command continues it, and ends with the same bytes. What is
+    done is kept, what changed is redone.
+
+    [bold]Examples[/bold]
+
+    [dim]The main job, with another seed, with one setting changed:[/dim]
+
+      aha run r1-zero-tiny --seed 1 --set rl.group_size=8
+
+    [dim]A file to edit and run:[/dim]
+
+      aha run r1-zero-tiny --print-config > mine.yaml && aha run mine.yaml
+
+    [dim]Again what an earlier run was made with:[/dim]
+
+      aha run runs/r1-zero-tiny-seed0/config.yaml
+
+    [dim]Under another launcher:[/dim]
+
+      torchrun --nproc-per-node 8 -m aha run r1-zero-tiny
+    """
+    from aha.configuration import dump_config
+    from aha.recipes.registry import resolve
+    from aha.recipes.run import execute
+
+    config = resolve(recipe, set_ or [], seed)
+    if print_config:
+        print(dump_config(config), end="")
+        return
+    raise typer.Exit(execute(config, out, fresh, processes))
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, such as runs/r1-zero-tiny-seed0.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file.", show_default="report.html in the run folder", dir_okay=False)
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = False,
+) -> None:
+    """Make one self-contained HTML page of a run: curves, accuracy, transcripts, lineage, cost.
+
+    [bold]Example[/bold]
+
+      aha report runs/r1-zero-tiny-seed0 --open
+    """
+    from aha.recipes.acts import make_report
+
+    path = make_report(run_folder, out)
+    print(path)
+    if open_:
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A model folder in Hugging Face layout.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the evaluation.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.", dir_okay=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the sampling.")] = 0,
+) -> None:
+    """Measure a model on held-out problems: pass@1 by family and level, with intervals.
+
+    [bold]Examples[/bold]
+
+      aha eval runs/r1-zero-tiny-seed0/r1-zero/model
+
+      aha eval runs/r1-zero-tiny-seed0/pretrain/model --set samples=16
+    """
+    from aha.recipes.acts import evaluate_model
+
+    evaluate_model(checkpoint, set_ or [], out, seed)
+
+
+@app.command()
+def model(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="tiny, v2-lite, v3, or a model folder.")],
+) -> None:
+    """Count a model: parameters (total, active, MTP) and bytes of cache per token, beside multi-head attention.
+
+    [bold]Example[/bold]
+
+      aha model v3
+    """
+    from aha.recipes.acts import describe_model
+
+    print(describe_model(name))
+
+
+@app.command()
+def task(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A family of problems, such as countdown.")],
+    level: Annotated[int | None, typer.Option(min=1, max=5, help="Of difficulty.", show_default="all")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="Problems per level.")] = 2,
+    language: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Show problems of a family with their answers.
+
+    [bold]Examples[/bold]
+
+      aha task countdown
+
+      aha task motion --level 3 -n 5 --language zh
+    """
+    from aha.recipes.acts import show_task
+
+    show_task(name, level, count, language, seed)
+
+
+def main() -> None:
+    """Runs the command line and ends the process."""
+    worker = "RANK" in os.environ
+    try:
+        app()
+    except StopRequested as stop:
+        _leave(stop.exit_code, worker)
+    except AhaError as error:
+        _fail(str(error), worker)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(cannot_write(Path(error.filename or "."), error), worker)
+        if not worker:
+            raise
+        traceback.print_exc()
+        _leave(1, worker)
+
+
+def _fail(message: str, worker: bool) -> None:
+    """Says why in one line and ends with 1. Where all processes of a run fail alike, only rank 0 comes to speak."""
+    if worker and int(os.environ["RANK"]) > 0:
+        time.sleep(1.0)
+    print(f"aha: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    _leave(1, worker)
+
+
+def _leave(code: int, worker: bool) -> None:
+    """Ends the process. A worker that stops early has peers in mid-air and skips the libraries' orderly farewells."""
+    if worker:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Held-out evaluation: metrics with intervals, problem suites, the runner."""

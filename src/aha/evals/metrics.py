@@ -1,0 +1,76 @@
+"""Metrics over samples of problems: pass@1 with intervals, unbiased pass@k, cons@k, paired differences. No torch here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Unbiased estimate of the probability that at least one of k samples is right: 1 - C(n-c, k) / C(n, k).
+
+    Raises:
+        ValueError: k is larger than the number of samples, or the counts are impossible.
+    """
+    if not 0 <= correct <= samples or not 1 <= k <= samples:
+        raise ValueError(f"pass@{k} of {samples} samples with {correct} right is not defined; need 1 <= k <= samples")
+    return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
+
+
+def majority(answers: Sequence[Hashable | None]) -> Hashable | None:
+    """The most frequent answer; ties go to the one seen first; None (no answer) never wins."""
+    counts = Counter(answer for answer in answers if answer is not None)
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def bootstrap_interval(values: Sequence[float], seed: int = 0) -> Interval:
+    """Mean and 95% percentile interval over problems.
+
+    Args:
+        values: one number per problem (its mean over samples), so that samples of a problem stay together.
+        seed: of the resampling.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    means = array[rng.integers(0, array.size, (RESAMPLES, array.size))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(array.mean()), float(low), float(high))
+
+
+def paired_interval(left: Sequence[float], right: Sequence[float], seed: int = 0) -> Interval:
+    """Interval of the mean difference left - right over the same problems.
+
+    Raises:
+        ValueError: the two do not have the same number of problems.
+    """
+    if len(left) != len(right):
+        raise ValueError(f"paired values must match: {len(left)} and {len(right)} problems")
+    return bootstrap_interval([a - b for a, b in zip(left, right, strict=True)], seed)
+
+
+def seed_interval(values: Sequence[float]) -> Interval:
+    """Mean and 95% t-interval over seeds (each value one seed's result)."""
+    array = np.asarray(values, dtype=np.float64)
+    mean = float(array.mean()) if array.size else math.nan
+    if array.size < 2:
+        return Interval(mean, math.nan, math.nan)
+    critical = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+    half = critical.get(array.size - 1, 1.96) * float(array.std(ddof=1)) / math.sqrt(array.size)
+    return Interval(mean, mean - half, mean + half)

@@ -1,0 +1,204 @@
+"""Held-out evaluation: samples of problems under a prompt, graded, with every completion kept. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from aha.evals.metrics import Interval, bootstrap_interval, majority, pass_at_k
+from aha.files import derive_seed
+from aha.protocols import Generator
+from aha.tasks.families import get_family
+from aha.tasks.scribe import REFLECTION_WORDS
+from aha.text.templates import plain_prompt, zero_prompt
+from aha.text.thinking import extract_leniently, parse
+from aha.text.tokenizer import END_THINK, THINK, Tokenizer
+from aha.types import FinishReason, Problem, Request, SamplingParams
+
+Elicitation = Literal["zero", "zero_think", "direct", "steps"]
+"""How a model is asked: R1-Zero's template, graded strictly; the same with the think tag prefilled, graded leniently; a plain
+question; a plain question with "let's think step by step" (both graded leniently)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One graded completion of an evaluation."""
+
+    key: str
+    family: str
+    domain: str
+    level: int
+    language: str
+    index: int
+    correct: bool
+    well_formed: bool
+    tokens: int
+    truncated: bool
+    true_steps: int
+    steps: int
+    reflections: int
+    answer: str
+    completion: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON-able dictionary."""
+        return asdict(self)
+
+
+def prompt_for(tokenizer: Tokenizer, problem: Problem, elicitation: Elicitation) -> list[int]:
+    """The prompt's token ids."""
+    if elicitation in ("zero", "zero_think"):
+        return zero_prompt(tokenizer, problem.question, think_prefilled=elicitation == "zero_think")
+    return plain_prompt(tokenizer, problem.question, elicitation == "steps", problem.language)
+
+
+def evaluate(
+    generator: Generator,
+    tokenizer: Tokenizer,
+    problems: Sequence[Problem],
+    elicitation: Elicitation,
+    samples: int,
+    seed: int,
+    max_completion_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> list[Sample]:
+    """Samples and grades; a problem's samples depend on the seed and the problem alone.
+
+    Raises:
+        GenerationError: a prompt does not fit the engine's context.
+    """
+    requests = [
+        Request(
+            tuple(prompt_for(tokenizer, problem, elicitation)),
+            SamplingParams(
+                temperature=temperature,
+                top_p=top_p,
+                max_completion_tokens=max_completion_tokens,
+                stop_token_ids=(tokenizer.eos_id,),
+                n=samples,
+                seed=derive_seed(seed, elicitation, problem.key),
+            ),
+        )
+        for problem in problems
+    ]
+    results: list[Sample] = []
+    for problem, completions in zip(problems, generator.generate(requests), strict=True):
+        for index, completion in enumerate(completions):
+            truncated = completion.finish_reason is not FinishReason.STOP
+            ids = completion.token_ids
+            text = tokenizer.decode(ids if truncated else ids[:-1])
+            results.append(grade_sample(problem, index, text, len(ids), truncated, elicitation))
+    return results
+
+
+def grade_sample(
+    problem: Problem, index: int, text: str, tokens: int, truncated: bool, elicitation: Elicitation
+) -> Sample:
+    """Grades one completion: strictly under "zero", leniently elsewhere."""
+    family = get_family(problem.family)
+    parsed = parse(text, think_prefilled=elicitation == "zero_think", truncated=truncated)
+    answer = parsed.answer if elicitation == "zero" else extract_leniently(text)
+    graded = parsed.well_formed or elicitation != "zero"
+    correct = graded and family.verify(problem, answer)
+    thinking = parsed.thinking if parsed.well_formed else text.replace(THINK, "").split(END_THINK)[0]
+    true_steps, steps = family.check_steps(problem, thinking)
+    return Sample(
+        problem.key,
+        problem.family,
+        problem.domain,
+        problem.level,
+        problem.language,
+        index,
+        correct,
+        parsed.well_formed,
+        tokens,
+        truncated,
+        true_steps,
+        steps,
+        sum(count_reflections(thinking).values()),
+        answer,
+        text,
+    )
+
+
+def count_reflections(text: str) -> dict[str, int]:
+    """Occurrences of reflection words by kind, both languages together; English ones as whole words."""
+    lowered = text.lower()
+    english = "".join(character if "a" <= character <= "z" else " " for character in lowered).split()
+    return {
+        kind: sum(english.count(word) if word.isascii() else lowered.count(word) for word in words)
+        for kind, words in REFLECTION_WORDS.items()
+    }
+
+
+def by_problem(samples: Iterable[Sample], value: Callable[[Sample], float]) -> dict[str, float]:
+    """Mean of a value over each problem's samples, by problem key in order of appearance."""
+    sums: dict[str, list[float]] = {}
+    for sample in samples:
+        sums.setdefault(sample.key, []).append(value(sample))
+    return {key: sum(values) / len(values) for key, values in sums.items()}
+
+
+def pass_at_1(samples: Sequence[Sample]) -> Interval:
+    """Mean accuracy with its interval over problems."""
+    return bootstrap_interval(list(by_problem(samples, lambda sample: float(sample.correct)).values()))
+
+
+def summarize(samples: Sequence[Sample]) -> dict[str, Any]:
+    """The numbers that a summary publishes of one model under one elicitation."""
+    interval = pass_at_1(samples)
+    formed = [sample for sample in samples if sample.well_formed]
+    steps = sum(sample.steps for sample in samples)
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.key, []).append(sample)
+    n = min(map(len, groups.values()), default=0)
+    return {
+        "pass_at_1": {**asdict(interval), "problems": len(groups), "samples": n},
+        "pass_at_k": {str(k): _mean_pass_at_k(groups, k) for k in (1, 2, 4, 8, 16, 32, 64) if k <= n},
+        "cons_at_k": {str(n): _mean_consensus(groups)} if n > 1 else {},
+        "by_family": _by_cell(samples),
+        "by_domain": {
+            domain: asdict(pass_at_1([sample for sample in samples if sample.domain == domain]))
+            for domain in sorted({sample.domain for sample in samples})
+        },
+        "format_rate": len(formed) / max(1, len(samples)),
+        "true_step_rate": sum(sample.true_steps for sample in samples) / steps if steps else None,
+        "mean_completion_tokens": _mean([sample.tokens for sample in samples]),
+        "mean_tokens_well_formed": _mean([sample.tokens for sample in formed]),
+        "mean_tokens_right": _mean([sample.tokens for sample in formed if sample.correct]),
+        "mean_tokens_wrong": _mean([sample.tokens for sample in formed if not sample.correct]),
+        "reflections_per_answer": _mean([sample.reflections for sample in samples]),
+        "truncated_rate": _mean([float(sample.truncated) for sample in samples]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _by_cell(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+    """Mean accuracy by family and level."""
+    cells: dict[str, dict[str, list[float]]] = {}
+    for sample in samples:
+        cells.setdefault(sample.family, {}).setdefault(str(sample.level), []).append(float(sample.correct))
+    return {
+        family: {level: sum(values) / len(values) for level, values in sorted(levels.items())}
+        for family, levels in sorted(cells.items())
+    }
+
+
+def _mean_pass_at_k(groups: dict[str, list[Sample]], k: int) -> float:
+    values = [pass_at_k(len(group), sum(sample.correct for sample in group), k) for group in groups.values()]
+    return sum(values) / max(1, len(values))
+
+
+def _mean_consensus(groups: dict[str, list[Sample]]) -> float:
+    """Share of problems whose most frequent answer is right."""
+    right = 0
+    for group in groups.values():
+        winner = majority([sample.answer or None for sample in group])
+        right += any(sample.correct for sample in group if winner is not None and sample.answer == winner)
+    return right / max(1, len(groups))

@@ -1,0 +1,133 @@
+"""Held-out evaluation as a stage: every model of a run under every way of asking, all completions kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pydantic import Field, model_validator
+
+from aha.configuration import Config
+from aha.evals.runner import Elicitation, Sample, evaluate, summarize
+from aha.files import write_json
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.hf import load_pretrained
+from aha.protocols import Generator
+from aha.tasks.families import FAMILIES, get_family, held_out_suite
+from aha.text.tokenizer import Tokenizer
+from aha.training.stage import StageContext, StageResult
+
+LONGEST_PROMPT = 256
+
+
+class Suite(Config):
+    """Which model is asked, and how."""
+
+    stage: str = Field(description="the stage whose model is evaluated")
+    elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
+
+
+class EvaluationConfig(Config):
+    """Held-out evaluation."""
+
+    suites: tuple[Suite, ...] = Field((), description="models and ways of asking")
+    families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
+    levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
+    trained_levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels of the headline numbers")
+    problems_per_level: int = Field(34, gt=0, description="held-out problems per family and level")
+    samples: int = Field(8, gt=0, description="samples per problem")
+    temperature: float = Field(1.0, ge=0, description="of sampling")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
+    max_completion_tokens: int = Field(256, gt=0, description="limit in tokens")
+    suite_seed: int = Field(0, description="of the choice of problems: the same for all seeds of a recipe")
+
+    @model_validator(mode="after")
+    def _known(self) -> EvaluationConfig:
+        for name in self.families:
+            get_family(name)
+        return self
+
+
+class MakeGenerator(Protocol):
+    """Builds an engine around a model."""
+
+    def __call__(self, model: DeepseekV3, max_rows: int, max_context: int) -> Generator: ...
+
+
+class Evaluation:
+    """The stage: reads its parents' models, writes `samples.jsonl` and `results.json`.
+
+    Args:
+        make_generator: the engine; recipes pass the built-in one.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+
+    def __init__(self, make_generator: MakeGenerator) -> None:
+        self._make_generator = make_generator
+
+    def run(self, context: StageContext) -> StageResult:
+        """Evaluates suite after suite; what is finished is not repeated after an interruption."""
+        config = context.config
+        assert isinstance(config, EvaluationConfig)
+        saved = context.checkpointer.load()
+        results: dict[str, dict[str, Any]] = saved.state["results"] if saved else {}
+        jobs = [(suite.stage, elicitation) for suite in config.suites for elicitation in suite.elicitations]
+        start = saved.step if saved else 0
+        with context.progress.task(context.name, len(jobs), start) as task:
+            for done, (stage, elicitation) in enumerate(jobs[start:], start + 1):
+                samples = self._evaluate(context, config, stage, elicitation)
+                results.setdefault(stage, {})[elicitation] = report(samples, config)
+                for sample in samples:
+                    context.rollouts.write({"model": stage, "elicitation": elicitation, **sample.to_json()})
+                accuracy = results[stage][elicitation]["trained_levels"]["pass_at_1"]["mean"]
+                task.update(done, {stage: f"{elicitation} {accuracy:.1%}"})
+                context.progress.say(f"{stage}, asked as {elicitation!r}: held-out accuracy {accuracy:.1%}")
+                if context.checkpointer.due():
+                    context.checkpointer.save(done, {}, {"results": results})
+        if context.distributed.is_first:
+            write_json(context.folder / "results.json", results)
+        return StageResult({"results": results})
+
+    def _evaluate(
+        self, context: StageContext, config: EvaluationConfig, stage: str, elicitation: Elicitation
+    ) -> list[Sample]:
+        """All processes' samples of one model, in a fixed order."""
+        folder = context.parent_model_folder(stage)
+        generator, tokenizer = self._engine(folder, context, config)
+        problems = list(held_out_suite(config.families, config.levels, config.problems_per_level, config.suite_seed))
+        own = problems[context.distributed.rank :: context.distributed.world_size]
+        samples = evaluate(
+            generator,
+            tokenizer,
+            own,
+            elicitation,
+            config.samples,
+            context.derive_seed(stage),
+            config.max_completion_tokens,
+            config.temperature,
+            config.top_p,
+        )
+        gathered = context.distributed.all_gather_object([sample.to_json() for sample in samples])
+        return in_order(Sample(**row) for rows in gathered for row in rows)
+
+    def _engine(
+        self, folder: Path, context: StageContext, config: EvaluationConfig
+    ) -> tuple[Generator, Tokenizer]:
+        model = load_pretrained(folder, device=context.distributed.device)
+        context_tokens = LONGEST_PROMPT + config.max_completion_tokens
+        return self._make_generator(model, max_rows=256, max_context=context_tokens), Tokenizer.load(folder)
+
+
+def in_order(samples: Iterable[Sample]) -> list[Sample]:
+    """Samples by family, level, problem and number, whoever made them."""
+    return sorted(samples, key=lambda s: (s.family, s.level, s.key, s.index))
+
+
+def report(samples: list[Sample], config: EvaluationConfig) -> dict[str, Any]:
+    """The numbers of one model under one way of asking: on the trained levels, and on all."""
+    trained = [sample for sample in samples if sample.level in config.trained_levels]
+    return {"trained_levels": summarize(trained), "all_levels": summarize(samples)}
+
+

@@ -1,0 +1,113 @@
+"""Files that survive a crash: whole or absent, never half written; and the hashes that prove it.
+
+Every file that a later step relies on is written to a temporary name, flushed to the disk, and renamed into place;
+the folder is flushed after that. A reader therefore sees the old content or the new, whatever moment the machine
+stopped at.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from aha.errors import RunFolderError
+
+_BLOCK = 1 << 20
+
+
+def canonical_json(value: Any) -> str:
+    """The one text of a JSON value: sorted keys, no spaces, so that equal values give equal bytes and hashes."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256, in hexadecimal, of a JSON value's canonical text."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed in [0, 2**63) that is a function of its parts alone, such as (run seed, stage, step, sample).
+
+    Randomness made this way needs no saving: a resumed run, or one with another number of processes, draws the same
+    numbers.
+
+    >>> derive_seed(0, "pretrain", 12) == derive_seed(0, "pretrain", 12) != derive_seed(0, "pretrain", 13)
+    True
+    """
+    return int.from_bytes(hashlib.sha256(canonical_json(list(parts)).encode()).digest()[:8], "big") >> 1
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Flushes a file's content to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Flushes a folder's entries (names made, renamed and removed in it) to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a small file so that it is whole or untouched, and on the disk when this returns.
+
+    Raises:
+        RunFolderError: the file cannot be written; what was there before is intact.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunFolderError(cannot_write(path, error)) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON value, indented for people, atomically. Keys keep their order."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        RunFolderError: the file is missing, unreadable, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise RunFolderError(f"{str(path)!r} is damaged: not JSON ({error})") from error
+
+
+def cannot_write(path: Path, error: OSError) -> str:
+    """One line on why a path cannot be written, with the way out where there is a usual one."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"cannot write {str(path)!r}: the disk is full; free some space and give the same command again"
+    return f"cannot write {str(path)!r}: {error.strerror or error}"

@@ -1,0 +1,231 @@
+"""The built-in engine: continuous batching over the latent cache, for any model with `prefill` and `decode`.
+
+The life of a request: `add` queues its n samples; `step` admits waiting samples to free cache rows (one prefill per prompt,
+its latents copied to the sibling rows), decodes one token for every running row, and retires the finished ones, so that
+others can enter. Rows in use are contiguous. What a sample draws depends on (seed, sample number, position) alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aha.errors import GenerationError
+from aha.inference.sampler import RowSettings, sample, uniforms
+from aha.inference.scheduler import Sample, Scheduler
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.kv_cache import LatentCache
+from aha.models.layouts import Ragged
+from aha.types import Completion, Request
+
+SCORE_TOKENS = 16_384
+"""Tokens scored in one forward pass."""
+
+
+class Engine:
+    """Generates with a model; implements `protocols.Generator`.
+
+    Args:
+        model: may be shared with a trainer that changes it in place between calls.
+        max_rows: samples decoded at once.
+        max_context: prompt and completion tokens of one sample, at most.
+        weights_version: of the weights the model holds now.
+    """
+
+    def __init__(self, model: DeepseekV3, max_rows: int = 256, max_context: int = 512, weights_version: int = 0) -> None:
+        self.model = model
+        self.max_rows = max_rows
+        self.max_context = max_context
+        self._version = weights_version
+        self._scheduler = Scheduler(max_rows)
+        self._cache: LatentCache | None = None
+        self._settings: RowSettings | None = None
+        self._tickets = itertools.count()
+
+    @property
+    def weights_version(self) -> int:
+        """The version of the weights in use."""
+        return self._version
+
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Takes weights, the routers' biases included; tensors that are the model's own already are not copied.
+
+        Raises:
+            GenerationError: while requests are running, or where names or shapes are not the model's.
+        """
+        if self._scheduler.running or self._scheduler.waiting:
+            raise GenerationError("weights cannot change while requests are running; wait for them or cancel them")
+        own = self.model.state_dict()
+        if own.keys() != weights.keys():
+            odd = sorted(own.keys() ^ weights.keys())
+            raise GenerationError(f"weights do not fit the model: {len(odd)} names differ, such as {odd[0]!r}")
+        for name, tensor in own.items():
+            if tensor.shape != weights[name].shape:
+                raise GenerationError(f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}")
+            if tensor.data_ptr() != weights[name].data_ptr():
+                tensor.copy_(weights[name])
+        self._version = version
+
+    def add(self, request: Request) -> list[Sample]:
+        """Queues a request; its samples fill up as `step` is called.
+
+        Raises:
+            GenerationError: an empty prompt, or more tokens than the engine's context.
+        """
+        length, sampling = len(request.prompt_token_ids), request.sampling
+        if length == 0:
+            raise GenerationError("the prompt is empty; it needs at least one token")
+        if sampling.n < 1 or sampling.max_completion_tokens < 1:
+            raise GenerationError(
+                f"n={sampling.n} and max_completion_tokens={sampling.max_completion_tokens}: both must be at least 1"
+            )
+        if length + sampling.max_completion_tokens > self.max_context:
+            raise GenerationError(
+                f"{length} prompt tokens and max_completion_tokens={sampling.max_completion_tokens} exceed the context of "
+                f"{self.max_context}; shorten one of them or raise the engine's max_context"
+            )
+        return self._scheduler.add(next(self._tickets), request)
+
+    def cancel(self, request_id: str) -> None:
+        """Ends a request; its samples keep what they have."""
+        self._scheduler.cancel(request_id)
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Advances every running sample by one token; returns whether there is anything left to do."""
+        cache = self._ensure_cache()
+        scheduler = self._scheduler
+        changed = self._retire(cache)
+        groups = scheduler.admit()
+        if groups:
+            self._prefill(groups, cache)
+            changed = self._retire(cache) or changed
+        if scheduler.running and not groups:
+            if changed or self._settings is None:
+                self._settings = None
+            last = torch.tensor([item.tokens[-1] for item in scheduler.running], device=cache.entries.device)
+            self._take(scheduler.running, self.model.decode(last, cache))
+            self._retire(cache)
+        return bool(scheduler.running or scheduler.waiting)
+
+    def _ensure_cache(self) -> LatentCache:
+        if self._cache is None:
+            parameter = next(self.model.parameters())
+            self._cache = LatentCache(
+                self.model.config, self.max_rows, self.max_context, device=parameter.device, dtype=parameter.dtype
+            )
+        return self._cache
+
+    def _prefill(self, groups: list[list[Sample]], cache: LatentCache) -> None:
+        """Fills the cache for newly admitted samples and draws their first tokens."""
+        row = len(self._scheduler.running) - sum(map(len, groups))
+        prompts, rows, siblings = [], [], []
+        for group in groups:
+            prompts.append(list(group[0].request.prompt_token_ids))
+            rows.append(row)
+            siblings.append(list(range(row + 1, row + len(group))))
+            row += len(group)
+        logits_PV = self.model.prefill(prompts, cache, rows)
+        for source, targets in zip(rows, siblings, strict=True):
+            if targets:
+                cache.fork(source, targets)
+        repeats = torch.tensor([len(group) for group in groups], device=logits_PV.device)
+        self._settings = None
+        self._take([item for group in groups for item in group], logits_PV.repeat_interleave(repeats, 0))
+        self._settings = None
+
+    def _take(self, samples: Sequence[Sample], logits_BV: Tensor) -> None:
+        """Draws the next token of each sample."""
+        if self._settings is None:
+            self._settings = RowSettings.of([item.request.sampling for item in samples], logits_BV.device)
+        keys = np.array([item.key for item in samples], dtype=np.uint64)
+        positions = np.array([len(item.tokens) for item in samples], dtype=np.int64)
+        tokens_B, logprobs_B = sample(logits_BV, self._settings, uniforms(keys, positions))
+        for item, token, logprob in zip(samples, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
+            item.append(token, logprob)
+
+    def _retire(self, cache: LatentCache) -> bool:
+        before = len(self._scheduler.running)
+        moves = self._scheduler.retire()
+        for source, target in moves:
+            cache.move(source, target)
+        if len(self._scheduler.running) == before:
+            return False
+        self._settings = None
+        return True
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """Completes every request; result[i][j] is sample j of request i."""
+        samples = [self.add(request) for request in requests]
+        try:
+            while any(item.finish_reason is None for group in samples for item in group):
+                self.step()
+        except BaseException:
+            self._abandon(samples)
+            raise
+        return [[item.completion(self._version) for item in group] for group in samples]
+
+    def _abandon(self, samples: list[list[Sample]]) -> None:
+        """Forgets everything in flight after an interrupt, so that the engine can be used again."""
+        self._scheduler = Scheduler(self.max_rows)
+        self._cache = None
+
+    def stream(self, request: Request) -> Iterator[tuple[int, float]]:
+        """Yields (token id, log-probability) of the request's first sample as they are made."""
+        (item, *others) = self.add(request)
+        if others:
+            self._scheduler.cancel(request.request_id)
+            raise GenerationError(f"a stream carries one sample, not n={request.sampling.n}; send one request each")
+        sent = 0
+        try:
+            while item.finish_reason is None or sent < len(item.tokens):
+                if sent == len(item.tokens):
+                    self.step()
+                    continue
+                yield item.tokens[sent], item.logprobs[sent]
+                sent += 1
+        finally:
+            if item.finish_reason is None:
+                self.cancel(request.request_id)
+
+    @torch.inference_mode()
+    def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """Log-probabilities of given completions after given prompts, by the trainer's own forward pass."""
+        scores: list[list[float]] = []
+        for batch in _batches(sequences):
+            lengths = [len(prompt) + len(completion) for prompt, completion in batch]
+            ids = [token for prompt, completion in batch for token in (*prompt, *completion)]
+            device = next(self.model.parameters()).device
+            token_ids_N = torch.tensor(ids, device=device)
+            hidden_ND = self.model(token_ids_N, Ragged(lengths, device)).hidden_ND
+            start = 0
+            for (prompt, completion), length in zip(batch, lengths, strict=True):
+                first, stop = start + len(prompt), start + length
+                logits_NV = self.model.logits(hidden_ND[first - 1 : stop - 1]).float()
+                chosen = torch.log_softmax(logits_NV, -1).gather(-1, token_ids_N[first:stop, None])
+                scores.append(chosen.squeeze(-1).tolist())
+                start = stop
+        return scores
+
+
+def _batches(
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
+) -> Iterator[list[tuple[Sequence[int], Sequence[int]]]]:
+    """Cuts sequences into batches of about `SCORE_TOKENS`."""
+    batch: list[tuple[Sequence[int], Sequence[int]]] = []
+    size = 0
+    for prompt, completion in sequences:
+        if not prompt:
+            raise GenerationError("a prompt to score after is empty; it needs at least one token")
+        batch.append((prompt, completion))
+        size += len(prompt) + len(completion)
+        if size >= SCORE_TOKENS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,108 @@
+"""Which samples run in which cache row: admission of waiting requests, compaction when rows finish."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from aha.inference.sampler import stream_key
+from aha.types import Completion, FinishReason, Request
+
+
+@dataclass(slots=True)
+class Sample:
+    """One sample of a request: waiting, then running in a cache row, then finished."""
+
+    ticket: int
+    """Number of the request in the engine's order of arrival."""
+    index: int
+    """Which of the request's n samples."""
+    request: Request
+    key: int
+    """Of its random stream."""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    def append(self, token: int, logprob: float) -> None:
+        """Takes a new token and decides whether the sample ends with it."""
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        sampling = self.request.sampling
+        if token in sampling.stop_token_ids or self._ends_with_stop_sequence():
+            self.finish_reason = FinishReason.STOP
+        elif len(self.tokens) >= sampling.max_completion_tokens:
+            self.finish_reason = FinishReason.LENGTH
+
+    def _ends_with_stop_sequence(self) -> bool:
+        return any(
+            len(stop) <= len(self.tokens) and tuple(self.tokens[-len(stop) :]) == stop
+            for stop in self.request.sampling.stop_sequences
+        )
+
+    def completion(self, weights_version: int) -> Completion:
+        """The finished sample as a value."""
+        assert self.finish_reason is not None
+        return Completion(tuple(self.tokens), tuple(self.logprobs), self.finish_reason, weights_version)
+
+
+class Scheduler:
+    """Rows 0 to len(running) - 1 are always in use, without gaps, so that the engine decodes a contiguous block.
+
+    Args:
+        max_rows: samples that run at once.
+    """
+
+    def __init__(self, max_rows: int) -> None:
+        self.max_rows = max_rows
+        self.waiting: deque[Sample] = deque()
+        self.running: list[Sample] = []
+
+    def add(self, ticket: int, request: Request) -> list[Sample]:
+        """Queues all samples of a request and returns them in order."""
+        samples = [
+            Sample(ticket, index, request, stream_key(request.sampling.seed, index))
+            for index in range(request.sampling.n)
+        ]
+        self.waiting.extend(samples)
+        return samples
+
+    def admit(self) -> list[list[Sample]]:
+        """Moves waiting samples to free rows, first come first served.
+
+        Returns:
+            The newly running samples, those that share a prompt together: each list needs one prefill.
+        """
+        groups: list[list[Sample]] = []
+        while self.waiting and len(self.running) < self.max_rows:
+            sample = self.waiting.popleft()
+            self.running.append(sample)
+            if groups and groups[-1][0].ticket == sample.ticket:
+                groups[-1].append(sample)
+            else:
+                groups.append([sample])
+        return groups
+
+    def retire(self) -> list[tuple[int, int]]:
+        """Drops finished samples, filling their rows with the last ones.
+
+        Returns:
+            Moves (source row, destination row) that the cache has to follow, in order.
+        """
+        moves: list[tuple[int, int]] = []
+        for row in range(len(self.running)):
+            while self.running and self.running[-1].finish_reason is not None:
+                self.running.pop()
+            if row >= len(self.running):
+                break
+            if self.running[row].finish_reason is not None:
+                moves.append((len(self.running) - 1, row))
+                self.running[row] = self.running.pop()
+        return moves
+
+    def cancel(self, request_id: str) -> None:
+        """Ends all samples of a request."""
+        for sample in [*self.waiting, *self.running]:
+            if sample.request.request_id == request_id and sample.finish_reason is None:
+                sample.finish_reason = FinishReason.CANCELLED
+        self.waiting = deque(sample for sample in self.waiting if sample.finish_reason is None)

@@ -1,0 +1,66 @@
+"""One new token per row: latent attention with the up-projections absorbed (V3 section 2.1.1, Eqs. 1-11).
+
+q_nope . (W_UK c) = (W_UK^T q_nope) . c, and sum_j p_j (W_UV c_j) = W_UV sum_j p_j c_j: attention runs on the cached
+latents of width C + R as one key-value head shared by all query heads, and nothing per cached token is ever expanded.
+
+This is the form for any device and size, on the model's own weights. `packed.py` has the one for small models on CPUs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aha.models.kv_cache import LatentCache
+from aha.models.mla import MultiHeadLatentAttention, rotated
+from aha.models.moe import DeepseekMoE
+
+if TYPE_CHECKING:
+    from aha.models.deepseek_v3 import DeepseekV3
+
+
+class AbsorbedDecoder:
+    """The decode step on views of the model's weights: never stale, no memory of its own."""
+
+    def __init__(self, model: DeepseekV3) -> None:
+        self.model = model
+
+    def step(self, token_ids_B: Tensor, cache: LatentCache) -> Tensor:
+        """Logits [B, V] after one more token in each of the rows 0 to B-1."""
+        model, batch = self.model, token_ids_B.shape[0]
+        slots_B, positions_B, longest = cache.append(batch)
+        mask = cache.mask(batch, longest)
+        cis_BR = model.rope.at(positions_B, longest)
+        x_BD = model.embed_tokens(token_ids_B)
+        for index, layer in enumerate(model.decoder_layers()):
+            attention, normed_BD = layer.self_attn, layer.input_layernorm(x_BD)
+            q_BHC, entry_BC = latent_query_and_entry(attention, normed_BD, cis_BR)
+            cache.by_slot[index].index_copy_(0, slots_B, entry_BC.to(cache.entries.dtype))
+            kv_B1TC = cache.entries[index, :batch, :longest].unsqueeze(1)
+            x_BD = x_BD + attend_latents(attention, q_BHC, kv_B1TC, mask)
+            normed_BD = layer.post_attention_layernorm(x_BD)
+            mlp = layer.mlp
+            x_BD = x_BD + (mlp.tokenwise(normed_BD) if isinstance(mlp, DeepseekMoE) else mlp(normed_BD))
+        return model.logits(model.norm(x_BD))
+
+
+def latent_query_and_entry(attention: MultiHeadLatentAttention, x_BD: Tensor, cis_BR: Tensor) -> tuple[Tensor, Tensor]:
+    """Each head's query against cache entries [B, H, C + R], and the token's own entry [B, C + R]."""
+    query_BQ, latent_BC, rope_BR = attention.down(x_BD)
+    q_BHK = attention.up_query(query_BQ)
+    q_nope, q_rope = q_BHK.split([attention.nope_dim, attention.rope_dim], dim=-1)
+    key_up_HKC = attention.kv_up_HXC[:, : attention.nope_dim]
+    q_latent_BHC = torch.bmm(q_nope.transpose(0, 1), key_up_HKC).transpose(0, 1)
+    q_BHC = torch.cat([q_latent_BHC, rotated(q_rope, cis_BR.unsqueeze(1))], dim=-1)
+    return q_BHC, torch.cat([attention.kv_a_layernorm(latent_BC), rotated(rope_BR, cis_BR)], dim=-1)
+
+
+def attend_latents(attention: MultiHeadLatentAttention, q_BHC: Tensor, kv_B1TC: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention output [B, D]: the heads are the queries of one key-value head, whose values are the latents."""
+    mixed_BHC = F.scaled_dot_product_attention(q_BHC.unsqueeze(1), kv_B1TC, kv_B1TC, mask, scale=attention.scale)
+    mixed_HBC = mixed_BHC.squeeze(1).transpose(0, 1)[..., : attention.latent_dim]
+    value_up_HCV = attention.kv_up_HXC[:, attention.nope_dim :].transpose(1, 2)
+    return attention.o_proj(torch.bmm(mixed_HBC, value_up_HCV).transpose(0, 1).flatten(1))

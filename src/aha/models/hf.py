@@ -1,0 +1,178 @@
+"""DeepSeek-V3 checkpoints in the Hugging Face layout, in and out.
+
+A folder written here loads in transformers, vLLM and SGLang: one tensor per expert, routing biases in float32, and
+a config.json with the keys that vLLM wants. The multi-token prediction modules are in `mtp.safetensors`, outside
+the index, and config.json says 0 of them, because other software expects them at V3's own layer 61 only; at that
+depth they are inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aha.errors import CheckpointError
+from aha.models.checkpoint_files import (
+    DEFAULT_SHARD_BYTES,
+    TensorReader,
+    atomic_folder,
+    read_json,
+    write_json,
+    write_sharded,
+    write_tensors,
+)
+from aha.models.config import DeepseekV3Config
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.fp8 import SCALE_SUFFIX, dequantize, has_scale
+from aha.models.hf_names import V3_LAYERS, Piece, is_ignorable, pieces, shared_copies
+
+MTP_FILE = "mtp.safetensors"
+MTP_KEY = "aha_mtp_layers"
+"""In config.json: how many prediction modules `mtp.safetensors` holds."""
+
+
+def hf_tensors(model: DeepseekV3) -> dict[str, Tensor]:
+    """The model's weights under their Hugging Face names, as views: what a checkpoint or an inference server gets.
+
+    Routing biases are included, although they are buffers: without them another engine routes differently.
+    """
+    own = model.state_dict(keep_vars=False)
+    return {piece.hf_name: piece.of(own[piece.own_name]) for piece in pieces(model.config)}
+
+
+def save_pretrained(
+    model: DeepseekV3,
+    folder: str | Path,
+    dtype: torch.dtype | None = None,
+    tokenizer_files: Mapping[str, str | bytes] | None = None,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+) -> None:
+    """Writes a checkpoint, completely or not at all.
+
+    Args:
+        model: what to write.
+        folder: replaced if it already is a checkpoint.
+        dtype: of the weights on disk; None keeps the model's. Routing biases are float32 always.
+        tokenizer_files: further files by name, such as tokenizer.json.
+        max_shard_bytes: size at which weights are split into several files.
+    """
+    config, tensors = model.config, hf_tensors(model)
+    inside = config.num_hidden_layers == V3_LAYERS
+    outside = {} if inside else {piece.hf_name: tensors.pop(piece.hf_name) for piece in pieces(config) if piece.is_mtp}
+    if inside:
+        tensors |= {copy: tensors[source] for copy, source in shared_copies(config).items()}
+    target = dtype or model.embed_tokens.weight.dtype
+    dtypes = {n: torch.float32 if n.endswith("e_score_correction_bias") else target for n in {**tensors, **outside}}
+    settings = config.to_hf_dict() | {"torch_dtype": str(target).removeprefix("torch.")}
+    if outside:
+        settings |= {"num_nextn_predict_layers": 0, MTP_KEY: config.num_nextn_predict_layers}
+    with atomic_folder(Path(folder)) as temporary:
+        write_sharded(tensors, temporary, dtypes, max_shard_bytes)
+        if outside:
+            write_tensors({name: tensor.to(dtypes[name]) for name, tensor in outside.items()}, temporary / MTP_FILE)
+        write_json(settings, temporary / "config.json")
+        write_json(_generation_config(config), temporary / "generation_config.json")
+        for name, content in (tokenizer_files or {}).items():
+            data = content.encode() if isinstance(content, str) else content
+            (temporary / Path(name).name).write_bytes(data)
+
+
+def load_config(folder: str | Path) -> DeepseekV3Config:
+    """Reads a checkpoint's configuration, prediction modules in `mtp.safetensors` included.
+
+    Raises:
+        CheckpointError: where there is no readable config.json.
+        ConfigError: where it describes a model that we do not compute.
+    """
+    folder = Path(folder)
+    raw = read_json(folder / "config.json")
+    mtp_layers = raw.pop(MTP_KEY, 0)
+    if mtp_layers and (folder / MTP_FILE).is_file():
+        raw["num_nextn_predict_layers"] = mtp_layers
+    if raw.get("quantization_config", {}).get("quant_method") == "fp8":
+        del raw["quantization_config"]
+    return DeepseekV3Config.from_hf_dict(raw)
+
+
+def load_pretrained(
+    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> DeepseekV3:
+    """Builds the model of a checkpoint. FP8 weights are multiplied out by their block scales.
+
+    Names and shapes are checked from the file headers before anything is allocated.
+
+    Raises:
+        CheckpointError: where the files are damaged, refused, or do not fit config.json.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    with TensorReader(folder, extra=(MTP_FILE,)) as reader:
+        config = _without_absent_mtp(config, reader)
+        with torch.device("meta"):
+            model = DeepseekV3(config)
+        shapes = model.state_dict()
+        wanted = list(pieces(config))
+        _check_names(reader, wanted, config)
+        for piece in wanted:
+            _check_shape(reader, piece, shapes[piece.own_name])
+        model = model.to(dtype).to_empty(device=device)
+        own = model.state_dict()
+        with torch.no_grad():
+            for piece in wanted:
+                piece.of(own[piece.own_name]).copy_(_read(reader, piece.hf_name))
+    return model
+
+
+def _read(reader: TensorReader, name: str) -> Tensor:
+    tensor = reader.read(name)
+    if has_scale(reader.dtype(name)):
+        return dequantize(tensor, reader.read(name + SCALE_SUFFIX))
+    return tensor
+
+
+def _without_absent_mtp(config: DeepseekV3Config, reader: TensorReader) -> DeepseekV3Config:
+    """Published conversions often drop the prediction modules and leave their number in config.json."""
+    first = f"model.layers.{config.num_hidden_layers}."
+    if config.num_nextn_predict_layers and not any(name.startswith(first) for name in reader.names()):
+        return config.model_copy(update={"num_nextn_predict_layers": 0})
+    return config
+
+
+def _check_names(reader: TensorReader, wanted: list[Piece], config: DeepseekV3Config) -> None:
+    expected = {piece.hf_name for piece in wanted}
+    present = reader.names()
+    scales = {name for name in present if name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in expected}
+    unexpected = {n for n in present - expected - scales - shared_copies(config).keys() if not is_ignorable(n)}
+    missing = expected - present
+    for names, word in ((missing, "lacks"), (unexpected, "has unexpected")):
+        if names:
+            example = min(names)
+            raise CheckpointError(
+                f"{reader.folder} {word} {len(names)} tensors, such as {example}: "
+                f"its config.json describes another model"
+            )
+    for name in expected:
+        if has_scale(reader.dtype(name)) and name + SCALE_SUFFIX not in scales:
+            raise CheckpointError(f"{reader.folder}: {name} is FP8 without its {name + SCALE_SUFFIX}: fetch it again")
+
+
+def _check_shape(reader: TensorReader, piece: Piece, own: Tensor) -> None:
+    expected, found = tuple(piece.of(own).shape), reader.shape(piece.hf_name)
+    if found != expected:
+        raise CheckpointError(
+            f"{reader.folder}: {piece.hf_name} must have shape {list(expected)} by config.json, got {list(found)}"
+        )
+
+
+def _generation_config(config: DeepseekV3Config) -> dict[str, object]:
+    return {
+        "_from_model_config": True,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "do_sample": True,
+        "temperature": 0.6,
+        "top_p": 0.95,
+    }

@@ -1,0 +1,117 @@
+"""The latent cache: per token and layer one latent of width C and one rotary key of width R, for all heads together.
+
+Rows are contiguous: generation works on rows 0 to B-1 without gathering, so whoever schedules keeps active rows in
+front with `move`. A prompt is prefilled once and copied to its samples with `fork`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aha.models.config import DeepseekV3Config
+
+
+class LatentCache:
+    """[layers, rows, max_length, C + R], with the number of tokens held by each row.
+
+    What is stored is the latent after its norm and the rotary key after its rotation, on interleaved pairs:
+    transformers stores the key in half-split order, so the two are not interchangeable.
+
+    Attributes:
+        lengths: tokens in each row, int64 on the CPU. Change it through the methods only.
+        entries: the latents and keys.
+    """
+
+    def __init__(
+        self,
+        config: DeepseekV3Config,
+        rows: int,
+        max_length: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.rows, self.max_length = rows, max_length
+        self.width = config.kv_lora_rank + config.qk_rope_head_dim
+        shape = (config.num_hidden_layers, rows, max_length, self.width)
+        self.entries = torch.zeros(shape, device=device, dtype=dtype)
+        self.by_slot = [layer.view(-1, self.width) for layer in self.entries]
+        self._lengths = np.zeros(rows, dtype=np.int64)
+        self.lengths = torch.from_numpy(self._lengths)
+        self._bars = torch.full((rows, max_length), float("-inf"), device=device, dtype=dtype)
+        self._row_starts = torch.arange(rows, device=device) * max_length
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Memory of one token over all layers."""
+        return self.entries.shape[0] * self.width * self.entries.element_size()
+
+    def start(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """Declares that rows hold new sequences of these lengths, about to be written."""
+        for row, length in zip(rows, lengths, strict=True):
+            self._set_length(row, length)
+
+    def append(self, count: int) -> tuple[Tensor, Tensor, int]:
+        """Counts one more token in each of the rows 0 to `count` - 1.
+
+        Returns:
+            Where in `by_slot` their entries go [count], their positions [count], and the length of the longest row.
+        """
+        lengths = self._lengths[:count]
+        longest = int(lengths.max()) + 1
+        if longest > self.max_length:
+            row = int(lengths.argmax())
+            raise ValueError(f"cache row {row} is full at max_length = {self.max_length} tokens: end its sequence")
+        positions = self.lengths[:count].to(self.entries.device, copy=True)
+        lengths += 1
+        slots = self._row_starts[:count] + positions
+        self._bars.view(-1).index_fill_(0, slots, 0.0)
+        return slots, positions, longest
+
+    def mask(self, count: int, longest: int) -> Tensor | None:
+        """What to add to the scores of rows 0 to `count` - 1, [count, 1, 1, longest]; None where all are `longest`.
+
+        It is 0 for a row's own tokens and -inf beyond them.
+        """
+        if int(self._lengths[:count].min()) == longest:
+            return None
+        return self._bars[:count, None, None, :longest]
+
+    def slots(self, rows_N: Tensor, positions_N: Tensor) -> Tensor:
+        """Index into `by_slot` of the given positions of the given rows."""
+        return rows_N * self.max_length + positions_N
+
+    def fork(self, source: int, targets: Sequence[int]) -> None:
+        """Copies a row to others: a prompt to its samples."""
+        length = int(self._lengths[source])
+        for target in targets:
+            if target != source:
+                self._set_length(target, length)
+                self.entries[:, target, :length] = self.entries[:, source, :length]
+
+    def move(self, source: int, target: int) -> None:
+        """Copies a row over another and empties it."""
+        if source != target:
+            self.fork(source, [target])
+            self._set_length(source, 0)
+
+    def truncate(self, row: int, length: int) -> None:
+        """Forgets a row's tokens from `length` on, as after a rejected draft."""
+        self._set_length(row, min(length, int(self._lengths[row])))
+
+    def clear(self, rows: Sequence[int] | None = None) -> None:
+        """Empties rows, or all of them. Memory is kept and not zeroed: lengths decide what is read."""
+        for row in range(self.rows) if rows is None else rows:
+            self._set_length(row, 0)
+
+    def _set_length(self, row: int, length: int) -> None:
+        if not 0 <= row < self.rows:
+            raise ValueError(f"cache row must be in 0..{self.rows - 1}, got {row}")
+        if length > self.max_length:
+            raise ValueError(f"a cache row holds {self.max_length} tokens, got {length}")
+        self._lengths[row] = length
+        self._bars[row, :length] = 0.0
+        self._bars[row, length:] = float("-inf")

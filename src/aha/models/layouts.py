@@ -1,0 +1,189 @@
+"""How flattened tokens N make up sequences: everything that is not token-wise goes through a layout.
+
+    Rectangle(B, T)     pretraining: B rows of T tokens, packed documents attend across their borders (V3 4.1)
+    Ragged(lengths)     sequences one after another, each causal within itself, no padding
+    SharedPrefix(...)   RL: each prompt once, followed by its G completions, which see the prompt and themselves
+
+No token is ever padding. Index tensors say where things are in N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from aha.models.attention import attend_fused, attend_padded
+
+
+class Run(NamedTuple):
+    """`segments` neighbouring segments of one length, from token `start`: attended as one batch, without copies."""
+
+    start: int
+    segments: int
+    length: int
+
+
+class Cross(NamedTuple):
+    """Queries [q_start, q_stop) see all keys [k_start, k_stop): completions and their prompt."""
+
+    q_start: int
+    q_stop: int
+    k_start: int
+    k_stop: int
+
+
+class Layout:
+    """Segments laid end to end; segment i may continue after another one (its prefix), whose keys it also sees.
+
+    Attributes:
+        lengths: tokens of each segment, in the order of N.
+        prefixes: for each segment the index of the segment it continues, or -1.
+        num_tokens: N.
+        longest: one more than the largest position.
+        positions_N: position of each token in its own sequence, prefix included.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], prefixes: Sequence[int] | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self.lengths = list(lengths)
+        self.prefixes = list(prefixes) if prefixes is not None else [-1] * len(self.lengths)
+        if not self.lengths or min(self.lengths) < 1:
+            raise ValueError(f"a layout needs segments of at least 1 token, got lengths {self.lengths}")
+        self.starts = [0, *accumulate(self.lengths)][:-1]
+        self.num_tokens = sum(self.lengths)
+        self.device = torch.device(device)
+        offsets = [0 if p < 0 else self.lengths[p] for p in self.prefixes]
+        self.longest = max(offset + length for offset, length in zip(offsets, self.lengths, strict=True))
+        lengths_S = torch.tensor(self.lengths)
+        shift_S = torch.tensor(offsets) - torch.tensor(self.starts)
+        self.positions_N = (
+            torch.arange(self.num_tokens) + torch.repeat_interleave(shift_S, lengths_S, output_size=self.num_tokens)
+        ).to(self.device)
+        self.runs = _runs(self.lengths)
+        self.crosses = self._crosses()
+
+    @property
+    def num_segments(self) -> int:
+        """Segments (sequences, or prompts and completions)."""
+        return len(self.lengths)
+
+    def attend(self, q_NHK: Tensor, k_NHK: Tensor, v_NHV: Tensor, scale: float) -> Tensor:
+        """Causal attention within each segment and over its prefix: [N, H, V], differentiable."""
+        if q_NHK.is_cpu:
+            return attend_fused(q_NHK, k_NHK, v_NHV, self.runs, self.crosses, scale)
+        return attend_padded(q_NHK, k_NHK, v_NHV, self.lengths, self.prefixes, scale)
+
+    def segment_mean(self, x_NE: Tensor) -> Tensor:
+        """Mean over the tokens of each segment: [S, E]."""
+        if len(self.runs) == 1:
+            return x_NE.view(self.num_segments, -1, x_NE.shape[-1]).mean(1)
+        lengths_S = torch.tensor(self.lengths, device=x_NE.device)
+        sums = x_NE.new_zeros(self.num_segments, x_NE.shape[-1])
+        return sums.index_add(0, self.segment_of_N, x_NE) / lengths_S.unsqueeze(-1)
+
+    @property
+    def segment_of_N(self) -> Tensor:
+        """The segment each token belongs to."""
+        lengths_S = torch.tensor(self.lengths, device=self.device)
+        segments = torch.arange(self.num_segments, device=self.device)
+        return torch.repeat_interleave(segments, lengths_S, output_size=self.num_tokens)
+
+    @property
+    def last_S(self) -> Tensor:
+        """Index in N of each segment's last token."""
+        return torch.tensor([s + n - 1 for s, n in zip(self.starts, self.lengths, strict=True)], device=self.device)
+
+    def shift(self, token_ids_N: Tensor, by: int) -> tuple[Tensor, Tensor]:
+        """The token `by` places later in the same segment, and where there is one.
+
+        Returns:
+            Token ids [N], with the token itself where there is none, and a bool mask [N] that is False there.
+        """
+        left = torch.tensor([s + n for s, n in zip(self.starts, self.lengths, strict=True)], device=self.device)
+        there_N = torch.arange(by, self.num_tokens + by, device=self.device) < left[self.segment_of_N]
+        source_N = torch.arange(self.num_tokens, device=self.device) + by * there_N
+        return token_ids_N.index_select(0, source_N), there_N
+
+    def _crosses(self) -> list[Cross]:
+        """One block per stretch of neighbouring segments that continue the same prefix."""
+        found = []
+        for prefix, members in groupby(range(self.num_segments), key=lambda i: self.prefixes[i]):
+            if prefix >= 0:
+                span = list(members)
+                first, last = span[0], span[-1]
+                k_start = self.starts[prefix]
+                stop = self.starts[last] + self.lengths[last]
+                found.append(Cross(self.starts[first], stop, k_start, k_start + self.lengths[prefix]))
+        return found
+
+
+class Rectangle(Layout):
+    """B rows of T tokens. Documents packed in a row see each other: V3 4.1 packs without a cross-document mask."""
+
+    def __init__(self, rows: int, length: int, device: torch.device | str = "cpu") -> None:
+        super().__init__([length] * rows, device=device)
+        self.shape = (rows, length)
+
+
+class Ragged(Layout):
+    """Sequences of any lengths, one after another.
+
+    Also packing without attention between documents (V3 section 5.1).
+    """
+
+    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu") -> None:
+        super().__init__(lengths, device=device)
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """One prompt and the lengths of its completions, in tokens."""
+
+    prompt_length: int
+    completion_lengths: Sequence[int]
+
+
+class SharedPrefix(Layout):
+    """Prompts with their completions, each prompt once: group 0 prompt, its completions, group 1 prompt, ...
+
+    Gives exactly the outputs and gradients of repeating the prompt before each completion, without its cost. Empty
+    completions are not allowed: they have no token to train on.
+
+    Attributes:
+        completion_N: index in N of every completion token, completions in order.
+        completion_lengths: tokens of each completion, in the same order.
+        predicts_N: index in N of the token whose output predicts each token of `completion_N`: the one before it,
+            or the last of the prompt.
+    """
+
+    def __init__(self, groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> None:
+        lengths: list[int] = []
+        prefixes: list[int] = []
+        for group in groups:
+            prompt = len(lengths)
+            lengths += [group.prompt_length, *group.completion_lengths]
+            prefixes += [-1] + [prompt] * len(group.completion_lengths)
+        super().__init__(lengths, prefixes, device)
+        is_completion = torch.tensor(prefixes, device=self.device)[self.segment_of_N] >= 0
+        self.completion_N = is_completion.nonzero().squeeze(-1)
+        members = [i for i, prefix in enumerate(prefixes) if prefix >= 0]
+        self.completion_lengths = [lengths[i] for i in members]
+        self.predicts_N = self.completion_N - 1
+        firsts = torch.tensor([0, *accumulate(self.completion_lengths)][:-1], device=self.device)
+        ends = [self.starts[prefixes[i]] + lengths[prefixes[i]] - 1 for i in members]
+        self.predicts_N[firsts] = torch.tensor(ends, device=self.device)
+
+
+def _runs(lengths: Sequence[int]) -> list[Run]:
+    runs, start = [], 0
+    for length, same in groupby(lengths):
+        count = len(list(same))
+        runs.append(Run(start, count, length))
+        start += count * length
+    return runs

@@ -1,0 +1,246 @@
+"""The decode step for small models on a CPU: the mathematics of `decode.py` in as few operations as possible.
+
+At one token per row a small model's time goes into starting operations, not into arithmetic. So weights are packed
+once per version: norm weights and softmax scale multiplied into the next matrix, queries made against latents in
+one product, router and shared experts reading the token in one product. One workspace per batch size is written
+over and over.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aha.models.kv_cache import LatentCache
+from aha.models.layers import RMSNorm, SwiGLU
+from aha.models.mla import LATENT_NORM_EPS, MultiHeadLatentAttention
+from aha.models.moe import DeepseekMoE
+from aha.models.rope import rotate_
+
+if TYPE_CHECKING:
+    from aha.models.deepseek_v3 import DeepseekV3
+
+MAX_PACKED_BYTES = 1 << 30
+"""Larger models are bound by memory, not by starting operations, and should not be held twice."""
+
+
+def can_pack(model: nn.Module) -> bool:
+    """Whether a model is small, on the CPU and in float32."""
+    parameters = list(model.parameters())
+    size = sum(p.numel() * p.element_size() for p in parameters)
+    return size <= MAX_PACKED_BYTES and all(p.is_cpu and p.dtype == torch.float32 for p in parameters)
+
+
+class Normalizer:
+    """x / sqrt(sum(x^2) + D eps): an RMSNorm whose factor sqrt(D) * weight is in the next matrix (see `fold`)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        self.floor = torch.tensor(math.sqrt(width * eps))
+
+    def __call__(self, x: Tensor, out: Tensor, norm: Tensor) -> None:
+        """Writes x normalised to `out`; `norm` [B, 1] is overwritten."""
+        torch.linalg.vector_norm(x, 2, -1, True, out=norm)
+        torch.div(x, norm.hypot_(self.floor), out=out)
+
+
+def fold(norm: RMSNorm, weight_XD: Tensor) -> Tensor:
+    """The matrix [D, X] that makes of a `Normalizer`'s output what `weight` makes of the norm's."""
+    return (weight_XD * (norm.weight * math.sqrt(norm.weight.numel()))).t().contiguous()
+
+
+class CacheStep(NamedTuple):
+    """Where one step reads and writes the cache, the same in all layers."""
+
+    slots: Tensor
+    cis: Tensor
+    mask: Tensor | None
+    longest: int
+
+
+class Workspace:
+    """Buffers of one batch size, with the views that the steps use."""
+
+    def __init__(self, batch: int, width: int, attention: MultiHeadLatentAttention) -> None:
+        heads, latent, rope, query = attention.num_heads, attention.latent_dim, attention.rope_dim, attention.query_dim
+        self.norm_B1 = torch.empty(batch, 1)
+        self.normed_BD = torch.empty(batch, width)
+        self.down_BX = torch.empty(batch, query + latent + rope)
+        self.query_BQ, self.latent_BC, self.rope_BR = self.down_BX.split([query, latent, rope], dim=-1)
+        self.normed_query_BQ = torch.empty(batch, query)
+        # The queries of all heads and the new cache entry lie together, so that one product rotates them all.
+        joined = torch.empty(batch, heads + 1, latent + rope)
+        self.flat_q = joined.view(batch, -1)[:, : heads * (latent + rope)]
+        self.q_B1HC = joined[:, :heads].unsqueeze(1)
+        self.entry_BC = joined[:, heads]
+        self.entry_latent_BC, self.entry_rope_BR = self.entry_BC.split([latent, rope], dim=-1)
+        self.rotary = joined[..., latent:]
+        even = latent % 2 == 0
+        self.pairs = torch.view_as_complex(self.rotary.unflatten(-1, (-1, 2))) if even else None
+
+    def rotate(self, cis_B1R: Tensor) -> None:
+        """Rotates all queries and the new key."""
+        if self.pairs is not None:
+            self.pairs.mul_(cis_B1R)
+        else:
+            rotate_(self.rotary, cis_B1R)
+
+
+class PackedAttention:
+    """One attention layer's weights: `query_in` makes scaled queries against cache entries, `latent_out` leads back."""
+
+    def __init__(self, attention: MultiHeadLatentAttention, norm: RMSNorm) -> None:
+        heads, latent, nope = attention.num_heads, attention.latent_dim, attention.nope_dim
+        self.down = fold(norm, attention.qkv_a_proj.weight)
+        self.normalize = Normalizer(norm.weight.numel(), norm.eps)
+        self.normalize_latent = Normalizer(latent, LATENT_NORM_EPS)
+        self.latent_weight = attention.kv_a_layernorm.weight * math.sqrt(latent)
+        self.normalize_query: Normalizer | None = None
+        q_in = torch.eye(attention.query_dim)
+        if attention.q_b_proj is not None and attention.q_a_layernorm is not None:
+            q_in = fold(attention.q_a_layernorm, attention.q_b_proj.weight)
+            self.normalize_query = Normalizer(attention.query_dim, LATENT_NORM_EPS)
+        q_QHK = q_in.unflatten(-1, (heads, -1)) * attention.scale
+        up_HXC = attention.kv_up_HXC
+        absorbed_HQC = torch.bmm(q_QHK[..., :nope].transpose(0, 1), up_HXC[:, :nope])
+        self.query_in = torch.cat([absorbed_HQC.transpose(0, 1), q_QHK[..., nope:]], dim=-1).flatten(1).contiguous()
+        o_HVD = attention.o_proj.weight.t().unflatten(0, (heads, -1))
+        out_HCD = torch.bmm(up_HXC[:, nope:].transpose(1, 2), o_HVD)
+        self.latent_out = F.pad(out_HCD, (0, 0, 0, attention.rope_dim)).flatten(0, 1)
+
+    def step(self, x_BD: Tensor, work: Workspace, by_slot: Tensor, entries: Tensor, at: CacheStep) -> None:
+        """Stores the new entries, then adds the attention output to x in place."""
+        self.normalize(x_BD, work.normed_BD, work.norm_B1)
+        torch.mm(work.normed_BD, self.down, out=work.down_BX)
+        query_BQ = work.query_BQ
+        if self.normalize_query is not None:
+            self.normalize_query(query_BQ, work.normed_query_BQ, work.norm_B1)
+            query_BQ = work.normed_query_BQ
+        torch.mm(query_BQ, self.query_in, out=work.flat_q)
+        self.normalize_latent(work.latent_BC, work.entry_latent_BC, work.norm_B1)
+        work.entry_latent_BC.mul_(self.latent_weight)
+        work.entry_rope_BR.copy_(work.rope_BR)
+        work.rotate(at.cis)
+        by_slot.index_copy_(0, at.slots, work.entry_BC)
+        batch = x_BD.shape[0]
+        kv_B1TC = entries[:batch, None, : at.longest]
+        out = F.scaled_dot_product_attention(work.q_B1HC, kv_B1TC, kv_B1TC, at.mask, scale=1.0)
+        x_BD.addmm_(out.view(batch, -1), self.latent_out)
+
+
+class PackedSwiGLU:
+    """A dense feed-forward layer behind its norm."""
+
+    def __init__(self, mlp: SwiGLU, norm: RMSNorm) -> None:
+        self.normalize = Normalizer(norm.weight.numel(), norm.eps)
+        self.gate_up = fold(norm, mlp.gate_up_proj.weight)
+        self.down = mlp.down_proj.weight.t().contiguous()
+
+    def step(self, x_BD: Tensor, work: Workspace) -> None:
+        """Adds its output to x in place."""
+        self.normalize(x_BD, work.normed_BD, work.norm_B1)
+        gate, up = torch.mm(work.normed_BD, self.gate_up).chunk(2, dim=-1)
+        x_BD.addmm_(F.silu(gate).mul_(up), self.down)
+
+
+class PackedMoE:
+    """A mixture-of-experts layer behind its norm; router and shared experts are one matrix, experts one each."""
+
+    def __init__(self, moe: DeepseekMoE, norm: RMSNorm) -> None:
+        self.router = moe.gate
+        self.normalize = Normalizer(norm.weight.numel(), norm.eps)
+        shared = moe.shared_experts
+        matrices: list[Tensor] = [moe.gate.weight] if shared is None else [moe.gate.weight, shared.gate_up_proj.weight]
+        self.first = fold(norm, torch.cat(matrices))
+        self.widths = [matrix.shape[0] for matrix in matrices]
+        self.shared_down = None if shared is None else shared.down_proj.weight.t().contiguous()
+        self.gate_up = [fold(norm, weight) for weight in moe.experts.gate_up_proj]
+        self.down = [weight.t().contiguous() for weight in moe.experts.down_proj]
+
+    def step(self, x_BD: Tensor, work: Workspace) -> None:
+        """Adds its output to x in place."""
+        self.normalize(x_BD, work.normed_BD, work.norm_B1)
+        logits_BE, *shared = torch.mm(work.normed_BD, self.first).split(self.widths, dim=-1)
+        routing = self.router.route(logits_BE)
+        if self.shared_down is not None:
+            gate, up = shared[0].chunk(2, dim=-1)
+            x_BD.addmm_(F.silu(gate).mul_(up), self.shared_down)
+        if x_BD.shape[0] == 1:
+            self._one(x_BD, work.normed_BD, routing.indices, routing.gates)
+        else:
+            self._many(x_BD, work.normed_BD, routing.indices, routing.gates)
+
+    def _one(self, x_1D: Tensor, normed_1D: Tensor, indices_1A: Tensor, gates_1A: Tensor) -> None:
+        chosen: list[int] = indices_1A.tolist()[0]
+        gate, up = torch.cat([torch.mm(normed_1D, self.gate_up[e]) for e in chosen]).chunk(2, dim=-1)
+        hidden_AF = F.silu(gate).mul_(up).mul_(gates_1A.t())
+        for e, hidden_1F in zip(chosen, hidden_AF.split(1), strict=True):
+            x_1D.addmm_(hidden_1F, self.down[e])
+
+    def _many(self, x_BD: Tensor, normed_BD: Tensor, indices_BA: Tensor, gates_BA: Tensor) -> None:
+        flat_S = indices_BA.view(-1)
+        order_S = torch.argsort(flat_S, stable=True)
+        splits: list[int] = torch.bincount(flat_S, minlength=len(self.down)).tolist()
+        token_S = order_S // indices_BA.shape[1]
+        x_SD = normed_BD.index_select(0, token_S)
+        gate_up_SX = x_SD.new_empty(x_SD.shape[0], self.gate_up[0].shape[1])
+        _mm_per_expert(splits, x_SD, self.gate_up, gate_up_SX)
+        gate, up = gate_up_SX.chunk(2, dim=-1)
+        hidden_SF = F.silu(gate).mul_(up).mul_(gates_BA.view(-1).index_select(0, order_S).unsqueeze(-1))
+        _mm_per_expert(splits, hidden_SF, self.down, x_SD)
+        x_BD.index_add_(0, token_S, x_SD)
+
+
+def _mm_per_expert(splits: list[int], inputs_S: Tensor, weights: list[Tensor], out_S: Tensor) -> None:
+    for rows, weight, inputs, out in zip(splits, weights, inputs_S.split(splits), out_S.split(splits), strict=True):
+        if rows:
+            torch.mm(inputs, weight, out=out)
+
+
+class PackedDecoder:
+    """The decode step of a small model, with weights packed at construction."""
+
+    def __init__(self, model: DeepseekV3) -> None:
+        self.model = model
+        self._parameters = list(model.parameters())
+        self._version = self._current_version()
+        self.layers: list[tuple[PackedAttention, PackedSwiGLU | PackedMoE]] = []
+        for layer in model.decoder_layers():
+            norm, mlp = layer.post_attention_layernorm, layer.mlp
+            feed_forward = PackedSwiGLU(mlp, norm) if isinstance(mlp, SwiGLU) else PackedMoE(mlp, norm)
+            self.layers.append((PackedAttention(layer.self_attn, layer.input_layernorm), feed_forward))
+        self.normalize = Normalizer(model.config.hidden_size, model.norm.eps)
+        self.head = fold(model.norm, model.lm_head.weight)
+        self._workspaces: dict[int, Workspace] = {}
+
+    def is_stale(self) -> bool:
+        """Whether a parameter was changed in place since the weights were packed."""
+        return self._version != self._current_version()
+
+    def step(self, token_ids_B: Tensor, cache: LatentCache) -> Tensor:
+        """Logits [B, V] after one more token in each of the rows 0 to B-1."""
+        model, batch = self.model, token_ids_B.shape[0]
+        slots_B, positions_B, longest = cache.append(batch)
+        cis_B1R = model.rope.at(positions_B, longest).unsqueeze(1)
+        at = CacheStep(slots_B, cis_B1R, cache.mask(batch, longest), longest)
+        work = self._workspace(batch)
+        x_BD = model.embed_tokens.weight.index_select(0, token_ids_B)
+        for (attention, feed_forward), by_slot, entries in zip(self.layers, cache.by_slot, cache.entries, strict=True):
+            attention.step(x_BD, work, by_slot, entries, at)
+            feed_forward.step(x_BD, work)
+        self.normalize(x_BD, work.normed_BD, work.norm_B1)
+        return torch.mm(work.normed_BD, self.head)
+
+    def _workspace(self, batch: int) -> Workspace:
+        if batch not in self._workspaces:
+            if len(self._workspaces) >= 64:
+                self._workspaces.clear()
+            attention = next(self.model.decoder_layers()).self_attn
+            self._workspaces[batch] = Workspace(batch, self.model.config.hidden_size, attention)
+        return self._workspaces[batch]
+
+    def _current_version(self) -> int:
+        return sum(-1 if p.is_inference() else p._version for p in self._parameters)

@@ -1,0 +1,90 @@
+"""Named model sizes: `tiny` for a laptop, `v2-lite` (16B), `v3` (671B). No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aha.errors import UnknownNameError
+from aha.models.config import DeepseekV3Config, RopeScaling
+
+
+def tiny(vocab_size: int = 512, **changes: Any) -> DeepseekV3Config:
+    """About 2.7M parameters, 0.9M active: every mechanism of V3 at a size that two CPU cores train.
+
+    q and k heads are as wide as v heads (16 + 16 = 32), so that CPU flash attention runs without padding.
+    """
+    sizes: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "moe_intermediate_size": 96,
+        "num_hidden_layers": 4,
+        "first_k_dense_replace": 1,
+        "num_attention_heads": 4,
+        "q_lora_rank": 96,
+        "kv_lora_rank": 48,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 32,
+        "n_routed_experts": 16,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "routed_scaling_factor": 1.0,
+        "num_nextn_predict_layers": 1,
+        "max_position_embeddings": 1024,
+        "rope_scaling": None,
+        "initializer_range": 0.02,
+    }
+    return DeepseekV3Config.checked(sizes | changes)
+
+
+def v2_lite(**changes: Any) -> DeepseekV3Config:
+    """The published 16B sizes (DeepSeek-V2-Lite, 2.4B active) with V3's gate.
+
+    The released V2-Lite weights use softmax scores, no biases and no gate normalisation: load those with the
+    settings in their own config.json. V3's small ablations (V3 Table 5) are this size with the sigmoid gate, as
+    here.
+    """
+    sizes: dict[str, Any] = {
+        "vocab_size": 102400,
+        "hidden_size": 2048,
+        "intermediate_size": 10944,
+        "moe_intermediate_size": 1408,
+        "num_hidden_layers": 27,
+        "first_k_dense_replace": 1,
+        "num_attention_heads": 16,
+        "q_lora_rank": None,
+        "n_routed_experts": 64,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": 6,
+        "n_group": 1,
+        "topk_group": 1,
+        "routed_scaling_factor": 1.0,
+        "num_nextn_predict_layers": 0,
+        "rope_scaling": RopeScaling(
+            factor=40, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707
+        ),
+    }
+    return DeepseekV3Config.checked(sizes | changes)
+
+
+def v3(**changes: Any) -> DeepseekV3Config:
+    """DeepSeek-V3 and R1 as released: 671B parameters, 37B active."""
+    return DeepseekV3Config.checked(changes)
+
+
+PRESETS: dict[str, Callable[..., DeepseekV3Config]] = {"tiny": tiny, "v2-lite": v2_lite, "v3": v3}
+
+
+def preset(name: str, **changes: Any) -> DeepseekV3Config:
+    """Returns a preset by name, with fields changed.
+
+    Raises:
+        UnknownNameError: with the nearest spelling.
+    """
+    if name not in PRESETS:
+        raise UnknownNameError("model preset", name, PRESETS)
+    return PRESETS[name](**changes)

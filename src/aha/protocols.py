@@ -1,0 +1,72 @@
+"""Where layers meet: the engine, the tasks and the rewards as the rest of the package sees them. No torch here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from aha.types import Completion, Domain, Language, Problem, Request, Solution, Style, Voice
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Token ids in, token ids and log-probabilities out. Whatever samples, scores or streams stands behind this."""
+
+    @property
+    def weights_version(self) -> int:
+        """The version of the weights in use, as given to `load_weights`."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """Completes every request; result[i][j] is sample j of request i."""
+        ...
+
+    def stream(self, request: Request) -> Iterator[tuple[int, float]]:
+        """Yields (token id, log-probability) of one sample as it is made. Closing the iterator cancels the request."""
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """Ends a request: its samples return what they have, with FinishReason.CANCELLED."""
+        ...
+
+    def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """Log-probabilities of given completions: for each (prompt ids, completion ids), one number per completion token."""
+        ...
+
+    def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        """Replaces the weights (name to tensor, as in the model's state) and names their version."""
+        ...
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A family of verifiable problems with levels of difficulty, in two languages."""
+
+    name: str
+    domain: Domain
+    levels: tuple[int, ...]
+
+    def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
+        """Draws a problem."""
+        ...
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """Whether an answer, as extracted from a completion, is right. Never raises on any text."""
+        ...
+
+    def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
+        """Writes a worked solution. With probability `slip_rate` a step goes wrong; only the style `check` notices."""
+        ...
+
+    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
+        """Counts (true steps, checkable steps) in a text of thinking."""
+        ...
+
+
+class RewardFn(Protocol):
+    """Scores one completion. Returns None where no verdict can be given; the sample is then dropped."""
+
+    name: str
+
+    def __call__(self, problem: Problem, completion: str) -> float | None: ...

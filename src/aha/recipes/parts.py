@@ -1,0 +1,21 @@
+"""Where concrete parts meet: stages that sample get the built-in engine."""
+
+from __future__ import annotations
+
+from aha.evals.stage import Evaluation
+from aha.inference.engine import Engine
+from aha.rl.trainer import ReinforcementLearning
+
+
+class EngineEvaluation(Evaluation):
+    """Held-out evaluation through the built-in engine."""
+
+    def __init__(self) -> None:
+        super().__init__(Engine)
+
+
+class EngineReinforcementLearning(ReinforcementLearning):
+    """Reinforcement learning with rollouts from the built-in engine."""
+
+    def __init__(self) -> None:
+        super().__init__(Engine)

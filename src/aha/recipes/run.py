@@ -1,0 +1,127 @@
+"""`aha run`: one command that locks the run folder, starts the processes, and in each of them runs the pipeline.
+
+The process that the user started imports no torch: it prepares the folder, starts the workers and waits. Each worker
+is the same command again (see `aha.training.launch`), so under torchrun, where the workers exist already, the same
+code joins them instead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from aha.configuration import dump_config
+from aha.environment import available_cores
+from aha.errors import AhaError, RunFolderError
+from aha.recipes.recipe import RecipeConfig, identities
+from aha.runs import RunFolder
+from aha.training.interrupts import StopFlag, StopRequested, exit_with_parent
+from aha.training.launch import PARENT_PIPE, default_processes, is_worker, launch
+
+
+def execute(config: RecipeConfig, out: Path | None = None, fresh: bool = False, processes: int | None = None) -> int:
+    """Runs a recipe to its end, or goes on with it.
+
+    Args:
+        config: the resolved configuration.
+        out: the run folder; by default `runs/<name>-seed<seed>`.
+        fresh: delete what an earlier run left in the folder.
+        processes: how many; by default as many as the folder's unfinished run had, else one per core or GPU.
+
+    Returns:
+        The exit code of the whole.
+
+    Raises:
+        AhaError: the run cannot start, or (in a worker) a stage said no.
+        StopRequested: in a worker: the run was asked to stop, and is saved.
+    """
+    path = out or Path("runs") / config.run_name
+    if is_worker():
+        work(config, path, fresh)
+        return 0
+    identities(config)  # a graph that is not in order is said before anything is touched
+    folder = open_run(config, path, fresh)
+    count = processes or _recorded_processes(folder) or default_processes(config.max_processes, config.device)
+    _announce(config, folder, count)
+    folder.write_environment(count, config.device)
+    assert folder.lock_descriptor is not None
+    # The workers read the configuration just written: whatever file or recipe it came from may change meanwhile.
+    command = [sys.executable, "-P", "-m", "aha", "run", str(path / "config.yaml"), "--out", str(path)]
+    code = launch(command, count, inherit=(folder.lock_descriptor,))
+    if code == 0:
+        print(f"done: {folder.path / 'summary.json'}")
+    elif code in (130, 143):
+        print(f"aha: stopped; the same command continues {folder.path}", file=sys.stderr)
+    return code
+
+
+def open_run(config: RecipeConfig, path: Path, fresh: bool) -> RunFolder:
+    """Locks the run folder and writes the configuration into it.
+
+    Raises:
+        RunFolderError: the folder is in use, holds another recipe's run, or cannot be written.
+    """
+    folder = RunFolder.prepare(path, fresh)
+    if (path / "config.yaml").is_file():
+        other = folder.config().get("recipe")
+        if other != config.recipe:
+            raise RunFolderError(
+                f"{str(path)!r} holds a run of {other!r}, not {config.recipe!r}; choose another folder with --out, "
+                "or delete that run with --fresh"
+            )
+    folder.write_config(dump_config(config))
+    return folder
+
+
+def _recorded_processes(folder: RunFolder) -> int | None:
+    """How many processes an earlier start used: the sums of another number differ in their last digits."""
+    environment = folder.json("environment")
+    count = environment.get("processes") if isinstance(environment, dict) else None
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def _announce(config: RecipeConfig, folder: RunFolder, count: int) -> None:
+    recorded = _recorded_processes(folder)
+    print(f"run {folder.path}: recipe {config.recipe}, seed {config.seed}, {count} process{'es' if count > 1 else ''}")
+    if recorded not in (None, count):
+        print(
+            f"aha: note: it was started with {recorded} processes; numbers will agree to rounding only", file=sys.stderr
+        )
+    elif count > available_cores() and config.device == "cpu":
+        print(f"aha: note: {count} processes share {available_cores()} cores", file=sys.stderr)
+
+
+def work(config: RecipeConfig, path: Path, fresh: bool) -> None:
+    """One worker's part of a run.
+
+    Raises:
+        AhaError: a stage said no.
+        StopRequested: the run was asked to stop, and is saved.
+    """
+    stop = StopFlag(config.stop_seconds)
+    stop.install()
+    launched = PARENT_PIPE in os.environ
+    if launched:
+        exit_with_parent(int(os.environ[PARENT_PIPE]))
+    # Torch is imported only here, in the workers, whose environment is set for it.
+    from aha.recipes.pipeline import Pipeline
+    from aha.training.distributed import Distributed
+    from aha.training.progress import Progress
+
+    try:
+        distributed = Distributed.join(config.device)
+        if distributed.is_first and not launched:
+            open_run(config, path, fresh).write_environment(distributed.world_size, config.device)
+        distributed.barrier()
+        Pipeline(config, RunFolder.open(path), distributed, Progress(distributed.is_first), stop).run()
+        distributed.close()
+    except AhaError:
+        raise
+    except Exception:
+        if stop.signum:  # another rank has stopped first, and the group is gone
+            raise StopRequested(stop.signum) from None
+        if int(os.environ["WORLD_SIZE"]) > 1:
+            time.sleep(1.0)  # where this is the echo of another rank's failure, that is reported and we are killed
+        raise

@@ -1,0 +1,1 @@
+"""Rule rewards and the rubric that adds them up. No torch here."""

@@ -1,0 +1,95 @@
+"""The rubric: named rewards, their weights, and one graded number a completion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import Field
+
+from aha.configuration import Config
+from aha.grading.workers import GraderWorker
+from aha.rewards.rules import accuracy, format_reward, language_reward, random_reward, step_reward
+from aha.text.thinking import parse
+from aha.types import Problem
+
+
+class RubricConfig(Config):
+    """Weights of the rewards; R1-Zero adds accuracy and format with the same weight (R1 2.2.2)."""
+
+    accuracy: float = Field(1.0, ge=0, description="weight of a right answer")
+    format: float = Field(1.0, ge=0, description="weight of the strict form")
+    language: float = Field(0.0, ge=0, description="weight of language consistency (R1 Eq. 7)")
+    steps: float = Field(0.0, ge=0, description="weight of the process reward; off, as in the papers (R1 4.2)")
+    random: float = Field(0.0, ge=0, description="weight of a coin flip: the control arm")
+    seed: int = Field(0, description="seed of the coin")
+
+    def weights(self) -> dict[str, float]:
+        """Weight by reward name."""
+        return {name: getattr(self, name) for name in ("accuracy", "format", "language", "steps", "random")}
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """Rewards of one completion by part, unweighted, and their weighted sum."""
+
+    parts: dict[str, float]
+    reward: float
+
+
+def grade(problem: Problem, completion: str, truncated: bool, config: RubricConfig) -> Grade | None:
+    """Scores one completion by all rewards; those of weight 0 are measured too, for the log.
+
+    Returns:
+        None where a reward gives no verdict or a value that is not finite or not in [0, 1]: the sample is dropped.
+    """
+    parsed = parse(completion, truncated=truncated)
+    parts: dict[str, float | None] = {
+        "accuracy": accuracy(problem, parsed),
+        "format": format_reward(problem, parsed),
+        "language": language_reward(problem, parsed),
+        "steps": step_reward(problem, parsed),
+        "random": random_reward(problem, completion, config.seed),
+    }
+    return add_up(parts, config.weights())
+
+
+def add_up(parts: dict[str, float | None], weights: dict[str, float]) -> Grade | None:
+    """Adds rewards up, or returns None where one of them is no number in [0, 1]."""
+    values = {name: value for name, value in parts.items() if value is not None and math.isfinite(value)}
+    if len(values) < len(parts) or any(not 0.0 <= value <= 1.0 for value in values.values()):
+        return None
+    return Grade(values, sum(weights[name] * value for name, value in values.items()))
+
+
+def grade_json(problem: dict[str, Any], completion: str, truncated: bool, config: dict[str, Any]) -> list[Any] | None:
+    """`grade` over JSON values, for a worker process."""
+    result = grade(Problem(**problem), completion, truncated, RubricConfig(**config))
+    return None if result is None else [result.parts, result.reward]
+
+
+class Grader:
+    """Scores batches in a killable worker process.
+
+    Args:
+        config: the rubric.
+        seconds_per_item: time limit for one completion.
+    """
+
+    def __init__(self, config: RubricConfig, seconds_per_item: float = 2.0) -> None:
+        self._config = config.model_dump()
+        self._worker = GraderWorker("aha.rewards.rubric:grade_json", seconds_per_item)
+
+    def grade(self, items: Sequence[tuple[Problem, str, bool]]) -> list[Grade | None]:
+        """Grades (problem, completion, truncated) triples in order."""
+        rows = [
+            (asdict(problem), completion.encode(errors="replace").decode(), truncated, self._config)
+            for problem, completion, truncated in items
+        ]
+        return [None if result is None else Grade(*result) for result in self._worker.grade(rows)]
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._worker.close()

@@ -1,0 +1,61 @@
+"""Rule rewards: pure functions of a problem and a parsed completion, each in [0, 1], None for "no verdict".
+
+R1 2.2.2: accuracy and format, no neural reward for reasoning. Language consistency is R1 Eq. 7.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from aha.tasks.families import get_family
+from aha.text.thinking import Parsed
+from aha.types import Language, Problem
+
+_WORDS = re.compile(r"[A-Za-z]+|[\u4e00-\u9fff]")
+
+
+def accuracy(problem: Problem, parsed: Parsed) -> float:
+    """1 for a right answer in a well-formed completion."""
+    return float(parsed.well_formed and get_family(problem.family).verify(problem, parsed.answer))
+
+
+def format_reward(problem: Problem, parsed: Parsed) -> float:
+    """1 for the strict form: one non-empty think block, one answer, nothing else."""
+    return float(parsed.well_formed)
+
+
+def language_consistency(text: str, language: Language) -> float:
+    """Share of a text's words that belong to a language (R1 Eq. 7).
+
+    A word is a run of Latin letters or one Chinese character. A text without words is consistent: formulas have no
+    language.
+    """
+    words = _WORDS.findall(text)
+    if not words:
+        return 1.0
+    chinese = sum(1 for word in words if word[0] >= "\u4e00")
+    return (chinese if language == "zh" else len(words) - chinese) / len(words)
+
+
+def language_reward(problem: Problem, parsed: Parsed) -> float:
+    """Consistency of the thinking with the question's language; 0 where there is no well-formed thinking."""
+    return language_consistency(parsed.thinking, problem.language) if parsed.well_formed else 0.0
+
+
+def step_reward(problem: Problem, parsed: Parsed) -> float:
+    """A process reward: the share of written steps that are true; 0 without any.
+
+    Off by default. The papers found process rewards hard to define, hard to label and easily hacked (R1 4.2, G.2): here
+    labelling is exact, but writing many trivial true steps still pays, which is what hacking means.
+    """
+    if not parsed.well_formed:
+        return 0.0
+    true, total = get_family(problem.family).check_steps(problem, parsed.thinking)
+    return true / total if total else 0.0
+
+
+def random_reward(problem: Problem, completion: str, seed: int) -> float:
+    """A fair coin that depends on the completion's text alone: the control arm that teaches nothing about the task."""
+    digest = hashlib.sha256(f"{seed}\x00{problem.key}\x00{completion}".encode(errors="surrogatepass")).digest()
+    return float(digest[0] & 1)

@@ -1,0 +1,88 @@
+"""Settings of reinforcement learning with verifiable rewards (R1 2.2 and its supplement), by name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from aha.configuration import Config
+from aha.rewards.rubric import RubricConfig
+from aha.tasks.families import FAMILIES, get_family
+from aha.training.optimizer import OptimizerConfig
+
+
+class CurriculumConfig(Config):
+    """Which (family, level) cells are drawn: those at the edge of competence more often."""
+
+    enabled: bool = Field(True, description="weigh cells by p (1 - p) of their recent accuracy; off draws all alike")
+    floor: float = Field(0.08, ge=0, description="weight that every cell keeps, beside p (1 - p), which is 0.25 at most")
+    drop_above: float = Field(0.97, ge=0, le=1, description="recent accuracy from which a cell gets the floor's quarter")
+    memory: float = Field(0.9, ge=0, lt=1, description="decay of the recent accuracy, per group seen")
+
+
+class LengthStage(Config):
+    """From a step on, how long a completion may be (the paper's jump from 32,768 to 65,536 at step 8,200)."""
+
+    from_step: int = Field(ge=0, description="first step of the stage")
+    max_completion_tokens: int = Field(gt=0, description="limit in tokens")
+
+
+class GRPOConfig(Config):
+    """Group Relative Policy Optimization (R1 Eqs. 1-3)."""
+
+    steps: int = Field(100, gt=0, description="rollout steps; each feeds `minibatches` updates")
+    prompts_per_step: int = Field(32, gt=0, description="questions per rollout (R1-Zero: 32 per update)")
+    group_size: int = Field(16, ge=2, description="completions per question, G (R1-Zero: 16)")
+    minibatches: int = Field(1, gt=0, description="updates per rollout (R1-Zero: 16); above 1 the later ones are off-policy")
+    temperature: float = Field(1.0, gt=0, description="of rollouts (R1-Zero: 1)")
+    lengths: tuple[LengthStage, ...] = Field(
+        (LengthStage(from_step=0, max_completion_tokens=192),), min_length=1, description="schedule of the length limit"
+    )
+    families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
+    levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")
+    chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
+    curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, description="which cells are drawn")
+    rubric: RubricConfig = Field(default_factory=RubricConfig, description="weights of the rewards")
+    grader_seconds: float = Field(5.0, gt=0, description="time limit for grading one completion")
+    normalization: Literal["token", "response", "constant"] = Field("token", description="how token losses add up")
+    divide_by_std: bool = Field(True, description="divide advantages by the group's deviation (R1 Eq. 3); False: Dr. GRPO")
+    clip_low: float = Field(0.2, gt=0, description="lower clip range")
+    clip_high: float = Field(0.28, gt=0, description="upper clip range (R1's first RL stage: 10)")
+    kl_beta: float = Field(0.0, ge=0, description="weight of the divergence from the reference (R1-Zero: 0.001)")
+    reference_reset_steps: int = Field(0, ge=0, description="steps after which the reference becomes the policy; 0: never")
+    dynamic_sampling_rounds: int = Field(
+        1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes"
+    )
+    mask_truncated: bool = Field(False, description="leave truncated completions out of the loss")
+    optimizer: OptimizerConfig = Field(
+        default_factory=lambda: OptimizerConfig(
+            adam_lr=2e-4, muon_lr=0.0, weight_decay=0.0, warmup_steps=3, decay_from=0.6, final_lr=0.2
+        ),
+        description="rates and schedule (R1-Zero: 3e-6 at 671B)",
+    )
+    bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule during RL")
+    micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass of the trainer")
+    preflight_prompts: int = Field(32, ge=0, description="questions asked before the first step; 0 skips the check")
+    preflight_floor: float = Field(0.05, ge=0, le=1, description="pass@G below which training stops before it starts")
+    patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
+    eval_every: int = Field(20, ge=0, description="steps between held-out evaluations; 0: none")
+    eval_problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
+    eval_samples: int = Field(4, gt=0, description="samples per held-out problem")
+    eval_levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels of the held-out evaluations")
+    keep_every: int = Field(0, ge=0, description="steps between models kept beside the final one; 0: none")
+    log_rollouts: int = Field(2, ge=0, description="groups per step written to rollouts.jsonl")
+
+    @model_validator(mode="after")
+    def _check(self) -> GRPOConfig:
+        for name in self.families:
+            get_family(name)
+        if self.lengths[0].from_step != 0:
+            raise ValueError("lengths: the first stage must start at step 0")
+        if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.eval_levels)):
+            raise ValueError(f"levels {self.levels} and eval_levels {self.eval_levels}: levels are 1 to 5")
+        return self
+
+    def max_completion_tokens(self, step: int) -> int:
+        """The length limit at a step."""
+        return [stage.max_completion_tokens for stage in self.lengths if stage.from_step <= step][-1]

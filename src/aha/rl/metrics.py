@@ -1,0 +1,96 @@
+"""What a step of reinforcement learning reports, under TRL's names, from groups that may lie on several processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from aha.rl.advantage import rewards_agree
+from aha.types import FinishReason, RolloutGroup
+
+
+def group_facts(group: RolloutGroup) -> dict[str, Any]:
+    """A group's contribution to the metrics, as JSON: what processes exchange instead of completions."""
+    graded = [rollout for rollout in group.rollouts if rollout.reward is not None]
+    return {
+        "family": group.problem.family,
+        "level": group.problem.level,
+        "rewards": [rollout.reward for rollout in graded],
+        "parts": {name: [r.rewards[name] for r in graded] for name in (graded[0].rewards if graded else {})},
+        "lengths": [len(rollout.completion_token_ids) for rollout in graded],
+        "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in graded),
+        "dropped": len(group.rollouts) - len(graded),
+    }
+
+
+def step_metrics(facts: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Metrics of all groups of a step."""
+    rewards = [reward for group in facts for reward in group["rewards"]]
+    lengths = [length for group in facts for length in group["lengths"]]
+    metrics = {
+        "reward": _mean(rewards),
+        "reward_std": _mean([_std(group["rewards"]) for group in facts]),
+        "frac_reward_zero_std": _mean([float(rewards_agree(group["rewards"])) for group in facts]),
+        "completions/mean_length": _mean(lengths),
+        "completions/min_length": float(min(lengths, default=0)),
+        "completions/max_length": float(max(lengths, default=0)),
+        "completions/clipped_ratio": sum(group["truncated"] for group in facts) / max(1, len(lengths)),
+        "completions/dropped": float(sum(group["dropped"] for group in facts)),
+    }
+    parts = {name: [v for group in facts for v in group["parts"].get(name, [])] for name in _part_names(facts)}
+    for name, values in parts.items():
+        metrics[f"rewards/{name}/mean"] = _mean(values)
+        metrics[f"rewards/{name}/std"] = _std(values)
+    if "accuracy" in parts and "format" in parts:
+        metrics |= _split_lengths(lengths, parts["accuracy"], parts["format"])
+    return metrics
+
+
+def _split_lengths(lengths: list[int], accuracy: list[float], formed: list[float]) -> dict[str, float]:
+    """Lengths of right and wrong answers among the well-formed, and accuracy there."""
+    rows = [(length, right) for length, right, form in zip(lengths, accuracy, formed, strict=True) if form]
+    return {
+        "completions/mean_length_well_formed": _mean([length for length, _ in rows]),
+        "completions/mean_length_right": _mean([length for length, right in rows if right]),
+        "completions/mean_length_wrong": _mean([length for length, right in rows if not right]),
+        "accuracy_well_formed": _mean([right for _, right in rows]),
+    }
+
+
+def cell_accuracy(facts: Sequence[dict[str, Any]]) -> list[tuple[str, int, float]]:
+    """(family, level, mean accuracy) of each group, for the curriculum."""
+    return [
+        (group["family"], group["level"], _mean(group["parts"]["accuracy"])) for group in facts if group["rewards"]
+    ]
+
+
+def no_signal_verdict(facts: Sequence[dict[str, Any]]) -> str:
+    """Says in words why a step's groups teach nothing."""
+    rewards = [reward for group in facts for reward in group["rewards"]]
+    parts = {name: _mean([v for g in facts for v in g["parts"].get(name, [])]) for name in _part_names(facts)}
+    if not rewards:
+        return "no completion could be graded"
+    accuracy, formed = parts.get("accuracy", 0.0), parts.get("format", 0.0)
+    if formed < 0.01:
+        return f"no completion has the required form ({formed:.1%}): show the base more documents with think tags"
+    if accuracy < 0.01:
+        return f"the form is met ({formed:.0%}) but almost nothing is right ({accuracy:.1%}): train the base longer"
+    if accuracy > 0.99:
+        return f"everything is solved already ({accuracy:.1%}): train on harder levels"
+    return f"every group's rewards agree (accuracy {accuracy:.1%}, form {formed:.1%}): use larger groups or other levels"
+
+
+def _part_names(facts: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted({name for group in facts for name in group["parts"]})
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _std(values: Sequence[float]) -> float:
+    if not values:
+        return math.nan
+    mean = _mean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))

@@ -1,0 +1,197 @@
+"""The policy's update on graded groups: forward passes with shared prompts, the loss, one optimizer step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.layouts import PromptGroup, SharedPrefix
+from aha.models.moe import max_violation, update_router_bias
+from aha.rl.config import GRPOConfig
+from aha.rl.loss import policy_loss, token_weights
+from aha.training.distributed import Distributed
+from aha.training.logprobs import chunked_logprobs
+from aha.training.optimizer import Optimizer
+from aha.types import FinishReason, Rollout, RolloutGroup
+
+SUMS = ("loss", "kl", "clip_low", "clip_high", "entropy", "gap", "tokens")
+"""What is summed over micro-batches and processes: the last six are weighted by tokens."""
+
+
+def trainable(rollout: Rollout, config: GRPOConfig) -> bool:
+    """Whether a rollout has a place in the loss at all."""
+    if rollout.reward is None or not rollout.completion_token_ids:
+        return False
+    return not (config.mask_truncated and rollout.finish_reason is FinishReason.LENGTH)
+
+
+def micro_batches(groups: Sequence[RolloutGroup], limit: int) -> Iterator[list[RolloutGroup]]:
+    """Cuts groups into lists of at most about `limit` tokens, whole groups together."""
+    batch: list[RolloutGroup] = []
+    size = 0
+    for group in groups:
+        tokens = len(group.prompt_token_ids) + sum(len(rollout.completion_token_ids) for rollout in group.rollouts)
+        if batch and size + tokens > limit:
+            yield batch
+            batch, size = [], 0
+        batch.append(group)
+        size += tokens
+    if batch:
+        yield batch
+
+
+class PolicyUpdate:
+    """Owns the optimizer and the reference of a policy.
+
+    Args:
+        model: the policy. Its multi-token prediction modules are left as they are.
+        config: of the algorithm.
+        distributed: the processes that share a batch.
+    """
+
+    def __init__(self, model: DeepseekV3, config: GRPOConfig, distributed: Distributed) -> None:
+        self.model, self.config, self.distributed = model, config, distributed
+        for parameter in model.mtp.parameters():
+            parameter.requires_grad_(False)
+        self.optimizer = Optimizer(model, config.optimizer, config.steps * config.minibatches)
+        self.reference = copy.deepcopy(model).requires_grad_(False) if config.kl_beta else None
+
+    @torch.no_grad()
+    def reset_reference(self) -> None:
+        """Makes the current policy the reference (R1-Zero: every 400 steps)."""
+        if self.reference is not None:
+            self.reference.load_state_dict(self.model.state_dict())
+
+    def step(self, groups: Sequence[RolloutGroup], on_policy: bool, skip_silent: bool) -> dict[str, float]:
+        """One update on this process's groups (possibly none), together with all other processes.
+
+        Args:
+            groups: with rewards and advantages.
+            on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's log-probabilities are
+                only compared, not used.
+            skip_silent: leave samples without advantage out of the normalisation too (dynamic sampling).
+        """
+        kept = [self._kept(group, skip_silent) for group in groups]
+        counted = [rollout for group in kept for rollout in group.rollouts]
+        totals = torch.tensor([sum(len(r.completion_token_ids) for r in counted), len(counted)], dtype=torch.int64)
+        self.distributed.all_reduce_sum([totals])
+        self.optimizer.zero_grad()
+        sums = torch.zeros(len(SUMS), dtype=torch.float64)
+        experts = torch.zeros(self._count_shape(), dtype=torch.int64)
+        active = [group for group in map(self._with_gradient, kept) if group.rollouts]
+        for batch in micro_batches(active, self.config.micro_tokens):
+            micro_sums, counts = self._backward(batch, int(totals[0]), int(totals[1]), on_policy)
+            sums += micro_sums
+            experts += counts.cpu()
+        return self._apply(sums, experts)
+
+    def _kept(self, group: RolloutGroup, skip_silent: bool) -> RolloutGroup:
+        rollouts = [r for r in group.rollouts if trainable(r, self.config) and not (skip_silent and r.advantage == 0.0)]
+        return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
+
+    def _with_gradient(self, group: RolloutGroup) -> RolloutGroup:
+        """Drops what cannot move the weights; sorts by length, which makes attention batches long."""
+        rollouts = [r for r in group.rollouts if r.advantage != 0.0 or self.config.kl_beta]
+        rollouts.sort(key=lambda rollout: len(rollout.completion_token_ids))
+        return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
+
+    def _count_shape(self) -> tuple[int, int]:
+        config = self.model.config
+        return config.num_hidden_layers - config.first_k_dense_replace, config.n_routed_experts
+
+    def _backward(
+        self, batch: list[RolloutGroup], total_tokens: int, total_responses: int, on_policy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Adds a micro-batch's gradient; returns its sums and expert counts."""
+        device = self.distributed.device
+        ids = [t for group in batch for t in _flat(group)]
+        token_ids_N = torch.tensor(ids, device=device)
+        lengths = [[len(r.completion_token_ids) for r in group.rollouts] for group in batch]
+        layout = SharedPrefix(
+            [PromptGroup(len(g.prompt_token_ids), own) for g, own in zip(batch, lengths, strict=True)], device
+        )
+        rollouts = [rollout for group in batch for rollout in group.rollouts]
+        flat_lengths = layout.completion_lengths
+        targets_M = token_ids_N[layout.completion_N]
+        hidden = self.model(token_ids_N, layout)
+        logprobs_M, entropy_M = chunked_logprobs(
+            hidden.hidden_ND[layout.predicts_N], self.model.lm_head.weight, targets_M, entropy=True
+        )
+        sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
+        old_M = logprobs_M.detach() if on_policy else sampled_M
+        advantages_M = torch.repeat_interleave(
+            torch.tensor([r.advantage for r in rollouts], device=device), torch.tensor(flat_lengths, device=device)
+        )
+        weights_M = token_weights(
+            flat_lengths,
+            self.config.normalization,
+            total_tokens,
+            total_responses,
+            self.config.lengths[-1].max_completion_tokens,
+        ).to(device)
+        result = policy_loss(
+            logprobs_M,
+            old_M,
+            advantages_M,
+            weights_M,
+            self.config.clip_low,
+            self.config.clip_high,
+            self._reference_logprobs(token_ids_N, layout, targets_M),
+            self.config.kl_beta,
+        )
+        loss = result.loss
+        if hidden.balance_loss is not None:
+            loss = loss + hidden.balance_loss * (len(targets_M) / max(1, total_tokens))
+        loss.backward()  # type: ignore[no-untyped-call]
+        means = [result.kl, result.clip_low, result.clip_high, entropy_M.mean(), (logprobs_M - sampled_M).detach().abs().mean()]
+        weighted = [float(mean) * len(targets_M) for mean in means]
+        sums = torch.tensor([float(result.loss.detach()), *weighted, float(len(targets_M))], dtype=torch.float64)
+        return sums, hidden.router_counts
+
+    @torch.no_grad()
+    def _reference_logprobs(self, token_ids_N: Tensor, layout: SharedPrefix, targets_M: Tensor) -> Tensor | None:
+        if self.reference is None:
+            return None
+        hidden = self.reference(token_ids_N, layout)
+        weight = self.reference.lm_head.weight
+        return chunked_logprobs(hidden.hidden_ND[layout.predicts_N], weight, targets_M, entropy=False)[0]
+
+    def _apply(self, sums: Tensor, experts: Tensor) -> dict[str, float]:
+        """Adds up over processes and moves the weights, if there is anything to move them."""
+        for parameter in self.optimizer.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.distributed.all_reduce_sum([parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None])
+        self.distributed.all_reduce_sum([sums, experts])
+        named = dict(zip(SUMS, sums.tolist(), strict=True))
+        tokens = named.pop("tokens")
+        metrics = {name: value / tokens if tokens and name != "loss" else value for name, value in named.items()}
+        norm, factor, updated = 0.0, 0.0, False
+        if tokens:
+            norm, factor, updated = self.optimizer.step()
+            if updated:
+                routers = list(self.model.routers())[: len(experts)]
+                update_router_bias(routers, experts, self.config.bias_update_rate)
+        return {
+            "loss": metrics["loss"],
+            "kl": metrics["kl"],
+            "clip_ratio/low_mean": metrics["clip_low"],
+            "clip_ratio/high_mean": metrics["clip_high"],
+            "entropy": metrics["entropy"],
+            "sampling/logprob_difference/mean": metrics["gap"],
+            "tokens_trained": tokens,
+            "grad_norm": norm,
+            "learning_rate": factor * self.config.optimizer.adam_lr,
+            "max_vio": float(max_violation(experts).mean()) if tokens and experts.numel() else 0.0,
+            "skipped": float(tokens > 0 and not updated),
+        }
+
+
+def _flat(group: RolloutGroup) -> Iterator[int]:
+    yield from group.prompt_token_ids
+    for rollout in group.rollouts:
+        yield from rollout.completion_token_ids

@@ -1,0 +1,297 @@
+"""Reinforcement learning with verifiable rewards as a stage: rollouts, rewards, advantages, updates, held-out checks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, ClassVar, Protocol
+
+from aha.errors import NothingToLearnError
+from aha.evals.metrics import pass_at_k
+from aha.evals.runner import Sample, evaluate, summarize
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.hf import load_pretrained, save_pretrained
+from aha.protocols import Generator
+from aha.rewards.rubric import Grader
+from aha.rl.advantage import rewards_agree
+from aha.rl.config import GRPOConfig
+from aha.rl.curriculum import Curriculum
+from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, step_metrics
+from aha.rl.policy import PolicyUpdate
+from aha.rl.rollout import assign_advantages, collect
+from aha.tasks.families import held_out_suite
+from aha.text.tokenizer import Tokenizer
+from aha.training.checkpointer import Saved
+from aha.training.model_state import load_training_state, training_state
+from aha.training.stage import StageContext, StageResult
+from aha.types import Problem, RolloutGroup
+
+LONGEST_PROMPT = 256
+"""Room for a prompt, in tokens, beside the completion."""
+REFERENCE = "reference."
+
+
+class MakeGenerator(Protocol):
+    """Builds an engine around a model that the trainer changes in place."""
+
+    def __call__(self, model: DeepseekV3, max_rows: int, max_context: int) -> Generator: ...
+
+
+class ReinforcementLearning:
+    """The stage: from a base model to one that reasons.
+
+    Args:
+        make_generator: the engine; recipes pass the built-in one.
+    """
+
+    kind: ClassVar[str] = "grpo"
+
+    def __init__(self, make_generator: MakeGenerator) -> None:
+        self._make_generator = make_generator
+
+    def run(self, context: StageContext) -> StageResult:
+        """Trains, or goes on training, and writes the model folder."""
+        config = context.config
+        assert isinstance(config, GRPOConfig)
+        parent = context.parent_model_folder()
+        model = load_pretrained(parent, device=context.distributed.device)
+        tokenizer = Tokenizer.load(parent)
+        trainer = GRPOTrainer(config, model, tokenizer, context, self._make_generator)
+        try:
+            trainer.train()
+        finally:
+            trainer.grader.close()
+        trainer.save(context.model_folder)
+        return StageResult({"curriculum": trainer.curriculum.state()}, tokens_trained=int(trainer.tokens_trained))
+
+
+class GRPOTrainer:
+    """The loop. Every process samples and trains its share of the groups; metrics are those of all groups."""
+
+    def __init__(
+        self,
+        config: GRPOConfig,
+        model: DeepseekV3,
+        tokenizer: Tokenizer,
+        context: StageContext,
+        make_generator: MakeGenerator,
+    ) -> None:
+        self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
+        self.longest = max(stage.max_completion_tokens for stage in config.lengths)
+        self.update = PolicyUpdate(model, config, context.distributed)
+        self.generator = make_generator(model, max_rows=256, max_context=LONGEST_PROMPT + self.longest)
+        self.grader = Grader(config.rubric, config.grader_seconds)
+        self.curriculum = Curriculum(config)
+        self.silent_steps = 0
+        self.tokens_trained = 0.0
+
+    def train(self) -> None:
+        """Runs the remaining steps."""
+        context, config = self.context, self.config
+        saved = context.checkpointer.load()
+        start = self._restore(saved) if saved else 0
+        if start == 0:
+            self._preflight()
+            self._evaluate(0)
+        with context.progress.task(context.name, config.steps, start) as task:
+            for step in range(start, config.steps):
+                metrics = self.step(step)
+                context.metrics.write({"step": step, **metrics})
+                done = step + 1
+                if config.eval_every and (done % config.eval_every == 0 or done == config.steps):
+                    self._evaluate(done)
+                if config.keep_every and done % config.keep_every == 0 and done < config.steps:
+                    self.save(context.folder / f"model-step-{done:05d}")
+                task.update(done, {name: metrics[name] for name in ("reward", "rewards/accuracy/mean", "completions/mean_length")})
+                if context.checkpointer.due():
+                    context.checkpointer.save(done, *self._state())
+
+    def step(self, step: int) -> dict[str, float]:
+        """Samples, grades and updates once (`minibatches` times)."""
+        config, context = self.config, self.context
+        if self.update.reference is not None and config.reference_reset_steps and step and step % config.reference_reset_steps == 0:
+            self.update.reset_reference()
+        started = perf_counter()
+        groups, facts = self._rollouts(step)
+        sampled = perf_counter()
+        assign_advantages(groups, config.divide_by_std)
+        metrics = step_metrics(facts)
+        self._watch_for_signal(facts)
+        self.curriculum.update(cell_accuracy(facts))
+        updates = self._updates(step, groups)
+        self.tokens_trained += sum(update["tokens_trained"] for update in updates)
+        metrics |= {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
+        metrics["max_completion_tokens"] = float(config.max_completion_tokens(step))
+        finished = perf_counter()
+        tokens = sum(length for group in facts for length in group["lengths"])
+        context.timings.write(
+            {
+                "step": step,
+                "step_time": finished - started,
+                "rollout_seconds": sampled - started,
+                "update_seconds": finished - sampled,
+                "generated_tokens_per_second": tokens / (sampled - started),
+            }
+        )
+        self._log_rollouts(step, groups)
+        return metrics
+
+    def _rollouts(self, step: int) -> tuple[list[RolloutGroup], list[dict[str, Any]]]:
+        """This process's groups and the facts of everybody's; several rounds where silent groups are refilled."""
+        config, distributed = self.config, self.context.distributed
+        groups: list[RolloutGroup] = []
+        facts: list[dict[str, Any]] = []
+        for round_number in range(config.dynamic_sampling_rounds):
+            problems = self._problems(step, round_number)
+            own = range(distributed.rank, len(problems), distributed.world_size)
+            new = collect(
+                self.generator,
+                self.tokenizer,
+                self.grader,
+                [problems[i] for i in own],
+                [self.context.derive_seed("rollout", step, round_number, i) for i in own],
+                config.group_size,
+                config.max_completion_tokens(step),
+                config.temperature,
+            )
+            groups += new
+            gathered = distributed.all_gather_object([group_facts(group) for group in new])
+            facts += [gathered[i % len(gathered)][i // len(gathered)] for i in range(len(problems))]
+            if sum(not rewards_agree(group["rewards"]) for group in facts) >= config.prompts_per_step:
+                break
+        return groups, facts
+
+    def _problems(self, step: int, round_number: int) -> list[Problem]:
+        rng = random.Random(self.context.derive_seed("problems", step, round_number))
+        return [self.curriculum.sample(rng) for _ in range(self.config.prompts_per_step)]
+
+    def _updates(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, float]]:
+        """All updates of a rollout; the processes' groups are split at random into minibatches."""
+        config = self.config
+        order = list(range(len(groups)))
+        random.Random(self.context.derive_seed("minibatches", step)).shuffle(order)
+        skip_silent = config.dynamic_sampling_rounds > 1
+        results = []
+        for part in range(config.minibatches):
+            chosen = [groups[i] for i in order[part :: config.minibatches]]
+            results.append(self.update.step(chosen, on_policy=part == 0, skip_silent=skip_silent))
+        self.generator.load_weights(self.model.state_dict(), step + 1)
+        return results
+
+    def _watch_for_signal(self, facts: Sequence[dict[str, Any]]) -> None:
+        silent = all(rewards_agree(group["rewards"]) for group in facts)
+        self.silent_steps = self.silent_steps + 1 if silent else 0
+        if silent:
+            verdict = no_signal_verdict(facts)
+            self.context.progress.say(f"no signal in this step: {verdict}")
+            if self.silent_steps >= self.config.patience:
+                raise NothingToLearnError(f"{self.silent_steps} steps in a row without any signal: {verdict}")
+
+    def _preflight(self) -> None:
+        """Asks the base inside the think tag, on training problems: is there anything for RL to find?"""
+        config, distributed = self.config, self.context.distributed
+        if not config.preflight_prompts:
+            return
+        rng = random.Random(self.context.derive_seed("preflight"))
+        problems = [self.curriculum.sample(rng) for _ in range(config.preflight_prompts)]
+        own = range(distributed.rank, len(problems), distributed.world_size)
+        groups = collect(
+            self.generator,
+            self.tokenizer,
+            self.grader,
+            [problems[i] for i in own],
+            [self.context.derive_seed("preflight", i) for i in own],
+            config.group_size,
+            self.longest,
+            config.temperature,
+            think_prefilled=True,
+        )
+        facts = [fact for part in distributed.all_gather_object([group_facts(group) for group in groups]) for fact in part]
+        right = [(len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]]
+        once = sum(pass_at_k(n, c, 1) for n, c in right) / max(1, len(right))
+        ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
+        self.context.metrics.write({"step": -1, "preflight/pass_at_1": once, "preflight/pass_at_group": ever})
+        self.context.progress.say(
+            f"before training, when it thinks, the base solves {once:.1%} of the training problems at one try and {ever:.1%} "
+            f"within {config.group_size} tries"
+        )
+        if ever < config.preflight_floor:
+            raise NothingToLearnError(
+                f"the base solves {once:.1%} when it thinks and {ever:.1%} within {config.group_size} tries (at least "
+                f"{config.preflight_floor:.0%} is needed): groups without a right answer teach nothing. Pretrain longer, with "
+                "more worked solutions, or train on easier levels"
+            )
+
+    def _evaluate(self, done: int) -> None:
+        """Held-out evaluation under the R1-Zero template, split over the processes."""
+        config, distributed = self.config, self.context.distributed
+        if not config.eval_every:
+            return
+        suite = list(held_out_suite(config.families, config.eval_levels, config.eval_problems_per_level, seed=1))
+        own = suite[distributed.rank :: distributed.world_size]
+        seed = self.context.derive_seed("evaluation")
+        samples = evaluate(self.generator, self.tokenizer, own, "zero", config.eval_samples, seed, self.longest)
+        rows = [row for part in distributed.all_gather_object([sample.to_json() for sample in samples]) for row in part]
+        everything = sorted((Sample(**row) for row in rows), key=lambda s: (s.family, s.level, s.key, s.index))
+        trained = [sample for sample in everything if sample.level in config.levels]
+        self.context.metrics.write(
+            {"step": done, "evaluation": summarize(everything), "evaluation_trained_levels": summarize(trained)}
+        )
+        accuracy = summarize(trained)["pass_at_1"]["mean"]
+        self.context.progress.say(f"held-out accuracy after {done} steps, trained levels: {accuracy:.1%}")
+
+    def _log_rollouts(self, step: int, groups: list[RolloutGroup]) -> None:
+        """The first groups of rank 0 with all their completions, as text."""
+        for group in groups[: self.config.log_rollouts]:
+            self.context.rollouts.write(
+                {
+                    "step": step,
+                    "family": group.problem.family,
+                    "level": group.problem.level,
+                    "question": group.problem.question,
+                    "gold": group.problem.answer,
+                    "completions": [
+                        {
+                            "text": rollout.text,
+                            "tokens": len(rollout.completion_token_ids),
+                            "finish_reason": rollout.finish_reason.value,
+                            "reward": rollout.reward,
+                            "rewards": rollout.rewards,
+                            "advantage": rollout.advantage,
+                        }
+                        for rollout in group.rollouts
+                    ],
+                }
+            )
+
+    def save(self, folder: Any) -> None:
+        """Writes a model folder, from rank 0."""
+        if self.context.distributed.is_first:
+            save_pretrained(self.model, folder, tokenizer_files=self.tokenizer.files())
+        self.context.distributed.barrier()
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        tensors = training_state(self.model, self.update.optimizer)
+        if self.update.reference is not None:
+            tensors |= {REFERENCE + name: tensor for name, tensor in self.update.reference.state_dict().items()}
+        state = {
+            "optimizer_steps": self.update.optimizer.steps,
+            "curriculum": self.curriculum.state(),
+            "silent_steps": self.silent_steps,
+            "tokens_trained": self.tokens_trained,
+        }
+        return tensors, state
+
+    def _restore(self, saved: Saved) -> int:
+        load_training_state(self.model, self.update.optimizer, saved.tensors, saved.state["optimizer_steps"])
+        if self.update.reference is not None:
+            own = {n.removeprefix(REFERENCE): t for n, t in saved.tensors.items() if n.startswith(REFERENCE)}
+            self.update.reference.load_state_dict(own)
+        self.curriculum.load_state(saved.state["curriculum"])
+        self.silent_steps = saved.state["silent_steps"]
+        self.tokens_trained = saved.state["tokens_trained"]
+        self.generator.load_weights(self.model.state_dict(), saved.step)
+        return saved.step
+
+

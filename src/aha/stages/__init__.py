@@ -1,0 +1,1 @@
+"""One file per supervised act of the papers: pretraining, fine-tuning."""

@@ -1,0 +1,204 @@
+"""Pretraining a DeepSeek-V3 on the laptop world's corpus (V3 section 4, at another scale).
+
+Next-token loss, the prediction modules' loss (V3 Eqs. 24-25), the sequence-wise balance loss (Eq. 17), and the bias update
+after each step. Rows are pure functions of (seed, row number), so any number of processes trains on the same global batch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from aha.configuration import Config
+from aha.data.stream import packed_row
+from aha.models.config import DeepseekV3Config
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.hf import save_pretrained
+from aha.models.layouts import Rectangle
+from aha.models.moe import max_violation, update_router_bias
+from aha.models.presets import preset
+from aha.tasks.corpus import CorpusConfig, document
+from aha.text.templates import CHAT_TEMPLATE
+from aha.text.tokenizer import Tokenizer
+from aha.training.checkpointer import Saved
+from aha.training.logprobs import chunked_logprobs
+from aha.training.model_state import load_training_state, training_state
+from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.stage import StageContext, StageResult
+
+VALIDATION_ROW = 10**12
+"""Row number from which the rows of the held-out loss are taken: no training step ever reaches it."""
+
+
+class ModelChoice(Config):
+    """A named size with changes to single fields."""
+
+    preset: str = Field("tiny", description="named size: tiny, v2-lite, v3")
+    changes: dict[str, Any] = Field(default_factory=dict, description="fields of config.json that differ from the preset")
+
+    def resolve(self, vocab_size: int) -> DeepseekV3Config:
+        """The model's configuration for a tokenizer."""
+        return preset(self.preset, vocab_size=vocab_size, **self.changes)
+
+
+class PretrainConfig(Config):
+    """Everything that pretraining depends on, apart from the seed."""
+
+    model: ModelChoice = Field(default_factory=ModelChoice, description="size of the model")
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig, description="what the corpus is made of")
+    vocab_size: int = Field(640, ge=300, description="token ids of the tokenizer, trained on the corpus")
+    tokenizer_documents: int = Field(10_000, gt=0, description="documents that the tokenizer is trained on")
+    steps: int = Field(700, gt=0, description="optimizer steps")
+    rows_per_step: int = Field(64, gt=0, description="rows in the global batch")
+    row_tokens: int = Field(256, gt=8, description="tokens in a row")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="rates and schedule")
+    mtp_weight: float = Field(0.3, ge=0, description="lambda of V3 Eq. 25 (0.3 for the first 10T tokens)")
+    bias_update_rate: float = Field(0.001, ge=0, description="gamma of the balance rule (V3 4.2)")
+    validation_rows: int = Field(32, ge=0, description="rows of fresh documents for the held-out loss")
+    validate_every: int = Field(100, gt=0, description="steps between held-out losses")
+    log_every: int = Field(10, gt=0, description="steps between rows in metrics.jsonl")
+
+
+class Pretrain:
+    """The stage: from random weights to a base model with its tokenizer."""
+
+    kind: ClassVar[str] = "pretrain"
+
+    def run(self, context: StageContext) -> StageResult:
+        """Trains, or goes on training, and writes the model folder."""
+        config = context.config
+        assert isinstance(config, PretrainConfig)
+        tokenizer = train_tokenizer(config, context.seed)
+        model = build_model(config, tokenizer, context)
+        trainer = Pretrainer(config, model, tokenizer, context)
+        trainer.train()
+        loss = trainer.validate()
+        if context.distributed.is_first:
+            save_pretrained(model, context.model_folder, tokenizer_files=tokenizer.files())
+        context.distributed.barrier()
+        tokens = config.steps * config.rows_per_step * config.row_tokens
+        return StageResult({"held_out_loss": loss}, tokens_trained=tokens)
+
+
+def train_tokenizer(config: PretrainConfig, seed: int) -> Tokenizer:
+    """Trains the tokenizer on the first documents of a stream of its own."""
+    documents = (document(config.corpus, seed, -1 - index) for index in range(config.tokenizer_documents))
+    return Tokenizer.train(documents, config.vocab_size, CHAT_TEMPLATE)
+
+
+def build_model(config: PretrainConfig, tokenizer: Tokenizer, context: StageContext) -> DeepseekV3:
+    """A model with random weights, the same in every process."""
+    model = DeepseekV3(config.model.resolve(tokenizer.vocab_size))
+    model.init_weights(torch.Generator().manual_seed(context.derive_seed("weights")))
+    return model.to(context.distributed.device)
+
+
+class Pretrainer:
+    """The training loop."""
+
+    def __init__(self, config: PretrainConfig, model: DeepseekV3, tokenizer: Tokenizer, context: StageContext) -> None:
+        self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
+        self.optimizer = Optimizer(model, config.optimizer, config.steps)
+        self._document = partial(document, config.corpus, context.derive_seed("corpus"))
+
+    def train(self) -> None:
+        """Runs the remaining steps."""
+        context, config = self.context, self.config
+        saved = context.checkpointer.load()
+        start = self._restore(saved) if saved else 0
+        with context.progress.task(context.name, config.steps, start) as task:
+            for step in range(start, config.steps):
+                figures = self.step(step)
+                if step % config.log_every == 0 or step + 1 == config.steps:
+                    context.metrics.write({"step": step, **figures})
+                if config.validation_rows and (step + 1) % config.validate_every == 0:
+                    context.metrics.write({"step": step, "held_out_loss": self.validate()})
+                task.update(step + 1, {"loss": figures["loss"]})
+                if context.checkpointer.due():
+                    tensors = training_state(self.model, self.optimizer)
+                    context.checkpointer.save(step + 1, tensors, {"optimizer_steps": self.optimizer.steps})
+
+    def _restore(self, saved: Saved) -> int:
+        load_training_state(self.model, self.optimizer, saved.tensors, saved.state["optimizer_steps"])
+        return saved.step
+
+    def step(self, step: int) -> dict[str, float]:
+        """One optimizer step on the global batch; returns what is logged."""
+        config, distributed = self.config, self.context.distributed
+        first = step * config.rows_per_step
+        rows = range(first + distributed.rank, first + config.rows_per_step, distributed.world_size)
+        losses, counts = self._losses(rows, share=len(rows) / config.rows_per_step)
+        self.optimizer.zero_grad()
+        (losses["loss"] + config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()  # type: ignore[no-untyped-call]
+        grads = [parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None]
+        report = torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")])
+        distributed.all_reduce_sum([*grads, report])
+        distributed.all_reduce_sum([counts])
+        norm, factor, updated = self.optimizer.step()
+        if updated:
+            update_router_bias(self.model.routers(), counts, config.bias_update_rate)
+        loss, mtp_loss, balance_loss = report.tolist()
+        return {
+            "loss": loss,
+            "mtp_loss": mtp_loss,
+            "balance_loss": balance_loss,
+            "grad_norm": norm,
+            "learning_rate": factor,
+            "max_vio": float(max_violation(counts).mean()) if counts.numel() else 0.0,
+            "skipped": float(not updated),
+            "num_tokens": float((step + 1) * config.rows_per_step * config.row_tokens),
+        }
+
+    def _losses(self, rows: range, share: float) -> tuple[dict[str, Tensor], Tensor]:
+        """This process's share of the mean losses of the global batch, and its expert counts [MoE layers + MTP, E]."""
+        length = self.config.row_tokens
+        ids_BX = self._rows(rows, length + 1)
+        ids_N, targets_N = ids_BX[:, :-1].flatten(), ids_BX[:, 1:].flatten()
+        layout = Rectangle(len(rows), length, ids_N.device)
+        hidden = self.model(ids_N, layout)
+        weight = self.model.lm_head.weight
+        logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, weight, targets_N, entropy=False)
+        zero = logprobs_N.new_zeros(())
+        losses = {"loss": -logprobs_N.mean() * share, "mtp_loss": zero, "balance_loss": zero}
+        passes = [hidden]
+        if self.config.mtp_weight:
+            passes += self.model.mtp_hidden(hidden, ids_N, layout)
+            losses["mtp_loss"] = self._mtp_loss(passes[1:], ids_N, layout) * share
+        balance = [output.balance_loss for output in passes if output.balance_loss is not None]
+        if balance:
+            losses["balance_loss"] = torch.stack(balance).sum() * share
+        return losses, torch.cat([output.router_counts for output in passes])
+
+    def _mtp_loss(self, outputs: list[Any], ids_N: Tensor, layout: Rectangle) -> Tensor:
+        """Mean over depths of the cross-entropy of token i + k + 1 (V3 Eqs. 24-25), over the T - k - 1 targets of a row."""
+        total = ids_N.new_zeros((), dtype=torch.float32)
+        for depth, output in enumerate(outputs, start=1):
+            targets_N, there_N = layout.shift(ids_N, depth + 1)
+            logprobs_N, _ = chunked_logprobs(output.hidden_ND, self.model.lm_head.weight, targets_N, entropy=False)
+            total = total - (logprobs_N * there_N).sum() / there_N.sum()
+        return total / max(1, len(outputs))
+
+    def _rows(self, rows: range, length: int) -> Tensor:
+        ids = [packed_row(self._document, self.tokenizer, row, length) for row in rows]
+        return torch.tensor(ids, device=self.context.distributed.device)
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Next-token loss on documents that no step has seen."""
+        config, distributed = self.config, self.context.distributed
+        rows = range(VALIDATION_ROW + distributed.rank, VALIDATION_ROW + config.validation_rows, distributed.world_size)
+        total = torch.zeros(2, dtype=torch.float64)
+        if len(rows):
+            ids_BX = self._rows(rows, config.row_tokens + 1)
+            layout = Rectangle(len(rows), config.row_tokens, ids_BX.device)
+            hidden = self.model(ids_BX[:, :-1].flatten(), layout)
+            targets_N = ids_BX[:, 1:].flatten()
+            logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.lm_head.weight, targets_N, entropy=False)
+            total += torch.tensor([-float(logprobs_N.double().sum()), float(logprobs_N.numel())])
+        distributed.all_reduce_sum([total])
+        return float(total[0] / total[1]) if total[1] else float("nan")
+

@@ -1,0 +1,1 @@
+"""Verifiable tasks: the families of the laptop world, their solvers and step checkers, and the corpus made of them."""

@@ -1,0 +1,63 @@
+"""The families of the laptop world, by name, and the line between training and held-out problems."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+
+from aha.errors import UnknownNameError
+from aha.protocols import Family
+from aha.tasks.arithmetic import Arithmetic
+from aha.tasks.countdown import Countdown
+from aha.tasks.motion import Motion
+from aha.tasks.ordering import Ordering
+from aha.tasks.program import Program
+from aha.types import Language, Problem
+
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (Arithmetic(), Countdown(), Program(), Motion(), Ordering())
+}
+HELD_OUT_SHARE = 8
+"""One problem in so many is held out: never in the corpus, never trained on, at any level."""
+
+
+def get_family(name: str) -> Family:
+    """Looks a family up.
+
+    Raises:
+        UnknownNameError: with the nearest spelling.
+    """
+    if name not in FAMILIES:
+        raise UnknownNameError("family", name, FAMILIES)
+    return FAMILIES[name]
+
+
+def is_held_out(problem: Problem) -> bool:
+    """Whether a problem belongs to the held-out side: decided by its canonical hash alone, so by nobody's seed."""
+    return int(problem.key, 16) % HELD_OUT_SHARE == 0
+
+
+def draw(rng: random.Random, family: Family, level: int, language: Language, held_out: bool) -> Problem:
+    """Draws a problem from one side of the line."""
+    while True:
+        problem = family.sample(rng, level, language)
+        if is_held_out(problem) == held_out:
+            return problem
+
+
+def held_out_suite(
+    families: Iterable[str], levels: Sequence[int], per_level: int, seed: int, languages: Sequence[Language] = ("en", "zh")
+) -> Iterator[Problem]:
+    """Yields `per_level` different held-out problems of every family and level, languages taken in turn."""
+    for name in families:
+        family = get_family(name)
+        for level in levels:
+            rng = random.Random(f"held-out {seed} {name} {level}")
+            seen: set[str] = set()
+            for attempt in range(per_level * 200):
+                if len(seen) == per_level:
+                    break
+                problem = draw(rng, family, level, languages[attempt % len(languages)], held_out=True)
+                if problem.key not in seen:
+                    seen.add(problem.key)
+                    yield problem

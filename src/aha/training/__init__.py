@@ -1,0 +1,1 @@
+"""What every training loop shares: processes, checkpoints, progress, stages. The package itself loads no torch."""

@@ -1,0 +1,141 @@
+"""The values that travel between layers: problems, requests, completions, rollouts. No torch here.
+
+Shape legend of the whole package: B batch, T time, D model dim, H heads, K head dim, L layers, V vocab, E routed experts,
+A experts per token, F expert hidden dim, C latent dim, R rope dim, G group, N flattened tokens.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Language = Literal["en", "zh"]
+Domain = Literal["math", "code", "science", "logic"]
+Style = Literal["brief", "full", "check"]
+"""How a worked solution is written: steps skipped; every step; every step verified, with mistakes found and mended."""
+Voice = Literal["en", "zh", "mixed"]
+"""The language of a worked solution; `mixed` takes the shorter word of the two languages as it goes."""
+
+
+class FinishReason(enum.StrEnum):
+    """Why a completion ended."""
+
+    STOP = "stop"
+    """The model produced a stop token or a stop sequence."""
+    LENGTH = "length"
+    """The limit on completion tokens or on context was reached: the completion is truncated."""
+    CANCELLED = "cancelled"
+    """The caller withdrew the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    reasoning_content: str | None = None
+    """The thinking of an assistant turn, kept apart from the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question whose answer can be checked by rules.
+
+    Two problems are the same problem when `family` and `facts` agree, whatever the wording or language of the question:
+    `key` hashes exactly those, and it is what training and held-out sets are kept apart by.
+    """
+
+    family: str
+    domain: Domain
+    level: int
+    """1 (easiest) to 5."""
+    language: Language
+    question: str
+    answer: str
+    """One right answer in canonical form. Other right answers may exist: ask the family's verifier."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the problem says, as JSON-able values; never the wording. Verifiers and solvers read only this.
+    Names that begin with `_` say how it is presented (the order of clues): they are not part of its identity."""
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that identify the problem in canonical form."""
+        identity = {name: value for name, value in self.facts.items() if not name.startswith("_")}
+        text = json.dumps([self.family, identity], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A worked solution as somebody might write it: it can contain slips, so its answer can be wrong."""
+
+    thinking: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to sample one request's completions."""
+
+    temperature: float = 1.0
+    """0 takes the most likely token."""
+    top_p: float = 1.0
+    """Nucleus: keep the most likely tokens until their probability reaches this. 1 keeps all."""
+    max_completion_tokens: int = 256
+    stop_token_ids: tuple[int, ...] = ()
+    """A completion ends with (and includes) the first of these."""
+    stop_sequences: tuple[tuple[int, ...], ...] = ()
+    """Token-id sequences that end a completion, included in it."""
+    n: int = 1
+    """Completions per prompt, sharing one prefill."""
+    seed: int = 0
+    """Sample i of a request draws from its own stream, a function of (seed, i) alone: never of the batch around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt to be continued. To continue from forced tokens, append them to the prompt."""
+
+    prompt_token_ids: tuple[int, ...]
+    sampling: SamplingParams
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the engine made of one sample of a request."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Log-probability, in nats at temperature 1, of each token of `token_ids` under the weights that sampled it."""
+    finish_reason: FinishReason
+    weights_version: int = 0
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One sampled completion of a problem, with its rewards by part."""
+
+    completion_token_ids: tuple[int, ...]
+    old_logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    text: str = ""
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Unweighted rewards by name, for logging."""
+    reward: float | None = None
+    """The weighted sum, or None where a grader gave no verdict: such a sample is dropped, not scored 0."""
+    advantage: float = 0.0
+
+
+@dataclass(slots=True)
+class RolloutGroup:
+    """The G completions of one prompt, over which advantages are computed."""
+
+    problem: Problem
+    prompt_token_ids: tuple[int, ...]
+    rollouts: list[Rollout] = field(default_factory=list)

@@ -1,0 +1,156 @@
+"""Configuration: YAML and overrides in, one-line messages out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from aha.configuration import (
+    Config,
+    Field,
+    apply_overrides,
+    build_config,
+    dump_config,
+    load_config,
+    merge,
+    override_config,
+    parse_override,
+    read_yaml,
+)
+from aha.errors import ConfigError
+
+
+class Optimizer(Config):
+    """A section."""
+
+    lr: float = Field(1e-3, gt=0, le=1, description="Peak learning rate.")
+    kind: Literal["adamw", "muon"] = "adamw"
+
+
+class Phase(Config):
+    """An element of a list."""
+
+    steps: int = Field(ge=1)
+
+
+class Job(Config):
+    """A whole job."""
+
+    name: str = "job"
+    optimizer: Optimizer = Optimizer()
+    phases: tuple[Phase, ...] = (Phase(steps=1), Phase(steps=2))
+    arms: dict[str, Optimizer] = {}
+    weights: dict[str, float] = {"accuracy": 1.0, "format": 0.5}
+    limit: int | None = None
+
+
+def message(data: dict) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build_config(Job, data)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_unknown_keys_name_the_path_and_the_nearest_spelling() -> None:
+    assert "unknown key 'optimiser' (did you mean 'optimizer'?)" in message({"optimiser": {}})
+    assert message({"optimizer": {"lrr": 1}}) == (
+        "unknown key 'optimizer.lrr' (did you mean 'lr'?); known keys: lr, kind"
+    )
+    assert "unknown key 'phases.1.step' (did you mean 'steps'?)" in message({"phases": [{"steps": 1}, {"step": 2}]})
+    assert "unknown key 'arms.a.kinds' (did you mean 'kind'?)" in message({"arms": {"a": {"kinds": 1}}})
+
+
+def test_bounds_name_field_bound_and_value() -> None:
+    assert message({"optimizer": {"lr": 0}}) == "optimizer.lr = 0: must be greater than 0"
+    assert message({"phases": [{"steps": 0}]}) == "phases.0.steps = 0: must be greater than or equal to 1"
+    assert "optimizer.kind = 'sgd': must be 'adamw' or 'muon'" in message({"optimizer": {"kind": "sgd"}})
+    assert "phases.0.steps is missing" in message({"phases": [{}]})
+    assert "optimizer.lr = nan: must be a finite number" in message({"optimizer": {"lr": float("nan")}})
+
+
+def test_all_faults_are_in_one_line() -> None:
+    text = message({"nam": 1, "optimizer": {"lr": 7}})
+    assert "'nam'" in text
+    assert "optimizer.lr = 7" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("a=1", ("a",), 1),
+        ("a.b=1e-4", ("a", "b"), 1e-4),
+        ("a.b=-2E3", ("a", "b"), -2000.0),
+        ("a=true", ("a",), True),
+        ("a=null", ("a",), None),
+        ("a=", ("a",), None),
+        ("a=[1, x]", ("a",), [1, "x"]),
+        ("a={x: 1}", ("a",), {"x": 1}),
+        ("a=b=c", ("a",), "b=c"),
+        ("a=1e", ("a",), "1e"),
+    ],
+)
+def test_overrides_are_read_as_yaml(text: str, path: tuple[str, ...], value: object) -> None:
+    assert parse_override(text) == (path, value)
+
+
+@pytest.mark.parametrize("text", ["a", "=1", "a..b=1", ".a=1", "a=[1", "a={x: 1, x: 2}"])
+def test_malformed_overrides_say_so(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        parse_override(text)
+
+
+def test_overrides_enter_sections_and_lists_and_leave_the_original_alone() -> None:
+    data = {"a": {"b": [1, {"c": 2}]}}
+    assert apply_overrides(data, ["a.b.1.c=3", "a.b.0=9", "x.y=1"]) == {"a": {"b": [9, {"c": 3}]}, "x": {"y": 1}}
+    assert data == {"a": {"b": [1, {"c": 2}]}}
+    for bad in ("a.b.2=1", "a.b.x=1", "a.b.0.z=1"):
+        with pytest.raises(ConfigError, match=r"a\.b"):
+            apply_overrides(data, [bad])
+
+
+def test_merge_goes_into_sections_and_replaces_the_rest() -> None:
+    merged = merge(Job(), {"optimizer": {"lr": 0.1}, "weights": {"accuracy": 2.0}})
+    job = build_config(Job, merged)
+    assert job.optimizer == Optimizer(lr=0.1)
+    assert job.weights == {"accuracy": 2.0}
+    assert merge(Job(), {"optimizer": {"kind": "muon"}})["optimizer"] == {"kind": "muon"}
+
+
+def test_override_config_applies_settings_then_overrides() -> None:
+    job = override_config(Job(), {"optimizer": {"lr": 0.1}}, ["optimizer.lr=0.2", "weights.format=0", "limit=3"])
+    assert job.optimizer.lr == 0.2
+    assert job.weights == {"accuracy": 1.0, "format": 0.0}
+    assert job.limit == 3
+
+
+def test_the_resolved_file_reads_back_to_the_same_values_and_bytes(tmp_path: Path) -> None:
+    job = override_config(Job(), {}, ["optimizer.lr=3e-5", "name=三", "arms={x: {lr: 0.5}}"])
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(job))
+    assert load_config(Job, path) == job
+    assert dump_config(load_config(Job, path)) == dump_config(job)
+    assert load_config(Job, path, ["limit=4"]).limit == 4
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    with pytest.raises(ConfigError, match=r"bad\.yaml.*No such file"):
+        read_yaml(path)
+    for text, expected in [
+        ("a: [1", "not valid YAML: line"),
+        ("a: 1\nb: 2\na: 3\n", "'a' is given twice"),
+        ("- 1", "expected a mapping"),
+        ("", "found nothing"),
+        ("!!python/object/apply:os.system [true]", "not valid YAML"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=expected):
+            read_yaml(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_yaml(path)
+    path.write_text("optimizer: {lr: 5}")
+    with pytest.raises(ConfigError, match=r"bad\.yaml: optimizer\.lr = 5: must be less than or equal to 1"):
+        load_config(Job, path)
