@@ -1,4 +1,4 @@
-"""The promise of a run: killed at any moment, the same command ends with the same bytes. The real command, two processes."""
+"""The promise of a run: killed at any moment, the same command ends with the same bytes. Two real processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ STEPS = 100
 
 
 def command(out: Path, *more: str) -> list[str]:
-    settings = [f"--set={stage}.{key}" for stage in ("grow", "polish") for key in (f"steps={STEPS}", "step_seconds=0.005")]
+    settings = [
+        f"--set={stage}.{key}" for stage in ("grow", "polish") for key in (f"steps={STEPS}", "step_seconds=0.005")
+    ]
     return [sys.executable, "-P", "-m", "aha", "run", "toy_recipe:toy", "--out", str(out), *settings, *more]
 
 
@@ -107,6 +109,8 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(
     assert errors.splitlines() == [f"aha: stopped; the same command continues {out}"]
     saved = list((out / "grow" / "checkpoints").iterdir())
     assert len(saved) == 1, "it was asked to stop and must have saved, though no checkpoint was due"
+    if signum == signal.SIGINT:
+        return  # once is enough
     output = finish(out)
     assert f"grow: continues after step {int(saved[0].name.removeprefix('step-'))}" in output
     expected = files(uninterrupted)
@@ -115,7 +119,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(
 
 def test_a_run_in_use_is_refused_at_once_and_not_disturbed(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start(out)
+    process = start(out, "--set=grow.steps=100000")
     wait_for_rows(out, 1, process)
     for more in ((), ("--fresh",)):
         second = subprocess.run(command(out, *more), env=environment(), capture_output=True, text=True, check=False)
@@ -124,7 +128,7 @@ def test_a_run_in_use_is_refused_at_once_and_not_disturbed(tmp_path: Path) -> No
         assert second.stderr.count("\n") == 1
     process.terminate()
     process.communicate(timeout=60)
-    assert process.returncode == 143
+    assert process.returncode == 143, "the owner went on undisturbed until it was asked to stop"
 
 
 @pytest.mark.parametrize("rank", [0, 1, 99])
@@ -143,44 +147,19 @@ def test_a_bug_shows_one_traceback_and_ends_all_processes(tmp_path: Path) -> Non
     assert errors.rstrip().endswith("RuntimeError: a bug")
 
 
-def test_what_is_done_is_kept_and_what_changed_is_redone(uninterrupted: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    finish(out)
-    assert files(out) == files(uninterrupted)
-    polished = (out / "polish" / "model" / "model.safetensors").read_bytes()
-
-    output = finish(out)
-    assert "grow: done before, kept" in output
-    assert "polish: done before, kept" in output
-    assert files(out) == files(uninterrupted)
-
-    output = finish(out, "--set=polish.lr=0.002")
-    assert "grow: done before, kept" in output
-    assert "polish: changed (lr 0.001 -> 0.002); what was there is now in 'polish.old'" in output
-    assert (out / "polish" / "model" / "model.safetensors").read_bytes() != polished
-    assert (out / "polish.old" / "model" / "model.safetensors").read_bytes() == polished
-
-    damaged = out / "polish" / "model" / "model.safetensors"
-    damaged.write_bytes(polished)
-    output = finish(out, "--set=polish.lr=0.002")
-    assert "polish: model/model.safetensors is damaged" in output
-    assert damaged.read_bytes() != polished
-
-    output = finish(out, "--fresh")
-    assert "kept" not in output
-    assert files(out) == files(uninterrupted)
-
-
 def test_the_resolved_configuration_runs_again_to_the_same_bytes(uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     again = [sys.executable, "-P", "-m", "aha", "run", str(uninterrupted / "config.yaml"), "--out", str(out)]
     subprocess.run(again, env=environment(), check=True, capture_output=True, timeout=120)
     assert files(out) == files(uninterrupted)
+    output = subprocess.run(again, env=environment(), check=True, capture_output=True, text=True, timeout=120).stdout
+    assert output.count(": done before, kept") == 2
+    assert files(out) == files(uninterrupted)
 
 
 def test_torchrun_joins_the_same_code(uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     finished = subprocess.run(
         [*launcher, *command(out)[2:]], env=environment(), capture_output=True, text=True, timeout=120, check=False
     )

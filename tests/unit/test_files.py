@@ -20,7 +20,13 @@ def test_equal_values_have_one_text_and_one_hash() -> None:
 
 
 def test_derived_seeds_depend_on_every_part_and_on_nothing_else() -> None:
-    seeds = {derive_seed(0, "a"), derive_seed(1, "a"), derive_seed(0, "b"), derive_seed(0, "a", 0), derive_seed("0", "a")}
+    seeds = {
+        derive_seed(0, "a"),
+        derive_seed(1, "a"),
+        derive_seed(0, "b"),
+        derive_seed(0, "a", 0),
+        derive_seed("0", "a"),
+    }
     assert len(seeds) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(0, "pretrain", 12) == 7143034635359764343

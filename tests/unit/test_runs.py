@@ -168,3 +168,11 @@ def test_the_environment_names_versions_and_machine() -> None:
     assert found["versions"]["torch"]
     assert found["machine"]["cores"] >= 1
     json.dumps(found)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_really_full_device_is_said_in_one_line() -> None:
+    log = JsonlLog(Path("/dev/full"))
+    with pytest.raises(RunFolderError, match="the disk is full"):
+        log.write({"a": 1})
+    log.close()

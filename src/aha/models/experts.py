@@ -114,7 +114,10 @@ def _grouped_experts(x_ND: Tensor, gates_NA: Tensor, gate_up_EXD: Tensor, down_E
     hidden_SF = swiglu(F.grouped_mm(x_SD, gate_up_EXD.transpose(1, 2), offs=ends_E))
     y_SD = F.grouped_mm(hidden_SF, down_EDF.transpose(1, 2), offs=ends_E)
     y_NAD = y_SD.index_select(0, slots.place.flatten()).unflatten(0, slots.place.shape)
-    return (y_NAD * gates_NA.to(y_SD.dtype).unsqueeze(-1)).sum(1)
+    total_ND = y_NAD[:, 0] * gates_NA[:, :1]
+    for slot in range(1, gates_NA.shape[1]):
+        total_ND = total_ND + y_NAD[:, slot] * gates_NA[:, slot : slot + 1]
+    return total_ND.to(x_ND.dtype)
 
 
 class RoutedExperts(nn.Module):
@@ -129,5 +132,5 @@ class RoutedExperts(nn.Module):
     def forward(self, x_ND: Tensor, gates_NA: Tensor, slots: Slots) -> Tensor:
         """V3 Eq. 12, third term: the gated sum of each token's experts."""
         if x_ND.is_cpu:
-            return _ExpertsOnCpu.apply(x_ND, gates_NA, self.gate_up_proj, self.down_proj, slots)
+            return _ExpertsOnCpu.apply(x_ND, gates_NA.to(x_ND.dtype), self.gate_up_proj, self.down_proj, slots)
         return _grouped_experts(x_ND, gates_NA, self.gate_up_proj, self.down_proj, slots)

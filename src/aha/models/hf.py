@@ -63,7 +63,7 @@ def save_pretrained(
     inside = config.num_hidden_layers == V3_LAYERS
     outside = {} if inside else {piece.hf_name: tensors.pop(piece.hf_name) for piece in pieces(config) if piece.is_mtp}
     if inside:
-        tensors |= {copy: tensors[source] for copy, source in shared_copies(config).items()}
+        tensors |= {copy: tensors[source].clone() for copy, source in shared_copies(config).items()}
     target = dtype or model.embed_tokens.weight.dtype
     dtypes = {n: torch.float32 if n.endswith("e_score_correction_bias") else target for n in {**tensors, **outside}}
     settings = config.to_hf_dict() | {"torch_dtype": str(target).removeprefix("torch.")}

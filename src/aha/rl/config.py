@@ -31,13 +31,13 @@ class LengthStage(Config):
 class GRPOConfig(Config):
     """Group Relative Policy Optimization (R1 Eqs. 1-3)."""
 
-    steps: int = Field(100, gt=0, description="rollout steps; each feeds `minibatches` updates")
+    steps: int = Field(200, gt=0, description="rollout steps; each feeds `minibatches` updates")
     prompts_per_step: int = Field(32, gt=0, description="questions per rollout (R1-Zero: 32 per update)")
     group_size: int = Field(16, ge=2, description="completions per question, G (R1-Zero: 16)")
     minibatches: int = Field(1, gt=0, description="updates per rollout (R1-Zero: 16); above 1 the later ones are off-policy")
     temperature: float = Field(1.0, gt=0, description="of rollouts (R1-Zero: 1)")
     lengths: tuple[LengthStage, ...] = Field(
-        (LengthStage(from_step=0, max_completion_tokens=192),), min_length=1, description="schedule of the length limit"
+        (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
     families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
     levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")

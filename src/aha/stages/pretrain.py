@@ -52,7 +52,7 @@ class PretrainConfig(Config):
     corpus: CorpusConfig = Field(default_factory=CorpusConfig, description="what the corpus is made of")
     vocab_size: int = Field(640, ge=300, description="token ids of the tokenizer, trained on the corpus")
     tokenizer_documents: int = Field(10_000, gt=0, description="documents that the tokenizer is trained on")
-    steps: int = Field(700, gt=0, description="optimizer steps")
+    steps: int = Field(640, gt=0, description="optimizer steps")
     rows_per_step: int = Field(64, gt=0, description="rows in the global batch")
     row_tokens: int = Field(256, gt=8, description="tokens in a row")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="rates and schedule")

@@ -1,8 +1,8 @@
 """Math: Countdown. Combine three or four numbers, each exactly once, into the target.
 
 The worked solution of style `full` shows only the way that works, as textbooks do: nobody can imitate that without
-knowing the answer. Style `check` is a goal-directed search: take one number away from the target, see whether the
-others make what is left, and go on to the next if not. There, and only there, longer thinking pays.
+knowing the answer. Style `check` is a goal-directed search in a fixed order: take one number away from the target, see
+whether the others make what is left, and go on to the next if not. It is reliable because it is long.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Countdown:
         return value == Fraction(problem.facts["target"]) and sorted(numbers) == list(problem.facts["numbers"])
 
     def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
-        """`check` searches in random order until a way is found; the other styles show a way without the search."""
+        """`check` tries all ways in a fixed order until one is found; the other styles show some way without the search."""
         scribe = Scribe(rng, style, voice, slip_rate)
         numbers, target = list(problem.facts["numbers"]), problem.facts["target"]
         operations = problem.facts["operations"]
@@ -112,7 +112,8 @@ class Countdown:
     ) -> str | None:
         """Goal-directed search over the last number; returns an expression for the target, or None."""
         ways = [(number, *way) for number in sorted(set(numbers)) for way in undo(target, number, operations)]
-        rng.shuffle(ways)
+        if not shown:
+            rng.shuffle(ways)
         for number, need, step, form in ways:
             rest = others(numbers, number)
             mark = scribe.mark()

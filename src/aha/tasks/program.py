@@ -65,7 +65,7 @@ class Program:
         return all(run_program(program, x) == run_program(truth, x) for x in inputs)
 
     def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
-        """One instruction: try kinds against the second example. A line: slope from two examples, then the rest."""
+        """One instruction: try the kinds in order against the second example. A line: slope from two examples, then the rest."""
         scribe = Scribe(rng, style, voice, slip_rate)
         (x1, y1), (x2, y2) = problem.facts["examples"]
         if problem.facts["kind"] == "one":
@@ -81,7 +81,6 @@ class Program:
         if y1 % x1 == 0:
             ways.append(("mul", "*", "/", y1 // x1))
         ways = [way for way in ways if way[3] > 0 and not (way[0] == "sub" and x2 < way[3])]
-        scribe.rng.shuffle(ways)
         if scribe.style != "check":
             ways = [way for way in ways if way[0] == true_kind]
         for kind, op, back, number in ways:

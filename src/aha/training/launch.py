@@ -31,9 +31,12 @@ WORKER_SETTINGS = {
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "0",
     # Keep freed blocks instead of returning them to the system: otherwise every large temporary is mapped and zeroed
-    # anew, which costs element-wise operations a factor of 2 to 5. "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    # "MALLOC_TRIM_THRESHOLD_": str(8 << 30), "MALLOC_TOP_PAD_": str(256 << 20), "PYTHONHASHSEED": "0",
-    # "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+    # anew, which costs element-wise operations a factor of 2 to 5.
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+    "PYTHONHASHSEED": "0",
+    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
 }
 """Environment of the workers. A variable that the user has set wins, except for the hash seed."""
 

@@ -1,0 +1,208 @@
+"""Pretraining throughput of a preset on this machine's cores, as a share of what its matrix products can do.
+
+    python bench/train.py                      two one-thread processes, tiny preset, 32 x 256 tokens each
+    python bench/train.py --mtp 0 --rounds 5
+
+One process per core with one thread each, all at once, as `aha run` starts them. Each round times square float32 matrix
+products (best of 1024, 2048, 4096), then training steps (forward, backward, AdamW, routing biases), then products again.
+The share is 6 x active parameters x tokens/s over the product rate of the same round, where active parameters are those
+in matrix products: no embedding, which is a lookup; the prediction module and its pass through the head, where trained.
+Attention scores are work that this does not count. No bar on the share is asserted: machines differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "0",
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+
+
+def main() -> None:
+    """Starts the workers, leads them through the rounds and prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=32, help="sequences per process and step")
+    parser.add_argument("--length", type=int, default=256, help="tokens per sequence")
+    parser.add_argument("--mtp", type=int, default=1, choices=(0, 1), help="train the prediction modules as well")
+    parser.add_argument("--steps", type=int, default=6, help="steps per round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--changes", default="{}", help="fields of the configuration, as JSON")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments)
+    else:
+        report(lead(arguments), arguments)
+
+
+def lead(arguments: argparse.Namespace) -> list[list[dict[str, float]]]:
+    """Runs all workers through the same phases at once; one list of results per round."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--worker"]
+    environment = os.environ | SETTINGS
+    workers = [
+        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(arguments.processes)
+    ]
+
+    def together(phase: str) -> list[dict[str, float]]:
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write(phase + "\n")
+            worker.stdin.flush()
+        return [json.loads(worker.stdout.readline()) for worker in workers if worker.stdout is not None]
+
+    together("warm")
+    rounds = []
+    for _ in range(arguments.rounds):
+        before, trained, after = together("products"), together("train"), together("products")
+        rounds.append(
+            [
+                step | {"product_rate": max(a["product_rate"], b["product_rate"])}
+                for a, step, b in zip(before, trained, after, strict=True)
+            ]
+        )
+    for worker in workers:
+        worker.communicate("end\n")
+    return rounds
+
+
+def report(rounds: list[list[dict[str, float]]], arguments: argparse.Namespace) -> None:
+    """Prints one line per round, and medians with their spread."""
+    print(
+        f"{arguments.preset}, {arguments.processes} processes x {arguments.rows} x {arguments.length} tokens per step"
+    )
+    print(f"{rounds[0][0]['active'] / 1e6:.3f}M active parameters in products; load {os.getloadavg()[0]:.2f}")
+    print(f"{'round':>5} {'tokens/s':>10} {'ms/step':>9} {'sgemm GF/s':>11} {'share':>7}")
+    shares, rates = [], []
+    for number, results in enumerate(rounds, start=1):
+        rate = sum(r["tokens_per_s"] for r in results)
+        product = sum(r["product_rate"] for r in results)
+        share = 6 * results[0]["active"] * rate / product
+        shares.append(share)
+        rates.append(rate)
+        milliseconds = statistics.mean(r["ms_per_step"] for r in results)
+        print(f"{number:>5} {rate:>10.0f} {milliseconds:>9.1f} {product / 1e9:>11.1f} {share:>7.1%}")
+    print(f"{'all':>5} {statistics.median(rates):>10.0f} {'':>9} {'':>11} {statistics.median(shares):>7.1%}", end="")
+    print(f"  (share {min(shares):.1%} to {max(shares):.1%}, tokens/s {min(rates):.0f} to {max(rates):.0f})")
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Answers the leader's phases until it says end."""
+    import torch
+
+    torch.set_num_threads(1)
+    trainer = Trainer(arguments)
+    for line in sys.stdin:
+        phase = line.strip()
+        result: dict[str, float] = {}
+        if phase == "warm":
+            trainer.train(3)
+        elif phase == "products":
+            result = {"product_rate": product_rate()}
+        elif phase == "train":
+            result = trainer.train(arguments.steps)
+        else:
+            return
+        print(json.dumps(result), flush=True)
+
+
+def product_rate() -> float:
+    """Best floating-point operations per second of square float32 matrix products."""
+    import torch
+
+    best = 0.0
+    for size, repeats in ((1024, 8), (2048, 3), (4096, 1)):
+        a = torch.randn(size, size)
+        out = torch.empty(size, size)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            torch.mm(a, a, out=out)
+            best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+class Trainer:
+    """A model, its optimizer and one batch of random tokens."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        import torch
+
+        from aha.models.deepseek_v3 import DeepseekV3
+        from aha.models.layouts import Rectangle
+        from aha.models.presets import preset
+
+        torch.manual_seed(0)
+        changes = {"num_nextn_predict_layers": arguments.mtp} | json.loads(arguments.changes)
+        config = preset(arguments.preset, **changes)
+        self.model = DeepseekV3(config).init_weights()
+        self.layout = Rectangle(arguments.rows, arguments.length)
+        self.ids = torch.randint(0, config.vocab_size, (self.layout.num_tokens,))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
+        self.active = active_in_products(self.model)
+
+    def train(self, steps: int) -> dict[str, float]:
+        """Median time of training steps."""
+        times = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            self.step()
+            times.append(time.perf_counter() - start)
+        seconds = statistics.median(times)
+        tokens = self.layout.num_tokens / seconds
+        return {"ms_per_step": 1e3 * seconds, "tokens_per_s": tokens, "active": self.active}
+
+    def step(self) -> None:
+        """Forward, backward, optimizer, routing biases."""
+        import torch
+
+        from aha.models.moe import update_router_bias
+
+        hidden = self.model(self.ids, self.layout)
+        ahead = self.model.mtp_hidden(hidden, self.ids, self.layout)
+        loss = sum(
+            self.loss(h, shift) * (1.0 if shift == 1 else 0.3) for shift, h in enumerate([hidden, *ahead], start=1)
+        )
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        counts = torch.cat([hidden.router_counts, *(h.router_counts for h in ahead)])
+        update_router_bias(self.model.routers(), counts, 0.001)
+
+    def loss(self, hidden: Any, shift: int) -> Any:
+        """Cross-entropy of the token `shift` places ahead, plus the balance loss."""
+        from aha.training.logprobs import chunked_logprobs
+
+        targets, there = self.layout.shift(self.ids, shift)
+        logprobs, _ = chunked_logprobs(hidden.hidden_ND, self.model.lm_head.weight, targets, entropy=False)
+        return hidden.balance_loss - (logprobs * there).sum() / there.sum()
+
+
+def active_in_products(model: Any) -> float:
+    """Parameters that one token meets in matrix products, the head once per depth."""
+    config = model.config
+    total = config.num_nextn_predict_layers * model.lm_head.weight.numel()
+    for name, parameter in model.named_parameters():
+        if ".experts." in name and "shared" not in name:
+            total += parameter.numel() * config.num_experts_per_tok / config.n_routed_experts
+        elif parameter.dim() > 1 and name != "embed_tokens.weight":
+            total += parameter.numel()
+    return total
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The structure that the documents promise: layers, docstrings, names, and what stays out of memory."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "aha"
+MODULES = sorted(SOURCE.rglob("*.py"))
+WITHOUT_TORCH = (
+    "cli", "configuration", "environment", "errors", "files", "protocols", "runs", "types",
+    "text", "grading", "rewards", "tasks", "report", "evals.metrics",
+    "recipes.registry", "recipes.recipe", "recipes.run", "training.launch", "training.interrupts",
+)  # fmt: skip
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_imports_point_down() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    finished = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_every_module_has_a_docstring(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} lacks a docstring"
+
+
+def test_no_file_is_named_for_nothing_in_particular() -> None:
+    names = {path.stem for folder in ("src", "tests", "bench", "experiments") for path in (ROOT / folder).rglob("*.py")}
+    assert not names & {"utils", "util", "helpers", "helper", "common", "misc", "tools", "stuff"}
+
+
+def test_no_work_is_left_as_a_note() -> None:
+    pattern = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+    assert not [dotted(path) for path in MODULES if pattern.search(path.read_text(encoding="utf-8"))]
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level packages that a fresh interpreter holds after running some code."""
+    report = "\nimport sys; print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
+    finished = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, check=True)
+    return set(finished.stdout.partition("LOADED")[2].split())
+
+
+def test_what_needs_no_torch_loads_none() -> None:
+    names = [dotted(path) for path in MODULES]
+    wanted = [
+        name
+        for name in names
+        if any(name == f"aha.{part}" or name.startswith(f"aha.{part}.") for part in WITHOUT_TORCH)
+    ]
+    assert len(wanted) > 15
+    assert not loaded_after("import " + ", ".join(wanted)) & {"torch", "transformers", "pandas"}
+
+
+HEAVY = {"torch", "transformers", "matplotlib", "numpy", "yaml", "jinja2", "tokenizers"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["report", "--help"]])
+def test_help_loads_only_the_command_line(arguments: list[str]) -> None:
+    command = f"import sys; sys.argv = ['aha', *{arguments!r}]; import aha.cli"
+    loaded = loaded_after(f"{command}\ntry: aha.cli.main()\nexcept SystemExit: pass")
+    assert "typer" in loaded
+    assert not loaded & HEAVY

@@ -1,0 +1,172 @@
+"""The engine against the trainer's forward pass: same log-probabilities whatever the batch, and every end of a request."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aha.errors import GenerationError
+from aha.inference.engine import Engine
+from aha.inference.sampler import RowSettings, nucleus, sample, stream_key, uniforms
+from aha.inference.scheduler import Scheduler
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.presets import tiny
+from aha.protocols import Generator
+from aha.types import FinishReason, Request, SamplingParams
+
+
+@pytest.fixture(scope="module")
+def model() -> DeepseekV3:
+    config = tiny(64, hidden_size=32, num_hidden_layers=2, intermediate_size=48, moe_intermediate_size=24, n_routed_experts=4)
+    return DeepseekV3(config).init_weights(torch.Generator().manual_seed(0))
+
+
+def requests(count: int, **sampling: object) -> list[Request]:
+    rng = np.random.default_rng(0)
+    settings = {"max_completion_tokens": 12, "n": 3, **sampling}
+    return [
+        Request(tuple(int(t) for t in rng.integers(3, 64, rng.integers(1, 9))), SamplingParams(seed=i, **settings), f"r{i}")  # type: ignore[arg-type]
+        for i in range(count)
+    ]
+
+
+def test_it_is_a_generator(model: DeepseekV3) -> None:
+    assert isinstance(Engine(model), Generator)
+
+
+@pytest.mark.parametrize("max_rows", [1, 4, 64])
+def test_results_do_not_depend_on_the_batch(model: DeepseekV3, max_rows: int) -> None:
+    asked = requests(6, stop_token_ids=(7, 11))
+    together = Engine(model, max_rows=64, max_context=32).generate(asked)
+    other = Engine(model, max_rows=max_rows, max_context=32).generate(list(reversed(asked)))
+    for one, two in zip(together, reversed(other), strict=True):
+        for a, b in zip(one, two, strict=True):
+            assert a.token_ids == b.token_ids
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
+            assert a.finish_reason is b.finish_reason
+
+
+def test_log_probabilities_are_the_trainers(model: DeepseekV3) -> None:
+    engine = Engine(model, max_rows=16, max_context=32)
+    asked = requests(5, temperature=0.7, top_p=0.8)
+    completions = engine.generate(asked)
+    pairs = [(r.prompt_token_ids, c.token_ids) for r, group in zip(asked, completions, strict=True) for c in group]
+    flat = [c for group in completions for c in group]
+    for scored, completion in zip(engine.score(pairs), flat, strict=True):
+        assert scored == pytest.approx(completion.logprobs, abs=1e-5)
+
+
+def test_greedy_takes_the_most_likely_token(model: DeepseekV3) -> None:
+    (completion,) = Engine(model, max_context=32).generate(requests(1, temperature=0.0, n=1))[0]
+    prompt = list(requests(1)[0].prompt_token_ids)
+    for token in completion.token_ids:
+        from aha.models.layouts import Ragged
+
+        hidden = model(torch.tensor(prompt), Ragged([len(prompt)])).hidden_ND[-1:]
+        assert int(model.logits(hidden).argmax()) == token
+        prompt.append(token)
+
+
+def test_the_ends_of_a_completion(model: DeepseekV3) -> None:
+    free = Engine(model, max_context=32).generate(requests(1, n=1))[0][0]
+    assert free.finish_reason is FinishReason.LENGTH
+    assert len(free.token_ids) == len(free.logprobs) == 12
+    stopped = Engine(model, max_context=32).generate(requests(1, n=1, stop_token_ids=(free.token_ids[4],)))[0][0]
+    first = free.token_ids.index(free.token_ids[4])
+    assert stopped.token_ids == free.token_ids[: first + 1]
+    assert stopped.finish_reason is FinishReason.STOP
+    pair = Engine(model, max_context=32).generate(requests(1, n=1, stop_sequences=(free.token_ids[2:4],)))[0][0]
+    assert pair.token_ids == free.token_ids[: len(pair.token_ids)]
+    assert pair.token_ids[-2:] == free.token_ids[2:4]
+
+
+def test_streaming_gives_the_same_tokens_and_can_be_left(model: DeepseekV3) -> None:
+    engine = Engine(model, max_rows=2, max_context=32)
+    request = requests(1, n=1)[0]
+    whole = engine.generate([request])[0][0]
+    assert [token for token, _ in engine.stream(request)] == list(whole.token_ids)
+    stream = engine.stream(request)
+    assert next(stream)[0] == whole.token_ids[0]
+    stream.close()
+    assert engine.generate([request])[0][0] == whole
+    with pytest.raises(GenerationError, match="a stream carries one sample"):
+        next(engine.stream(requests(1)[0]))
+
+
+def test_a_cancelled_request_keeps_what_it_has(model: DeepseekV3) -> None:
+    engine = Engine(model, max_rows=4, max_context=32)
+    first, second = (engine.add(request) for request in requests(2, n=2))
+    for _ in range(3):
+        engine.step()
+    engine.cancel("r0")
+    while engine.step():
+        pass
+    assert {item.finish_reason for item in first} == {FinishReason.CANCELLED}
+    assert [len(item.tokens) for item in first] == [3, 3]
+    assert {item.finish_reason for item in second} == {FinishReason.LENGTH}
+
+
+def test_forced_tokens_are_continued(model: DeepseekV3) -> None:
+    """Continuing from the first tokens of a greedy completion gives the rest of it."""
+    engine = Engine(model, max_context=32)
+    request = requests(1, n=1, temperature=0.0)[0]
+    whole = engine.generate([request])[0][0].token_ids
+    forced = Request((*request.prompt_token_ids, *whole[:5]), SamplingParams(temperature=0.0, max_completion_tokens=7))
+    assert engine.generate([forced])[0][0].token_ids == whole[5:]
+
+
+def test_weights_change_under_a_version(model: DeepseekV3) -> None:
+    other = DeepseekV3(model.config).init_weights(torch.Generator().manual_seed(1))
+    engine = Engine(DeepseekV3(model.config).init_weights(torch.Generator().manual_seed(0)), max_context=32)
+    before = engine.generate(requests(1))
+    engine.load_weights(other.state_dict(), 5)
+    after = engine.generate(requests(1))
+    assert engine.weights_version == after[0][0].weights_version == 5
+    assert before[0][0].token_ids != after[0][0].token_ids
+    assert after[0][0].token_ids == Engine(other, max_context=32).generate(requests(1))[0][0].token_ids
+    with pytest.raises(GenerationError, match="do not fit"):
+        engine.load_weights({}, 6)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (Request((), SamplingParams()), "prompt is empty"),
+        (Request((3,) * 30, SamplingParams(max_completion_tokens=30)), "exceed the context"),
+        (Request((3,), SamplingParams(n=0)), "at least 1"),
+    ],
+)
+def test_requests_that_cannot_be_served(model: DeepseekV3, request_: Request, words: str) -> None:
+    with pytest.raises(GenerationError, match=words):
+        Engine(model, max_context=32).generate([request_])
+
+
+def test_sampling_follows_the_distribution() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -50.0]]).repeat(20_000, 1)
+    keys = np.array([stream_key(7, i) for i in range(20_000)], dtype=np.uint64)
+    draws = uniforms(keys, np.zeros(20_000, dtype=np.int64))
+    for params in (SamplingParams(), SamplingParams(temperature=0.5), SamplingParams(top_p=0.7)):
+        tokens, logprobs = sample(logits, RowSettings.of([params] * 20_000, logits.device), draws)
+        expected = torch.softmax(logits[:1] / params.temperature, -1)
+        if params.top_p < 1:
+            expected = nucleus(expected, torch.tensor([params.top_p]))
+            expected = expected / expected.sum()
+        counts = torch.bincount(tokens, minlength=4) / 20_000
+        assert torch.allclose(counts, expected[0], atol=0.015)
+        assert torch.allclose(logprobs, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0])
+
+
+@given(st.lists(st.sampled_from([None, FinishReason.STOP]), max_size=12))
+def test_retiring_keeps_rows_dense_and_moves_follow(pattern: list[FinishReason | None]) -> None:
+    scheduler = Scheduler(max_rows=16)
+    scheduler.add(0, Request((3,), SamplingParams(n=max(1, len(pattern)))))
+    scheduler.admit()
+    for item, reason in zip(scheduler.running, pattern, strict=False):
+        item.finish_reason = reason
+    rows = {row: item.index for row, item in enumerate(scheduler.running)}
+    for source, target in scheduler.retire():
+        rows[target] = rows[source]
+    assert all(item.finish_reason is None for item in scheduler.running)
+    assert [rows[row] for row in range(len(scheduler.running))] == [item.index for item in scheduler.running]
+    assert len(scheduler.running) == max(1, len(pattern)) - sum(reason is not None for reason in pattern)

@@ -1,0 +1,79 @@
+"""What a step reports, how silence is explained, and which cells the curriculum draws."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from aha.rl.config import CurriculumConfig, GRPOConfig, LengthStage
+from aha.rl.curriculum import Curriculum
+from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, step_metrics
+from aha.tasks.families import get_family, is_held_out
+from aha.types import FinishReason, Rollout, RolloutGroup
+
+
+def group(*rows: tuple[float | None, float, float, int]) -> RolloutGroup:
+    problem = get_family("arithmetic").sample(random.Random(0), 2, "en")
+    made = RolloutGroup(problem, (1, 2, 3))
+    for reward, accuracy, form, length in rows:
+        rewards = {} if reward is None else {"accuracy": accuracy, "format": form}
+        made.rollouts.append(Rollout((5,) * length, (0.0,) * length, FinishReason.STOP, "", rewards, reward))
+    return made
+
+
+def test_metrics_of_a_step() -> None:
+    facts = [
+        group_facts(group((2.0, 1.0, 1.0, 10), (1.0, 0.0, 1.0, 20), (0.0, 0.0, 0.0, 30), (None, 0.0, 0.0, 5))),
+        group_facts(group((2.0, 1.0, 1.0, 40), (2.0, 1.0, 1.0, 40))),
+    ]
+    metrics = step_metrics(facts)
+    assert metrics["reward"] == pytest.approx(7 / 5)
+    assert metrics["frac_reward_zero_std"] == 0.5
+    assert metrics["completions/dropped"] == 1
+    assert metrics["completions/mean_length"] == pytest.approx(28)
+    assert metrics["completions/mean_length_right"] == pytest.approx(30)
+    assert metrics["completions/mean_length_wrong"] == pytest.approx(20)
+    assert metrics["accuracy_well_formed"] == pytest.approx(3 / 4)
+    assert cell_accuracy(facts) == [("arithmetic", 2, pytest.approx(1 / 3)), ("arithmetic", 2, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([(0.0, 0.0, 0.0, 3)] * 4, "no completion has the required form"),
+        ([(1.0, 0.0, 1.0, 3)] * 4, "almost nothing is right"),
+        ([(2.0, 1.0, 1.0, 3)] * 4, "everything is solved"),
+        ([(None, 0.0, 0.0, 3)] * 4, "no completion could be graded"),
+    ],
+)
+def test_silence_has_a_plain_reason(rows: list[tuple[float | None, float, float, int]], words: str) -> None:
+    assert words in no_signal_verdict([group_facts(group(*rows))])
+
+
+def test_the_curriculum_prefers_the_edge_and_never_draws_held_out_problems() -> None:
+    curriculum = Curriculum(GRPOConfig(families=("arithmetic", "motion"), levels=(1, 2)))
+    curriculum.update([("arithmetic", 1, 1.0)] * 60 + [("motion", 2, 0.0)] * 60)
+    rng = random.Random(0)
+    drawn = [curriculum.sample(rng) for _ in range(800)]
+    cells = Counter((problem.family, problem.level) for problem in drawn)
+    assert cells["arithmetic", 2] > 2 * cells["motion", 2] > 2 * cells["arithmetic", 1] > 0
+    assert not any(is_held_out(problem) for problem in drawn)
+    copy = Curriculum(GRPOConfig(families=("arithmetic", "motion"), levels=(1, 2)))
+    copy.load_state(curriculum.state())
+    assert copy.accuracy == curriculum.accuracy
+
+
+def test_without_the_curriculum_all_cells_are_alike() -> None:
+    config = GRPOConfig(families=("arithmetic",), curriculum=CurriculumConfig(enabled=False))
+    curriculum = Curriculum(config)
+    curriculum.update([("arithmetic", 1, 1.0)] * 60)
+    assert {curriculum.weight(cell) for cell in curriculum.accuracy} == {1.0}
+
+
+def test_the_length_schedule_jumps() -> None:
+    config = GRPOConfig(
+        lengths=(LengthStage(from_step=0, max_completion_tokens=64), LengthStage(from_step=10, max_completion_tokens=128))
+    )
+    assert [config.max_completion_tokens(step) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
+    with pytest.raises(ValueError, match="first stage must start at step 0"):
+        GRPOConfig(lengths=(LengthStage(from_step=5, max_completion_tokens=64),))

@@ -1,0 +1,126 @@
+"""Every family: what it draws can be solved, what it solves verifies, slips are slips, held-out problems stay out."""
+
+import random
+import re
+
+import pytest
+
+from aha.errors import UnknownNameError
+from aha.tasks.corpus import CorpusConfig, document
+from aha.tasks.families import FAMILIES, draw, get_family, held_out_suite, is_held_out
+
+CELLS = [(name, level) for name in FAMILIES for level in (1, 2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize(("name", "level"), CELLS)
+def test_solutions_verify_and_their_steps_are_true(name: str, level: int) -> None:
+    family, rng = FAMILIES[name], random.Random(level)
+    for number in range(60):
+        problem = family.sample(rng, level, "zh" if number % 2 else "en")
+        assert family.verify(problem, problem.answer)
+        for style in ("brief", "full", "check"):
+            for voice in ("en", "zh", "mixed"):
+                solution = family.solve(problem, rng, style, voice)
+                assert family.verify(problem, solution.answer), (problem, solution)
+                true, total = family.check_steps(problem, solution.thinking)
+                assert true == total
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_wrong_answers_fail(name: str) -> None:
+    family, rng = FAMILIES[name], random.Random(7)
+    problems = [family.sample(rng, level, "en") for level in (1, 2, 3, 4, 5) for _ in range(20)]
+    nonsense = ["", " ", "?", "nan", "inf", "1e9", "-", "(", "1/0", "٣", "9" * 50, "None", "yes", "<answer>", "0:00", "add"]
+    assert not any(family.verify(problem, text) for problem in problems for text in nonsense)
+    assert not any(
+        family.verify(one, other.answer)
+        for one, other in zip(problems, problems[1:], strict=False)
+        if one.answer != other.answer
+    )
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "program", "motion"])
+def test_slips_are_carried_on_except_where_they_are_checked(name: str) -> None:
+    family, rng = FAMILIES[name], random.Random(3)
+    problems = [family.sample(rng, 3, "en") for _ in range(200)]
+
+    def share_right(style: str) -> float:
+        solutions = [family.solve(problem, rng, style, "en", slip_rate=0.3) for problem in problems]
+        return sum(family.verify(p, s.answer) for p, s in zip(problems, solutions, strict=True)) / len(problems)
+
+    assert share_right("check") == 1.0
+    assert share_right("full") < 0.7
+
+
+def test_a_caught_slip_says_so_and_is_mended() -> None:
+    family, rng = FAMILIES["arithmetic"], random.Random(0)
+    texts = [
+        family.solve(family.sample(rng, 2, "en"), rng, "check", "en", slip_rate=0.5).thinking for _ in range(30)
+    ]
+    caught = [text for text in texts if "Wait, no." in text]
+    assert len(caught) > 10
+    true, total = family.check_steps(family.sample(rng, 1, "en"), caught[0])
+    assert true < total
+
+
+def test_countdown_accepts_any_way_and_only_the_given_numbers() -> None:
+    family = get_family("countdown")
+    problem = next(
+        p for p in (family.sample(random.Random(i), 2, "en") for i in range(99)) if p.facts["numbers"] == sorted(p.facts["numbers"])
+    )
+    numbers = problem.facts["numbers"]
+    assert not family.verify(problem, str(problem.facts["target"]))
+    assert not family.verify(problem, "+".join(map(str, [*numbers, 1])))
+    assert family.verify(problem, f" ( {problem.answer} ) ")
+
+
+def test_programs_are_judged_on_hidden_inputs() -> None:
+    family = get_family("program")
+    problem = family.sample(random.Random(1), 2, "en")
+    x, y = problem.facts["examples"][0]
+    memorised = f"mul 0;add {y}"
+    assert not family.verify(problem, memorised)
+    (_, m), (_, b) = problem.facts["program"]
+    assert family.verify(problem, f"mul {m}; add {b - 1}; add 1" if b > 1 else f"mul {m};add {b};add 0")
+
+
+def test_the_key_ignores_wording_and_language() -> None:
+    family = get_family("motion")
+    english = [family.sample(random.Random(5), 3, "en") for _ in range(2)]
+    chinese = family.sample(random.Random(5), 3, "zh")
+    assert english[0].key == english[1].key == chinese.key
+    assert english[0].question != chinese.question
+
+
+def test_unknown_family_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'motion'"):
+        get_family("motoin")
+
+
+def test_training_and_held_out_problems_share_none() -> None:
+    rng = random.Random(0)
+    training = {
+        draw(rng, family, level, "en", held_out=False).key for family in FAMILIES.values() for level in family.levels for _ in range(200)
+    }
+    suite = list(held_out_suite(FAMILIES, (1, 2, 3, 4, 5), 20, seed=0))
+    assert len({problem.key for problem in suite}) == len(suite) == len(FAMILIES) * 5 * 20
+    assert all(is_held_out(problem) for problem in suite)
+    assert not training & {problem.key for problem in suite}
+
+
+def test_no_held_out_question_occurs_in_the_corpus() -> None:
+    """By text: the question of every held-out problem in every wording of its facts, against 4,000 documents."""
+    corpus = CorpusConfig()
+    text = "\n".join(document(corpus, 0, number) for number in range(4000))
+    expressions = set(re.findall(r"(?:What is|Compute|Find the value of|计算|求) ?([0-9+*-]+)", text))
+    suite = held_out_suite(["arithmetic"], (1, 2, 3), 200, seed=0)
+    for problem in suite:
+        terms, ops = problem.facts["terms"], problem.facts["ops"]
+        expression = str(terms[0]) + "".join(f"{op}{term}" for op, term in zip(ops, terms[1:], strict=True))
+        assert expression not in expressions
+
+
+def test_documents_are_functions_of_their_number() -> None:
+    corpus = CorpusConfig()
+    assert [document(corpus, 1, n) for n in range(50)] == [document(corpus, 1, n) for n in range(50)]
+    assert document(corpus, 1, 0) != document(corpus, 2, 0)
