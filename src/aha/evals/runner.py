@@ -30,6 +30,7 @@ class Sample:
     domain: str
     level: int
     language: str
+    question: str
     index: int
     correct: bool
     well_formed: bool
@@ -110,6 +111,7 @@ def grade_sample(
         problem.domain,
         problem.level,
         problem.language,
+        problem.question,
         index,
         correct,
         parsed.well_formed,

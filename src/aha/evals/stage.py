@@ -88,7 +88,7 @@ class Evaluation:
                     context.checkpointer.save(done, {}, {"results": results})
         if context.distributed.is_first:
             write_json(context.folder / "results.json", results)
-        return StageResult({"results": results})
+        return StageResult(about={stage: headline(ways) for stage, ways in results.items()})
 
     def _evaluate(
         self, context: StageContext, config: EvaluationConfig, stage: str, elicitation: Elicitation
@@ -118,6 +118,14 @@ class Evaluation:
         model = load_pretrained(folder, device=context.distributed.device)
         context_tokens = LONGEST_PROMPT + config.max_completion_tokens
         return self._make_generator(model, max_rows=256, max_context=context_tokens), Tokenizer.load(folder)
+
+
+def headline(ways: dict[str, Any]) -> dict[str, Any]:
+    """A stage's row of the summary: R1-Zero's template on the trained levels, accuracy by family on all of them."""
+    first = ways["zero"] if "zero" in ways else next(iter(ways.values()))
+    row = {**first["trained_levels"], "by_family": first["all_levels"]["by_family"]}
+    row["pass_at_1_by_elicitation"] = {name: way["trained_levels"]["pass_at_1"] for name, way in ways.items()}
+    return row
 
 
 def in_order(samples: Iterable[Sample]) -> list[Sample]:

@@ -12,7 +12,7 @@ from aha.files import read_json
 from aha.recipes.registry import load_reference
 from aha.types import Language
 
-REPORT = ""
+REPORT = "aha.report.page:make_report"
 """`module:function`, called with (run folder, output path or None), returns the path of the page it wrote."""
 
 EVALUATION = ""

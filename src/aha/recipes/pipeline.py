@@ -166,6 +166,7 @@ class Pipeline:
             "identity": self.identities[spec.name],
             "tokens_trained": result.tokens_trained,
             "summary": dict(result.summary),
+            "about": {stage: dict(facts) for stage, facts in result.about.items()},
             "files": files,
         }
         write_json(folder / DONE, done)
@@ -202,12 +203,15 @@ class Pipeline:
     def _summary(self, names: list[str]) -> dict[str, Any]:
         environment = self.run_folder.json("environment") or {}
         stages, seconds, memory = [], 0.0, 0
+        about: dict[str, dict[str, Any]] = {}
         for spec in self.specs:
             if spec.name not in names:
                 continue
             folder = self.run_folder.stage_folder(spec.name)
             done, cost = read_json(folder / DONE), read_json(folder / COST)
             seconds, memory = seconds + cost["seconds"], max(memory, cost["peak_memory_bytes"])
+            for stage, facts in done["about"].items():
+                about.setdefault(stage, {}).update(facts)
             stages.append(
                 {
                     "name": spec.name,
@@ -223,7 +227,7 @@ class Pipeline:
             "seed": self.config.seed,
             "wall_seconds": round(seconds, 1),
             "peak_memory_bytes": memory,
-            "stages": stages,
+            "stages": [{**stage, **about.get(stage["name"], {})} for stage in stages],
         }
 
 

@@ -16,6 +16,7 @@ from aha.errors import ConfigError, UnknownNameError
 from aha.recipes.recipe import RecipeConfig
 
 RECIPES: dict[str, str] = {
+    "r1-zero-arms": "aha.recipes.r1_zero_arms:r1_zero_arms",
     "r1-zero-smoke": "aha.recipes.r1_zero:r1_zero_smoke",
     "r1-zero-tiny": "aha.recipes.r1_zero:r1_zero_tiny",
 }

@@ -1,8 +1,8 @@
 """`aha run`: one command that locks the run folder, starts the processes, and in each of them runs the pipeline.
 
 The process that the user started imports no torch: it prepares the folder, starts the workers and waits. Each worker
-is the same command again (see `aha.training.launch`), so under torchrun, where the workers exist already, the same
-code joins them instead.
+is `aha run` again, on the configuration just written and with torchrun's variables set (see `aha.training.launch`).
+Under torchrun, where the workers exist already, the same code joins them instead.
 """
 
 from __future__ import annotations

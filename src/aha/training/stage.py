@@ -33,6 +33,8 @@ class StageResult:
 
     summary: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able results for `summary.json`."""
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Results about other stages, by name, such as the accuracy of their models: added to their rows of the summary."""
     tokens_trained: int = 0
 
 

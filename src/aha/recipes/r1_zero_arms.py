@@ -1,0 +1,80 @@
+"""R1-Zero with its control arms, one seed in one graph: what `make results` runs for every seed.
+
+    pretrain ─┬─ r1-zero            the true reward
+              ├─ random-reward      a coin flip instead of it
+              ├─ format-only        the form alone
+              └─ bias-off           the true reward, the routers' biases left as pretraining made them
+    pretrain-no-long ── r1-zero-no-long     a corpus without long solutions
+    pretrain-dense                          a dense model with as many active parameters, on the same tokens
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from aha.evals.stage import EvaluationConfig, Suite
+from aha.recipes.r1_zero import SUITES, R1ZeroConfig, r1_zero_tiny
+from aha.recipes.recipe import StageSpec
+from aha.rewards.rubric import RubricConfig
+from aha.rl.config import GRPOConfig
+from aha.stages.pretrain import PretrainConfig
+from aha.tasks.corpus import without_long_solutions
+
+DENSE: dict[str, Any] = {"first_k_dense_replace": 4, "intermediate_size": 312}
+"""The tiny preset without experts: (384 + 3 x 3 x 96) / 4 = 312 neurons a layer, as many as are active with experts."""
+
+RL_ARMS = ("random-reward", "format-only", "bias-off")
+
+
+class R1ZeroArmsConfig(R1ZeroConfig):
+    """The main arm's settings; the arms differ from them in one thing each."""
+
+    arms: tuple[str, ...] = Field(
+        (*RL_ARMS, "no-long", "dense"), description="which control arms run, beside the main one"
+    )
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The graph. Each arm is evaluated as soon as it is trained, so that a table can grow arm by arm."""
+        specs = list(super().stages())
+        for arm in self.arms:
+            specs += self._arm(arm)
+        return tuple(specs)
+
+    def _arm(self, arm: str) -> list[StageSpec]:
+        if arm == "dense":
+            model = self.pretrain.model.model_copy(update={"changes": {**self.pretrain.model.changes, **DENSE}})
+            return [StageSpec("pretrain-dense", "pretrain", self.pretrain.model_copy(update={"model": model}))]
+        if arm == "no-long":
+            corpus = without_long_solutions(self.pretrain.corpus)
+            pretrain: PretrainConfig = self.pretrain.model_copy(update={"corpus": corpus})
+            return [
+                StageSpec("pretrain-no-long", "pretrain", pretrain),
+                StageSpec("r1-zero-no-long", "grpo", self.rl, parents=("pretrain-no-long",)),
+                self._evaluation("evaluation-no-long", "pretrain-no-long", "r1-zero-no-long"),
+            ]
+        changes: dict[str, dict[str, Any]] = {
+            "random-reward": {"rubric": RubricConfig(accuracy=0.0, format=0.0, random=1.0)},
+            "format-only": {"rubric": RubricConfig(accuracy=0.0, format=1.0)},
+            "bias-off": {"bias_update_rate": 0.0},
+        }
+        config: GRPOConfig = self.rl.model_copy(update=changes[arm])
+        return [
+            StageSpec(arm, "grpo", config, parents=("pretrain",)),
+            self._evaluation(f"evaluation-{arm}", arm),
+        ]
+
+    def _evaluation(self, name: str, *stages: str) -> StageSpec:
+        suites = tuple(
+            Suite(stage=stage, elicitations=SUITES[0].elicitations[:2] if "pretrain" in stage else ("zero",))
+            for stage in stages
+        )
+        config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
+        return StageSpec(name, "evaluation", config, parents=stages)
+
+
+def r1_zero_arms() -> R1ZeroArmsConfig:
+    """R1-Zero and its control arms on one seed: hours on two cores, resumable arm by arm."""
+    main = r1_zero_tiny()
+    return R1ZeroArmsConfig(recipe="r1-zero-arms", pretrain=main.pretrain, rl=main.rl, evaluation=main.evaluation)

@@ -1,0 +1,86 @@
+"""A finished or unfinished run folder as the report sees it: plain values, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aha.runs import RunFolder
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says."""
+
+    folder: Path
+    config: Row
+    summary: Row
+    lineage: Row
+    environment: Row
+    metrics: list[Row]
+    timings: list[Row]
+    results: dict[str, dict[str, Row]]
+    """Held-out results: model, then way of asking, then `trained_levels` and `all_levels`."""
+    experts: dict[str, Row]
+    """Expert loads of a model, where they were measured."""
+
+    def stage(self, name: str) -> Row:
+        """A stage's row of the summary, or an empty one."""
+        return next((row for row in self.summary.get("stages", []) if row["name"] == name), {})
+
+    def rows(self, stage: str, key: str) -> list[tuple[float, Any]]:
+        """(step, value) of a metric of a stage, where it was logged and is a number or a table."""
+        return [
+            (row["step"], row[key])
+            for row in self.metrics
+            if row.get("stage") == stage and row.get(key) is not None and row["step"] >= 0
+        ]
+
+    def samples(self) -> Iterator[Row]:
+        """All graded completions of the held-out evaluations."""
+        for stage in self.lineage.get("stages", []):
+            if stage["kind"] == "evaluation":
+                yield from RunFolder.open(self.folder).rows("rollouts", stage["name"])
+
+    def stages_of_kind(self, kind: str) -> list[str]:
+        """Names of the finished stages of a kind, in order."""
+        return [s["name"] for s in self.lineage.get("stages", []) if s["kind"] == kind and s["done"]]
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a run folder.
+
+    Raises:
+        RunFolderError: it is not one.
+    """
+    run = RunFolder.open(folder)
+    lineage = run.json("lineage") or {}
+    results: dict[str, dict[str, Row]] = {}
+    experts: dict[str, Row] = {}
+    for stage in lineage.get("stages", []):
+        if stage["kind"] == "evaluation" and stage["done"]:
+            for model, ways in (_json(run, stage["name"], "results.json") or {}).items():
+                results.setdefault(model, {}).update(ways)
+            experts.update(_json(run, stage["name"], "experts.json") or {})
+    return Run(
+        folder,
+        run.config(),
+        run.json("summary") or {},
+        lineage,
+        run.json("environment") or {},
+        run.metrics(),
+        list(run.rows("timings")),
+        results,
+        experts,
+    )
+
+
+def _json(run: RunFolder, stage: str, name: str) -> Any:
+
+    path = run.path / stage / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,100 @@
+"""The aha page: transcripts chosen by a stated rule, and how often their kind occurs. Nobody picks them by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aha.tasks.scribe import WORDS
+from aha.text.tokenizer import END_THINK, THINK
+
+RULE = (
+    "Of the held-out answers of the trained model under R1-Zero's template: right, well formed, and with at least one attempt "
+    'that the model itself rejects ("no", "Wait, no.", 不行, 等等，不对) before it arrives. Per family the {count} whose '
+    "problem's hash comes first; beside each, sample number 0 of the base model on the same problem."
+)
+_REJECTIONS = tuple(sorted((form.strip() for name in ("wait", "no") for form in WORDS[name].values()), key=len, reverse=True))
+REJECTION = re.compile("|".join(rf"(?<![A-Za-z]){re.escape(w)}(?![A-Za-z])" for w in _REJECTIONS))
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One problem with the base's answer and the trained model's."""
+
+    family: str
+    level: int
+    question: str
+    before: str
+    before_right: bool
+    after: str
+    rejections: int
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """How often answers contain a rejected attempt, before and after training."""
+
+    model: str
+    answers: int
+    rejecting: float
+    """Share of answers with a rejected attempt."""
+    right_when_rejecting: float | None
+    right_otherwise: float | None
+
+
+def rejections(completion: str) -> int:
+    """Attempts that a completion's thinking rejects and goes on from."""
+    thinking = completion.split(END_THINK)[0].replace(THINK, "")
+    last = thinking.rstrip().rfind("\n")
+    return len(REJECTION.findall(thinking[: last + 1] if last >= 0 else thinking))
+
+
+def frequency(model: str, samples: Iterable[dict[str, Any]]) -> Frequency:
+    """Counts rejected attempts over a model's well-formed answers."""
+    rejecting: list[bool] = []
+    plain: list[bool] = []
+    for sample in samples:
+        if sample["well_formed"]:
+            (rejecting if rejections(sample["completion"]) else plain).append(sample["correct"])
+    total = len(rejecting) + len(plain)
+    return Frequency(model, total, len(rejecting) / max(1, total), _share(rejecting), _share(plain))
+
+
+def _share(values: list[bool]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def choose(
+    base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], per_family: int = 2
+) -> list[Transcript]:
+    """Applies the rule.
+
+    Args:
+        base: the base model's samples under the template.
+        trained: the trained model's.
+        per_family: how many of each family.
+    """
+    first = {sample["key"]: sample for sample in base if sample["index"] == 0}
+    chosen: dict[str, list[Transcript]] = {}
+    candidates = [s for s in trained if s["correct"] and s["well_formed"] and s["key"] in first]
+    for sample in sorted(candidates, key=lambda s: (hashlib.sha256(s["key"].encode()).hexdigest(), s["index"])):
+        count = rejections(sample["completion"])
+        group = chosen.setdefault(sample["family"], [])
+        question = sample["question"]
+        if count and len(group) < per_family and all(question != other.question for other in group):
+            before = first[sample["key"]]
+            group.append(
+                Transcript(
+                    sample["family"],
+                    sample["level"],
+                    question,
+                    before["completion"].strip(),
+                    before["correct"],
+                    sample["completion"].strip(),
+                    count,
+                )
+            )
+    return [transcript for family in sorted(chosen) for transcript in chosen[family]]
