@@ -9,8 +9,8 @@
     ├── GenerationError         a request that the engine cannot serve                        (also ValueError)
     └── NothingToLearnError     training would be in vain: the message says why
 
-Messages say what was wrong, what was expected, and what to do. The command line prints them in one line and exits with 1
-(2 for wrong usage); everything else that escapes is a bug and shows its traceback.
+Messages say what was wrong, what was expected, and what to do. The command line prints them in one line and exits
+with 1 (2 for wrong usage); everything else that escapes is a bug and shows its traceback.
 """
 
 from __future__ import annotations

@@ -31,7 +31,10 @@ class Generator(Protocol):
         ...
 
     def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        """Log-probabilities of given completions: for each (prompt ids, completion ids), one number per completion token."""
+        """Log-probabilities of given completions: for each (prompt ids, completion ids).
+
+        One number per completion token.
+        """
         ...
 
     def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
@@ -55,7 +58,9 @@ class Family(Protocol):
         """Whether an answer, as extracted from a completion, is right. Never raises on any text."""
         ...
 
-    def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
+    def solve(
+        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+    ) -> Solution:
         """Writes a worked solution. With probability `slip_rate` a step goes wrong; only the style `check` notices."""
         ...
 
@@ -69,4 +74,6 @@ class RewardFn(Protocol):
 
     name: str
 
-    def __call__(self, problem: Problem, completion: str) -> float | None: ...
+    def __call__(self, problem: Problem, completion: str) -> float | None:
+        """The reward, in [0, 1]."""
+        ...

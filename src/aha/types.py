@@ -1,7 +1,7 @@
 """The values that travel between layers: problems, requests, completions, rollouts. No torch here.
 
-Shape legend of the whole package: B batch, T time, D model dim, H heads, K head dim, L layers, V vocab, E routed experts,
-A experts per token, F expert hidden dim, C latent dim, R rope dim, G group, N flattened tokens.
+Shape legend of the whole package: B batch, T time, D model dim, H heads, K head dim, L layers, V vocab, E routed
+experts, A experts per token, F expert hidden dim, C latent dim, R rope dim, G group, N flattened tokens.
 """
 
 from __future__ import annotations

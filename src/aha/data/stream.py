@@ -1,7 +1,7 @@
 """The pretraining stream: rows of packed documents, each row a pure function of (seed, row number).
 
-Documents fill a row one after the other without a mask between them (V3 4.1); the last one is cut at the row's end. Nothing
-but the row counter needs to be saved, and any number of processes can share the rows of a step.
+Documents fill a row one after the other without a mask between them (V3 4.1); the last one is cut at the row's end.
+Nothing but the row counter needs to be saved, and any number of processes can share the rows of a step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Metrics over samples of problems: pass@1 with intervals, unbiased pass@k, cons@k, paired differences. No torch here."""
+"""Metrics over samples of problems: pass@1 with intervals, unbiased pass@k, cons@k.
+
+Paired differences. No torch here.
+"""
 
 from __future__ import annotations
 

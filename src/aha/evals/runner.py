@@ -17,8 +17,8 @@ from aha.text.tokenizer import END_THINK, THINK, Tokenizer
 from aha.types import FinishReason, Problem, Request, SamplingParams
 
 Elicitation = Literal["zero", "zero_think", "direct", "steps"]
-"""How a model is asked: R1-Zero's template, graded strictly; the same with the think tag prefilled, graded leniently; a plain
-question; a plain question with "let's think step by step" (both graded leniently)."""
+"""How a model is asked: R1-Zero's template, graded strictly; the same with the think tag prefilled, graded leniently;
+a plain question; a plain question with "let's think step by step" (both graded leniently)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from pydantic import Field, model_validator
 
 from aha.configuration import Config
+from aha.evals.experts import expert_report
 from aha.evals.runner import Elicitation, Sample, evaluate, summarize
 from aha.files import write_json
 from aha.models.deepseek_v3 import DeepseekV3
@@ -52,7 +52,9 @@ class EvaluationConfig(Config):
 class MakeGenerator(Protocol):
     """Builds an engine around a model."""
 
-    def __call__(self, model: DeepseekV3, max_rows: int, max_context: int) -> Generator: ...
+    def __call__(self, model: DeepseekV3, max_rows: int, max_context: int) -> Generator:
+        """An engine for so many samples at once, of so many tokens each."""
+        ...
 
 
 class Evaluation:
@@ -73,29 +75,45 @@ class Evaluation:
         assert isinstance(config, EvaluationConfig)
         saved = context.checkpointer.load()
         results: dict[str, dict[str, Any]] = saved.state["results"] if saved else {}
+        experts: dict[str, Any] = saved.state["experts"] if saved else {}
         jobs = [(suite.stage, elicitation) for suite in config.suites for elicitation in suite.elicitations]
         start = saved.step if saved else 0
         with context.progress.task(context.name, len(jobs), start) as task:
             for done, (stage, elicitation) in enumerate(jobs[start:], start + 1):
-                samples = self._evaluate(context, config, stage, elicitation)
+                model, tokenizer = self._load(context, stage)
+                samples = self._evaluate(context, config, model, tokenizer, stage, elicitation)
                 results.setdefault(stage, {})[elicitation] = report(samples, config)
                 for sample in samples:
                     context.rollouts.write({"model": stage, "elicitation": elicitation, **sample.to_json()})
+                if elicitation == "zero":
+                    experts[stage] = expert_report(model, tokenizer, samples)
                 accuracy = results[stage][elicitation]["trained_levels"]["pass_at_1"]["mean"]
                 task.update(done, {stage: f"{elicitation} {accuracy:.1%}"})
                 context.progress.say(f"{stage}, asked as {elicitation!r}: held-out accuracy {accuracy:.1%}")
                 if context.checkpointer.due():
-                    context.checkpointer.save(done, {}, {"results": results})
+                    context.checkpointer.save(done, {}, {"results": results, "experts": experts})
         if context.distributed.is_first:
             write_json(context.folder / "results.json", results)
+            write_json(context.folder / "experts.json", experts)
         return StageResult(about={stage: headline(ways) for stage, ways in results.items()})
 
+    @staticmethod
+    def _load(context: StageContext, stage: str) -> tuple[DeepseekV3, Tokenizer]:
+        folder = context.parent_model_folder(stage)
+        return load_pretrained(folder, device=context.distributed.device), Tokenizer.load(folder)
+
     def _evaluate(
-        self, context: StageContext, config: EvaluationConfig, stage: str, elicitation: Elicitation
+        self,
+        context: StageContext,
+        config: EvaluationConfig,
+        model: DeepseekV3,
+        tokenizer: Tokenizer,
+        stage: str,
+        elicitation: Elicitation,
     ) -> list[Sample]:
         """All processes' samples of one model, in a fixed order."""
-        folder = context.parent_model_folder(stage)
-        generator, tokenizer = self._engine(folder, context, config)
+        context_tokens = LONGEST_PROMPT + config.max_completion_tokens
+        generator = self._make_generator(model, max_rows=256, max_context=context_tokens)
         problems = list(held_out_suite(config.families, config.levels, config.problems_per_level, config.suite_seed))
         own = problems[context.distributed.rank :: context.distributed.world_size]
         samples = evaluate(
@@ -111,13 +129,6 @@ class Evaluation:
         )
         gathered = context.distributed.all_gather_object([sample.to_json() for sample in samples])
         return in_order(Sample(**row) for rows in gathered for row in rows)
-
-    def _engine(
-        self, folder: Path, context: StageContext, config: EvaluationConfig
-    ) -> tuple[Generator, Tokenizer]:
-        model = load_pretrained(folder, device=context.distributed.device)
-        context_tokens = LONGEST_PROMPT + config.max_completion_tokens
-        return self._make_generator(model, max_rows=256, max_context=context_tokens), Tokenizer.load(folder)
 
 
 def headline(ways: dict[str, Any]) -> dict[str, Any]:
@@ -137,5 +148,3 @@ def report(samples: list[Sample], config: EvaluationConfig) -> dict[str, Any]:
     """The numbers of one model under one way of asking: on the trained levels, and on all."""
     trained = [sample for sample in samples if sample.level in config.trained_levels]
     return {"trained_levels": summarize(trained), "all_levels": summarize(samples)}
-
-

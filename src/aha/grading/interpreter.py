@@ -1,10 +1,10 @@
-"""The laptop world's programming language: a straight line of instructions on one integer, run by a bounded interpreter.
+"""The laptop world's programming language: a line of instructions on one integer, run by a bounded interpreter.
 
     program      := instruction (";" instruction)*
     instruction  := ("add" | "sub" | "mul" | "div" | "mod" | "max" | "min") number | "neg" | "abs"
 
-`div` and `mod` round down. Time and memory are bounded by construction: no loops, at most 16 instructions, numbers of at
-most six digits. Untrusted programs therefore need no sandbox.
+`div` and `mod` round down. Time and memory are bounded by construction: no loops, at most 16 instructions, numbers of
+at most six digits. Untrusted programs therefore need no sandbox.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Graders in worker processes that can be killed: whatever a completion contains, the trainer never waits for it.
 
-A worker is a fresh Python process that imports one function by name and answers JSON lines. If an item takes longer than
-its limit the process is killed and replaced, that item has no verdict (None: the sample is dropped), and the rest go on.
+A worker is a fresh Python process that imports one function by name and answers JSON lines. If an item takes longer
+than its limit the process is killed and replaced, that item has no verdict (None: the sample is dropped), and the
+rest go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -82,10 +84,8 @@ class GraderWorker:
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
-                try:
+                with contextlib.suppress(OSError):  # what was still buffered for the dead process
                     pipe.close()
-                except OSError:  # what was still buffered for the dead process
-                    pass
             self._process = None
 
     def __enter__(self) -> GraderWorker:

@@ -1,8 +1,9 @@
 """The built-in engine: continuous batching over the latent cache, for any model with `prefill` and `decode`.
 
-The life of a request: `add` queues its n samples; `step` admits waiting samples to free cache rows (one prefill per prompt,
-its latents copied to the sibling rows), decodes one token for every running row, and retires the finished ones, so that
-others can enter. Rows in use are contiguous. What a sample draws depends on (seed, sample number, position) alone.
+The life of a request: `add` queues its n samples; `step` admits waiting samples to free cache rows (one prefill per
+prompt, its latents copied to the sibling rows), decodes one token for every running row, and retires the finished
+ones, so that others can enter. Rows in use are contiguous. What a sample draws depends on (seed, sample number,
+position) alone.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Engine:
         weights_version: of the weights the model holds now.
     """
 
-    def __init__(self, model: DeepseekV3, max_rows: int = 256, max_context: int = 512, weights_version: int = 0) -> None:
+    def __init__(
+        self, model: DeepseekV3, max_rows: int = 256, max_context: int = 512, weights_version: int = 0
+    ) -> None:
         self.model = model
         self.max_rows = max_rows
         self.max_context = max_context
@@ -86,7 +89,8 @@ class Engine:
             )
         if length + sampling.max_completion_tokens > self.max_context:
             raise GenerationError(
-                f"{length} prompt tokens and max_completion_tokens={sampling.max_completion_tokens} exceed the context of "
+                f"{length} prompt tokens and max_completion_tokens={sampling.max_completion_tokens} exceed the "
+                "context of "
                 f"{self.max_context}; shorten one of them or raise the engine's max_context"
             )
         return self._scheduler.add(next(self._tickets), request)
@@ -204,7 +208,7 @@ class Engine:
             token_ids_N = torch.tensor(ids, device=device)
             hidden_ND = self.model(token_ids_N, Ragged(lengths, device)).hidden_ND
             start = 0
-            for (prompt, completion), length in zip(batch, lengths, strict=True):
+            for (prompt, _completion), length in zip(batch, lengths, strict=True):
                 first, stop = start + len(prompt), start + length
                 logits_NV = self.model.logits(hidden_ND[first - 1 : stop - 1]).float()
                 chosen = torch.log_softmax(logits_NV, -1).gather(-1, token_ids_N[first:stop, None])

@@ -41,9 +41,9 @@ def uniforms(keys: np.ndarray, positions: np.ndarray) -> np.ndarray:
 class RowSettings:
     """Sampling settings of the rows of a batch, as tensors; None where no row needs the step."""
 
-    temperature_B: Tensor | None
-    greedy_B: Tensor | None
-    top_p_B: Tensor | None
+    temperature: Tensor | None
+    greedy: Tensor | None
+    top_p: Tensor | None
 
     @classmethod
     def of(cls, rows: Sequence[SamplingParams], device: torch.device) -> RowSettings:
@@ -67,18 +67,18 @@ def sample(
         Token ids, and their log-probabilities at temperature 1 without nucleus: what a trainer's forward computes.
     """
     logprobs_BV = torch.log_softmax(logits_BV.float(), dim=-1)
-    if settings.temperature_B is None:
+    if settings.temperature is None:
         probs_BV = logprobs_BV.exp()
     else:
-        probs_BV = torch.softmax(logits_BV.float() / settings.temperature_B[:, None], dim=-1)
-    if settings.top_p_B is not None:
-        probs_BV = nucleus(probs_BV, settings.top_p_B)
+        probs_BV = torch.softmax(logits_BV.float() / settings.temperature[:, None], dim=-1)
+    if settings.top_p is not None:
+        probs_BV = nucleus(probs_BV, settings.top_p)
     cumulative_BV = probs_BV.double().cumsum(-1)
     draws = torch.from_numpy(draws_B).to(logits_BV.device)
     targets_B1 = draws[:, None] * cumulative_BV[:, -1:]
     tokens_B = torch.searchsorted(cumulative_BV, targets_B1, right=True).squeeze(-1).clamp_(max=logits_BV.size(-1) - 1)
-    if settings.greedy_B is not None:
-        tokens_B = torch.where(settings.greedy_B, logits_BV.argmax(-1), tokens_B)
+    if settings.greedy is not None:
+        tokens_B = torch.where(settings.greedy, logits_BV.argmax(-1), tokens_B)
     return tokens_B, logprobs_BV.gather(-1, tokens_B[:, None]).squeeze(-1)
 
 

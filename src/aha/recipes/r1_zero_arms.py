@@ -1,11 +1,11 @@
 """R1-Zero with its control arms, one seed in one graph: what `make results` runs for every seed.
 
-    pretrain ─┬─ r1-zero            the true reward
-              ├─ random-reward      a coin flip instead of it
-              ├─ format-only        the form alone
-              └─ bias-off           the true reward, the routers' biases left as pretraining made them
-    pretrain-no-long ── r1-zero-no-long     a corpus without long solutions
-    pretrain-dense                          a dense model with as many active parameters, on the same tokens
+pretrain ─┬─ r1-zero            the true reward
+          ├─ random-reward      a coin flip instead of it
+          ├─ format-only        the form alone
+          └─ bias-off           the true reward, the routers' biases left as pretraining made them
+pretrain-no-long ── r1-zero-no-long     a corpus without long solutions
+pretrain-dense                          a dense model with as many active parameters, on the same tokens
 """
 
 from __future__ import annotations

@@ -72,7 +72,9 @@ def lines(
             continue
         color = COLORS[number % len(COLORS)]
         marker = "o" if len(points) < 25 else None
-        axes.plot([x for x, _ in points], [y for _, y in points], color=color, label=name, marker=marker, markersize=3, lw=1.4)
+        axes.plot(
+            [x for x, _ in points], [y for _, y in points], color=color, label=name, marker=marker, markersize=3, lw=1.4
+        )
         for x, low, high in (bands or {}).get(name, ()):
             axes.vlines(x, low, high, color=color, lw=0.8, alpha=0.6)
     if sum(bool(points) for points in series.values()) > 1:
@@ -85,7 +87,9 @@ def small_multiples(panels: Mapping[str, Mapping[str, Series]], xlabel: str = "s
     """One panel per family, one curve per level, all on the same percent axis."""
     columns = min(3, max(1, len(panels)))
     rows = -(-len(panels) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(3.0 * columns, 2.3 * rows), sharex=True, sharey=True, squeeze=False)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(3.0 * columns, 2.3 * rows), sharex=True, sharey=True, squeeze=False
+    )
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (name, series) in zip(grid.flat, panels.items(), strict=False):

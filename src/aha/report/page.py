@@ -61,7 +61,8 @@ def content(run: Run) -> dict[str, Any]:
         "frequencies": frequencies,
         "rule": RULE.format(count=PER_FAMILY),
         "cost": _cost(run),
-        "footer": f"Made by `aha report {run.folder.name}` from the run folder alone. Intervals are 95%, over problems.",
+        "footer": f"Made by `aha report {run.folder.name}` from the run folder alone. Intervals are 95%, over "
+        "problems.",
     }
 
 
@@ -75,7 +76,8 @@ def _subtitle(run: Run) -> str:
     git = run.environment.get("git") or {}
     minutes = run.summary.get("wall_seconds", 0) / 60
     commit = str(git.get("commit") or "unknown")[:12]
-    return f"commit {commit}, {minutes:.1f} minutes, {run.environment.get('processes', '?')} processes, from random weights"
+    processes = run.environment.get("processes", "?")
+    return f"commit {commit}, {minutes:.1f} minutes, {processes} processes, from random weights"
 
 
 def _percent(value: float | None) -> str:
@@ -122,7 +124,8 @@ def _verdicts(run: Run, base: str, trained: str) -> list[str]:
     start, end = before["pass_at_1"]["mean"], after["pass_at_1"]["mean"]
     sentences = [
         f"On held-out problems RL took pass@1 from {_percent(start)} to {_percent(end)} under the same template "
-        f"({100 * (end - start):+.1f} points), and {100 * (end - best[0]):+.1f} points over the best way found to ask the base "
+        f"({100 * (end - start):+.1f} points), and {100 * (end - best[0]):+.1f} points over the best way found "
+        "to ask the base "
         f"({best[1]}, {_percent(best[0])})."
     ]
     lengths = _lengths_from_form(run, trained)
@@ -181,13 +184,22 @@ def _evaluation_note(run: Run) -> str:
     levels = ", ".join(map(str, config.get("trained_levels", [])))
     return (
         f"{p['problems']} held-out problems of levels {levels}, {p['samples']} samples each at temperature "
-        f"{config.get('temperature')}. Under R1-Zero's template an answer counts only in the strict form; asked in the other ways, "
+        f"{config.get('temperature')}. Under R1-Zero's template an answer counts only in the strict form; asked "
+        "in the other ways, "
         "whatever answer can be found counts."
     )
 
 
 def _family_table(run: Run) -> dict[str, Any]:
-    levels = sorted({level for ways in run.results.values() for w in ways.values() for f in w["all_levels"]["by_family"].values() for level in f})
+    levels = sorted(
+        {
+            level
+            for ways in run.results.values()
+            for w in ways.values()
+            for f in w["all_levels"]["by_family"].values()
+            for level in f
+        }
+    )
     rows = []
     for model, ways in run.results.items():
         if "zero" not in ways:
@@ -200,7 +212,9 @@ def _family_table(run: Run) -> dict[str, Any]:
 
 
 def _pretraining(run: Run) -> dict[str, Any] | None:
-    stages = run.stages_of_kind("pretrain") or [s["name"] for s in run.lineage.get("stages", []) if s["kind"] == "pretrain"]
+    stages = run.stages_of_kind("pretrain") or [
+        s["name"] for s in run.lineage.get("stages", []) if s["kind"] == "pretrain"
+    ]
     losses = {name: run.rows(name, "loss") for name in stages}
     losses |= {f"{name}, held-out": run.rows(name, "held_out_loss") for name in stages}
     if not any(losses.values()):
@@ -211,7 +225,8 @@ def _pretraining(run: Run) -> dict[str, Any] | None:
         figures.lines(load, "expert load: MaxVio (0 is perfect balance)"),
     ]
     text = (
-        "A DeepSeek-V3 of laptop size on a synthetic web: bare facts, short answers, worked solutions with slips, a few long ones "
+        "A DeepSeek-V3 of laptop size on a synthetic web: bare facts, short answers, worked solutions with "
+        "slips, a few long ones "
         "that check. Balance comes from the routing biases alone, apart from a tiny sequence-wise loss."
     )
     return {"title": "Pretraining", "text": text, "wide": None, "figures": [Markup(svg) for svg in drawn]}
@@ -258,15 +273,19 @@ def _arm(run: Run, name: str) -> dict[str, Any] | None:
         figures.lines(held_out, "held-out answers: tokens (no reward for length)"),
         figures.lines(reflection, "words of reflection, both languages"),
         figures.lines({"entropy": run.rows(name, "entropy")}, "entropy of the policy, nats per token"),
-        figures.lines({"groups": run.rows(name, "frac_reward_zero_std")}, "groups whose rewards all agree", percent=True),
+        figures.lines(
+            {"groups": run.rows(name, "frac_reward_zero_std")}, "groups whose rewards all agree", percent=True
+        ),
         figures.lines({"MaxVio": run.rows(name, "max_vio")}, "expert load during RL: MaxVio"),
         figures.lines(
-            {"mean": run.rows(name, "sampling/logprob_difference/mean")}, "engine against trainer: |difference of log-probabilities|"
+            {"mean": run.rows(name, "sampling/logprob_difference/mean")},
+            "engine against trainer: |difference of log-probabilities|",
         ),
     ]
     return {
         "title": f"Reinforcement learning: {name}",
-        "text": "Rule rewards only. The curves by level are held-out problems; the curriculum keeps to the edge of competence.",
+        "text": "Rule rewards only. The curves by level are held-out problems; the curriculum keeps to the "
+        "edge of competence.",
         "wide": Markup(figures.small_multiples(panels)) if panels else None,
         "figures": [Markup(svg) for svg in drawn],
     }
@@ -292,7 +311,9 @@ def _transcript_strip(transcript: Mapping[str, Any]) -> Markup:
     spans = []
     for token, expert in zip(transcript["tokens"], transcript["experts"], strict=True):
         color = figures.COLORS[expert % len(figures.COLORS)]
-        spans.append(f'<span style="border-bottom:3px solid {color}" title="expert {int(expert)}">{escape(token)}</span>')
+        spans.append(
+            f'<span style="border-bottom:3px solid {color}" title="expert {int(expert)}">{escape(token)}</span>'
+        )
     return Markup("<pre>" + "".join(spans) + "</pre>")
 
 
@@ -308,7 +329,8 @@ def _aha(run: Run, base: str, trained: str) -> tuple[list[dict[str, Any]], list[
     chosen = choose(samples[base], samples[trained], PER_FAMILY)
     rows = [frequency(model, model_samples) for model, model_samples in samples.items()]
     table = [
-        [r.model, str(r.answers), _percent(r.rejecting), _percent(r.right_when_rejecting), _percent(r.right_otherwise)] for r in rows
+        [r.model, str(r.answers), _percent(r.rejecting), _percent(r.right_when_rejecting), _percent(r.right_otherwise)]
+        for r in rows
     ]
     shown = [
         {

@@ -12,11 +12,15 @@ from aha.tasks.scribe import WORDS
 from aha.text.tokenizer import END_THINK, THINK
 
 RULE = (
-    "Of the held-out answers of the trained model under R1-Zero's template: right, well formed, and with at least one attempt "
-    'that the model itself rejects ("no", "Wait, no.", 不行, 等等，不对) before it arrives. Per family the {count} whose '
+    "Of the held-out answers of the trained model under R1-Zero's template: right, well formed, and with at "
+    "least one attempt "
+    'that the model itself rejects ("no", "Wait, no.", 不行, 等等，不对) before it arrives. Per family the {count} '
+    "whose "
     "problem's hash comes first; beside each, sample number 0 of the base model on the same problem."
 )
-_REJECTIONS = tuple(sorted((form.strip() for name in ("wait", "no") for form in WORDS[name].values()), key=len, reverse=True))
+_REJECTIONS = tuple(
+    sorted((form.strip() for name in ("wait", "no") for form in WORDS[name].values()), key=len, reverse=True)
+)
 REJECTION = re.compile("|".join(rf"(?<![A-Za-z]){re.escape(w)}(?![A-Za-z])" for w in _REJECTIONS))
 
 
@@ -67,9 +71,7 @@ def _share(values: list[bool]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def choose(
-    base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], per_family: int = 2
-) -> list[Transcript]:
+def choose(base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], per_family: int = 2) -> list[Transcript]:
     """Applies the rule.
 
     Args:

@@ -16,8 +16,12 @@ class CurriculumConfig(Config):
     """Which (family, level) cells are drawn: those at the edge of competence more often."""
 
     enabled: bool = Field(True, description="weigh cells by p (1 - p) of their recent accuracy; off draws all alike")
-    floor: float = Field(0.08, ge=0, description="weight that every cell keeps, beside p (1 - p), which is 0.25 at most")
-    drop_above: float = Field(0.97, ge=0, le=1, description="recent accuracy from which a cell gets the floor's quarter")
+    floor: float = Field(
+        0.08, ge=0, description="weight that every cell keeps, beside p (1 - p), which is 0.25 at most"
+    )
+    drop_above: float = Field(
+        0.97, ge=0, le=1, description="recent accuracy from which a cell gets the floor's quarter"
+    )
     memory: float = Field(0.9, ge=0, lt=1, description="decay of the recent accuracy, per group seen")
 
 
@@ -34,7 +38,9 @@ class GRPOConfig(Config):
     steps: int = Field(200, gt=0, description="rollout steps; each feeds `minibatches` updates")
     prompts_per_step: int = Field(32, gt=0, description="questions per rollout (R1-Zero: 32 per update)")
     group_size: int = Field(16, ge=2, description="completions per question, G (R1-Zero: 16)")
-    minibatches: int = Field(1, gt=0, description="updates per rollout (R1-Zero: 16); above 1 the later ones are off-policy")
+    minibatches: int = Field(
+        1, gt=0, description="updates per rollout (R1-Zero: 16); above 1 the later ones are off-policy"
+    )
     temperature: float = Field(1.0, gt=0, description="of rollouts (R1-Zero: 1)")
     lengths: tuple[LengthStage, ...] = Field(
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
@@ -46,11 +52,15 @@ class GRPOConfig(Config):
     rubric: RubricConfig = Field(default_factory=RubricConfig, description="weights of the rewards")
     grader_seconds: float = Field(5.0, gt=0, description="time limit for grading one completion")
     normalization: Literal["token", "response", "constant"] = Field("token", description="how token losses add up")
-    divide_by_std: bool = Field(True, description="divide advantages by the group's deviation (R1 Eq. 3); False: Dr. GRPO")
+    divide_by_std: bool = Field(
+        True, description="divide advantages by the group's deviation (R1 Eq. 3); False: Dr. GRPO"
+    )
     clip_low: float = Field(0.2, gt=0, description="lower clip range")
     clip_high: float = Field(0.28, gt=0, description="upper clip range (R1's first RL stage: 10)")
     kl_beta: float = Field(0.0, ge=0, description="weight of the divergence from the reference (R1-Zero: 0.001)")
-    reference_reset_steps: int = Field(0, ge=0, description="steps after which the reference becomes the policy; 0: never")
+    reference_reset_steps: int = Field(
+        0, ge=0, description="steps after which the reference becomes the policy; 0: never"
+    )
     dynamic_sampling_rounds: int = Field(
         1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes"
     )
@@ -69,7 +79,9 @@ class GRPOConfig(Config):
     eval_every: int = Field(20, ge=0, description="steps between held-out evaluations; 0: none")
     eval_problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
     eval_samples: int = Field(4, gt=0, description="samples per held-out problem")
-    eval_levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels of the held-out evaluations")
+    eval_levels: tuple[int, ...] = Field(
+        (1, 2, 3, 4, 5), min_length=1, description="levels of the held-out evaluations"
+    )
     keep_every: int = Field(0, ge=0, description="steps between models kept beside the final one; 0: none")
     log_rollouts: int = Field(2, ge=0, description="groups per step written to rollouts.jsonl")
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 Normalization = Literal["token", "response", "constant"]
-"""How token losses add up: over all tokens of the batch; mean per response, then over responses (R1 Eq. 1 as DeepSeekMath
-prints it); or over a constant number of tokens per response (Dr. GRPO)."""
+"""How token losses add up: over all tokens of the batch; mean per response, then over responses (R1 Eq. 1 as
+DeepSeekMath prints it); or over a constant number of tokens per response (Dr. GRPO)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,9 +60,7 @@ def _split_lengths(lengths: list[int], accuracy: list[float], formed: list[float
 
 def cell_accuracy(facts: Sequence[dict[str, Any]]) -> list[tuple[str, int, float]]:
     """(family, level, mean accuracy) of each group, for the curriculum."""
-    return [
-        (group["family"], group["level"], _mean(group["parts"]["accuracy"])) for group in facts if group["rewards"]
-    ]
+    return [(group["family"], group["level"], _mean(group["parts"]["accuracy"])) for group in facts if group["rewards"]]
 
 
 def no_signal_verdict(facts: Sequence[dict[str, Any]]) -> str:
@@ -78,7 +76,9 @@ def no_signal_verdict(facts: Sequence[dict[str, Any]]) -> str:
         return f"the form is met ({formed:.0%}) but almost nothing is right ({accuracy:.1%}): train the base longer"
     if accuracy > 0.99:
         return f"everything is solved already ({accuracy:.1%}): train on harder levels"
-    return f"every group's rewards agree (accuracy {accuracy:.1%}, form {formed:.1%}): use larger groups or other levels"
+    return (
+        f"every group's rewards agree (accuracy {accuracy:.1%}, form {formed:.1%}): use larger groups or other levels"
+    )
 
 
 def _part_names(facts: Sequence[dict[str, Any]]) -> list[str]:

@@ -71,8 +71,8 @@ class PolicyUpdate:
 
         Args:
             groups: with rewards and advantages.
-            on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's log-probabilities are
-                only compared, not used.
+            on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's
+                log-probabilities are only compared, not used.
             skip_silent: leave samples without advantage out of the normalisation too (dynamic sampling).
         """
         kept = [self._kept(group, skip_silent) for group in groups]
@@ -146,8 +146,14 @@ class PolicyUpdate:
         loss = result.loss
         if hidden.balance_loss is not None:
             loss = loss + hidden.balance_loss * (len(targets_M) / max(1, total_tokens))
-        loss.backward()  # type: ignore[no-untyped-call]
-        means = [result.kl, result.clip_low, result.clip_high, entropy_M.mean(), (logprobs_M - sampled_M).detach().abs().mean()]
+        loss.backward()
+        means = [
+            result.kl,
+            result.clip_low,
+            result.clip_high,
+            entropy_M.mean(),
+            (logprobs_M - sampled_M).detach().abs().mean(),
+        ]
         weighted = [float(mean) * len(targets_M) for mean in means]
         sums = torch.tensor([float(result.loss.detach()), *weighted, float(len(targets_M))], dtype=torch.float64)
         return sums, hidden.router_counts
@@ -165,7 +171,9 @@ class PolicyUpdate:
         for parameter in self.optimizer.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.distributed.all_reduce_sum([parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None])
+        self.distributed.all_reduce_sum(
+            [parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None]
+        )
         self.distributed.all_reduce_sum([sums, experts])
         named = dict(zip(SUMS, sums.tolist(), strict=True))
         tokens = named.pop("tokens")

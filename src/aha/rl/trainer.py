@@ -1,4 +1,7 @@
-"""Reinforcement learning with verifiable rewards as a stage: rollouts, rewards, advantages, updates, held-out checks."""
+"""Reinforcement learning with verifiable rewards as a stage.
+
+Rollouts, rewards, advantages, updates, held-out checks.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ REFERENCE = "reference."
 class MakeGenerator(Protocol):
     """Builds an engine around a model that the trainer changes in place."""
 
-    def __call__(self, model: DeepseekV3, max_rows: int, max_context: int) -> Generator: ...
+    def __call__(self, model: DeepseekV3, max_rows: int, max_context: int) -> Generator:
+        """An engine for so many samples at once, of so many tokens each."""
+        ...
 
 
 class ReinforcementLearning:
@@ -103,14 +108,22 @@ class GRPOTrainer:
                     self._evaluate(done)
                 if config.keep_every and done % config.keep_every == 0 and done < config.steps:
                     self.save(context.folder / f"model-step-{done:05d}")
-                task.update(done, {name: metrics[name] for name in ("reward", "rewards/accuracy/mean", "completions/mean_length")})
+                task.update(
+                    done,
+                    {name: metrics[name] for name in ("reward", "rewards/accuracy/mean", "completions/mean_length")},
+                )
                 if context.checkpointer.due():
                     context.checkpointer.save(done, *self._state())
 
     def step(self, step: int) -> dict[str, float]:
         """Samples, grades and updates once (`minibatches` times)."""
         config, context = self.config, self.context
-        if self.update.reference is not None and config.reference_reset_steps and step and step % config.reference_reset_steps == 0:
+        if (
+            self.update.reference is not None
+            and config.reference_reset_steps
+            and step
+            and step % config.reference_reset_steps == 0
+        ):
             self.update.reset_reference()
         started = perf_counter()
         groups, facts = self._rollouts(step)
@@ -207,19 +220,25 @@ class GRPOTrainer:
             config.temperature,
             think_prefilled=True,
         )
-        facts = [fact for part in distributed.all_gather_object([group_facts(group) for group in groups]) for fact in part]
-        right = [(len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]]
+        facts = [
+            fact for part in distributed.all_gather_object([group_facts(group) for group in groups]) for fact in part
+        ]
+        right = [
+            (len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]
+        ]
         once = sum(pass_at_k(n, c, 1) for n, c in right) / max(1, len(right))
         ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
         self.context.metrics.write({"step": -1, "preflight/pass_at_1": once, "preflight/pass_at_group": ever})
         self.context.progress.say(
-            f"before training, when it thinks, the base solves {once:.1%} of the training problems at one try and {ever:.1%} "
+            f"before training, when it thinks, the base solves {once:.1%} of the training problems at one try "
+            f"and {ever:.1%} "
             f"within {config.group_size} tries"
         )
         if ever < config.preflight_floor:
             raise NothingToLearnError(
                 f"the base solves {once:.1%} when it thinks and {ever:.1%} within {config.group_size} tries (at least "
-                f"{config.preflight_floor:.0%} is needed): groups without a right answer teach nothing. Pretrain longer, with "
+                f"{config.preflight_floor:.0%} is needed): groups without a right answer teach nothing. "
+                "Pretrain longer, with "
                 "more worked solutions, or train on easier levels"
             )
 
@@ -293,5 +312,3 @@ class GRPOTrainer:
         self.tokens_trained = saved.state["tokens_trained"]
         self.generator.load_weights(self.model.state_dict(), saved.step)
         return saved.step
-
-

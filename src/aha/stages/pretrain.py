@@ -1,7 +1,8 @@
 """Pretraining a DeepSeek-V3 on the laptop world's corpus (V3 section 4, at another scale).
 
-Next-token loss, the prediction modules' loss (V3 Eqs. 24-25), the sequence-wise balance loss (Eq. 17), and the bias update
-after each step. Rows are pure functions of (seed, row number), so any number of processes trains on the same global batch.
+Next-token loss, the prediction modules' loss (V3 Eqs. 24-25), the sequence-wise balance loss (Eq. 17), and the bias
+update after each step. Rows are pure functions of (seed, row number), so any number of processes trains on the same
+global batch.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class ModelChoice(Config):
     """A named size with changes to single fields."""
 
     preset: str = Field("tiny", description="named size: tiny, v2-lite, v3")
-    changes: dict[str, Any] = Field(default_factory=dict, description="fields of config.json that differ from the preset")
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="fields of config.json that differ from the preset"
+    )
 
     def resolve(self, vocab_size: int) -> DeepseekV3Config:
         """The model's configuration for a tokenizer."""
@@ -133,7 +136,7 @@ class Pretrainer:
         rows = range(first + distributed.rank, first + config.rows_per_step, distributed.world_size)
         losses, counts = self._losses(rows, share=len(rows) / config.rows_per_step)
         self.optimizer.zero_grad()
-        (losses["loss"] + config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()  # type: ignore[no-untyped-call]
+        (losses["loss"] + config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()
         grads = [parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None]
         report = torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")])
         distributed.all_reduce_sum([*grads, report])
@@ -174,7 +177,10 @@ class Pretrainer:
         return losses, torch.cat([output.router_counts for output in passes])
 
     def _mtp_loss(self, outputs: list[Any], ids_N: Tensor, layout: Rectangle) -> Tensor:
-        """Mean over depths of the cross-entropy of token i + k + 1 (V3 Eqs. 24-25), over the T - k - 1 targets of a row."""
+        """Mean over depths of the cross-entropy of token i + k + 1 (V3 Eqs. 24-25).
+
+        Over the T - k - 1 targets of a row.
+        """
         total = ids_N.new_zeros((), dtype=torch.float32)
         for depth, output in enumerate(outputs, start=1):
             targets_N, there_N = layout.shift(ids_N, depth + 1)
@@ -201,4 +207,3 @@ class Pretrainer:
             total += torch.tensor([-float(logprobs_N.double().sum()), float(logprobs_N.numel())])
         distributed.all_reduce_sum([total])
         return float(total[0] / total[1]) if total[1] else float("nan")
-

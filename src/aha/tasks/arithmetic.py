@@ -50,7 +50,9 @@ class Arithmetic:
         """Equality of plain integers."""
         return integer(answer) == int(problem.answer)
 
-    def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
+    def solve(
+        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+    ) -> Solution:
         """Works from left to right; `brief` takes two operations a line."""
         scribe = Scribe(rng, style, voice, slip_rate)
         terms, ops = problem.facts["terms"], problem.facts["ops"]

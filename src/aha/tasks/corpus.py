@@ -18,7 +18,6 @@ from aha.text.templates import zero_document
 from aha.text.tokenizer import ANSWER, BOS, END_ANSWER, END_THINK, EOS, THINK
 from aha.types import Language, Problem, Solution, Style, Voice
 
-
 LONGEST_SOLUTION = 400
 
 
@@ -30,7 +29,9 @@ class CorpusConfig(Config):
     worked: float = Field(0.32, ge=0, description="share of documents with a worked solution (brief or full)")
     long: float = Field(0.22, ge=0, description="share of documents with a long solution that checks and backtracks")
     conversation: float = Field(0.24, ge=0, description="share of documents under the R1-Zero template")
-    tagged: float = Field(0.5, ge=0, le=1, description="of conversations, the share that thinks and answers inside tags")
+    tagged: float = Field(
+        0.5, ge=0, le=1, description="of conversations, the share that thinks and answers inside tags"
+    )
     direct: float = Field(0.35, ge=0, le=1, description="of conversations, the share that answers at once")
     brief: float = Field(0.45, ge=0, le=1, description="of worked solutions, the share that skips steps")
     long_in_conversation: float = Field(0.12, ge=0, le=1, description="of worked conversations, the share that checks")
@@ -124,7 +125,9 @@ def _short(config: CorpusConfig, rng: random.Random) -> str:
 def _worked(rng: random.Random, problem: Problem, solution: Solution) -> str:
     english = problem.language == "en"
     if rng.random() < 0.5:
-        head, work, end = ("Problem: ", "\nSolution:\n", "\nAnswer: ") if english else ("题目：", "\n解：\n", "\n答案：")
+        head, work, end = (
+            ("Problem: ", "\nSolution:\n", "\nAnswer: ") if english else ("题目：", "\n解：\n", "\n答案：")
+        )
         return f"{head}{problem.question}{work}{solution.thinking}{end}{solution.answer}"
     head, work, end = (
         ("Q: ", "\nA: Let's think step by step.\n", "\nThe answer is ")

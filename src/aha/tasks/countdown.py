@@ -84,7 +84,9 @@ class Countdown:
     @staticmethod
     def _extend(rng: random.Random, value: int, text: str, number: int, operations: str) -> tuple[int, str]:
         options = [(value + number, f"({text})+{number}")]
-        options.append((value - number, f"({text})-{number}") if value >= number else (number - value, f"{number}-({text})"))
+        options.append(
+            (value - number, f"({text})-{number}") if value >= number else (number - value, f"{number}-({text})")
+        )
         if "*" in operations:
             options.append((value * number, f"({text})*{number}"))
         if "/" in operations and value % number == 0:
@@ -99,8 +101,13 @@ class Countdown:
             return False
         return value == Fraction(problem.facts["target"]) and sorted(numbers) == list(problem.facts["numbers"])
 
-    def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
-        """`check` tries all ways in a fixed order until one is found; the other styles show some way without the search."""
+    def solve(
+        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+    ) -> Solution:
+        """`check` tries all ways in a fixed order until one is found.
+
+        The other styles show some way without the search.
+        """
         scribe = Scribe(rng, style, voice, slip_rate)
         numbers, target = list(problem.facts["numbers"]), problem.facts["target"]
         operations = problem.facts["operations"]

@@ -46,7 +46,11 @@ def draw(rng: random.Random, family: Family, level: int, language: Language, hel
 
 
 def held_out_suite(
-    families: Iterable[str], levels: Sequence[int], per_level: int, seed: int, languages: Sequence[Language] = ("en", "zh")
+    families: Iterable[str],
+    levels: Sequence[int],
+    per_level: int,
+    seed: int,
+    languages: Sequence[Language] = ("en", "zh"),
 ) -> Iterator[Problem]:
     """Yields `per_level` different held-out problems of every family and level, languages taken in turn."""
     for name in families:

@@ -15,11 +15,13 @@ QUESTIONS: dict[str, dict[Language, str]] = {
         "zh": "公车每小时走{v}公里，走{t}小时，再走{w}公里。共多少公里？",
     },
     "together": {
-        "en": "Two trains {d} km apart go towards each other at {a} and {b} km per hour. After how many hours do they meet?",
+        "en": "Two trains {d} km apart go towards each other at {a} and {b} km per hour. After how many hours "
+        "do they meet?",
         "zh": "两车相距{d}公里，相向而行，每小时{a}和{b}公里。几小时后相遇？",
     },
     "meeting": {
-        "en": "A train leaves at {s}:00 at {a} km per hour, another towards it at {u}:00 at {b} km per hour, {d} km apart. "
+        "en": "A train leaves at {s}:00 at {a} km per hour, another towards it at {u}:00 at {b} km per hour, "
+        "{d} km apart. "
         "When do they meet?",
         "zh": "一车{s}:00出发，每小时{a}公里，另一车{u}:00相向出发，每小时{b}公里，相距{d}公里。何时相遇？",
     },
@@ -45,8 +47,10 @@ class Motion:
             kind, facts, answer = "together", {"a": a, "b": b, "d": (a + b) * t}, str(t)
         else:
             kind, facts, answer = "meeting", *self._meeting(rng, level)
-        facts = {"kind": kind, **facts}
-        return Problem(self.name, self.domain, level, language, QUESTIONS[kind][language].format(**facts), answer, facts)
+        stated = {"kind": kind, **facts}
+        return Problem(
+            self.name, self.domain, level, language, QUESTIONS[kind][language].format(**stated), answer, stated
+        )
 
     @staticmethod
     def _distance(rng: random.Random) -> dict[str, int]:
@@ -75,7 +79,9 @@ class Motion:
             return integer(answer[:-3]) == int(problem.answer[:-3])
         return integer(answer) == int(problem.answer)
 
-    def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
+    def solve(
+        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+    ) -> Solution:
         """Head start, what is left, closing speed, time, clock; `brief` leaves out all but the last."""
         scribe = Scribe(rng, style, voice, slip_rate)
         facts = problem.facts
@@ -98,7 +104,9 @@ class Motion:
             scribe.say("speed")
             speed = scribe.compute(facts["a"], "+", facts["b"])
         scribe.say("time")
-        time = scribe.compute(left, "/", speed) if left % speed == 0 else self._same(scribe, max(1, round(left / speed)))
+        time = (
+            scribe.compute(left, "/", speed) if left % speed == 0 else self._same(scribe, max(1, round(left / speed)))
+        )
         if facts["kind"] == "together":
             return self._close(scribe, time, "{}")
         return self._close(scribe, scribe.compute(facts["u"], "+", time), "{}:00")

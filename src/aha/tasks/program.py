@@ -23,7 +23,10 @@ QUESTIONS: dict[Language, tuple[str, ...]] = {
 
 
 class Program:
-    """Level 1: one instruction of an unknown kind. Levels 2 to 5: a line y = m x ± b with less said and larger numbers."""
+    """Level 1: one instruction of an unknown kind. Levels 2 to 5: a line.
+
+    A line y = m x ± b with less said and larger numbers.
+    """
 
     name = "program"
     domain: Domain = "code"
@@ -64,8 +67,13 @@ class Program:
         inputs = (*HIDDEN_INPUTS, *(x for x, _ in problem.facts["examples"]))
         return all(run_program(program, x) == run_program(truth, x) for x in inputs)
 
-    def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
-        """One instruction: try the kinds in order against the second example. A line: slope from two examples, then the rest."""
+    def solve(
+        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+    ) -> Solution:
+        """One instruction: try the kinds in order against the second example.
+
+        A line: slope from two examples, then the rest.
+        """
         scribe = Scribe(rng, style, voice, slip_rate)
         (x1, y1), (x2, y2) = problem.facts["examples"]
         if problem.facts["kind"] == "one":

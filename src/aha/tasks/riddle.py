@@ -1,12 +1,15 @@
 """Logic: number riddles. Clues leave exactly one number; it is found by elimination.
 
-Style `check` goes through the candidates of the first clue in order and rejects each by the clue it breaks; `full` shows
-only the number that fits and why, as a textbook would; `brief` names it. Guessing is hard and eliminating is easy.
+Style `check` goes through the candidates of the first clue in order and rejects each by the clue it breaks; `full`
+shows only the number that fits and why, as a textbook would; `brief` names it. Guessing is hard and eliminating is
+easy.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from typing import Any
 
 from aha.grading.expressions import integer
 from aha.tasks.scribe import Scribe
@@ -64,8 +67,13 @@ class Riddle:
         """Equality of plain integers."""
         return integer(answer) == int(problem.answer)
 
-    def solve(self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0) -> Solution:
-        """Elimination in order, or only the number that fits. A slip passes over the right number or takes a wrong one."""
+    def solve(
+        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+    ) -> Solution:
+        """Eliminates in order, or shows only the number that fits.
+
+        A slip takes a neighbouring candidate; the search makes none, since it tests each.
+        """
         scribe = Scribe(rng, style, voice, slip_rate)
         facts, number = problem.facts, int(problem.answer)
         if style != "check":
@@ -83,7 +91,7 @@ class Riddle:
             candidate += facts["step"]
 
     @staticmethod
-    def _examine(scribe: Scribe, number: int, facts: dict[str, int], brief: bool) -> bool:
+    def _examine(scribe: Scribe, number: int, facts: Mapping[str, Any], brief: bool) -> bool:
         """Writes what the clues say of a candidate, up to the first that it breaks."""
         scribe.say(text=f"{number}:")
         if brief:
@@ -103,6 +111,6 @@ class Riddle:
         return check_equations(thinking)
 
 
-def fits(number: int, facts: dict[str, int]) -> bool:
+def fits(number: int, facts: Mapping[str, Any]) -> bool:
     """Whether a multiple within the range satisfies the other clues."""
     return digit_sum(number) == facts["digits"] and ("m" not in facts or number % facts["m"] == facts["r"])

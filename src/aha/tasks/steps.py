@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 from aha.grading.expressions import evaluate
@@ -15,10 +16,8 @@ def check_equations(thinking: str) -> tuple[int, int]:
     true = total = 0
     for match in _STEP.finditer(thinking):
         total += 1
-        try:
+        with contextlib.suppress(ValueError):
             true += evaluate(match[1])[0] == int(match[2])
-        except ValueError:
-            pass
         if total >= MAX_STEPS:
             break
     return true, total

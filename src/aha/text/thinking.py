@@ -1,8 +1,8 @@
 """The one parser for thinking and answer, shared by rewards, evaluation and serving.
 
-Strict form: exactly one non-empty think block, one non-empty answer after it, nothing else. Whatever deviates has a named
-`Flaw`. The lenient form extracts an answer from whatever there is; it serves to elicit the best of a base model and is
-never used for rewards.
+Strict form: exactly one non-empty think block, one non-empty answer after it, nothing else. Whatever deviates has a
+named `Flaw`. The lenient form extracts an answer from whatever there is; it serves to elicit the best of a base model
+and is never used for rewards.
 """
 
 from __future__ import annotations

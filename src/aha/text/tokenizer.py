@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer as Backend, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Backend
 
 from aha.errors import CheckpointError
 
@@ -81,7 +82,9 @@ class Tokenizer:
 
     def encode_markup_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode_markup` of many texts."""
-        return [list(encoding.ids) for encoding in self._markup.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [
+            list(encoding.ids) for encoding in self._markup.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Decodes token ids; control tokens appear as their text, invalid bytes as U+FFFD."""

@@ -1,8 +1,9 @@
 """Starting the local worker processes of a run and looking after them. No torch here: the launcher stays small.
 
-`aha run` calls this in the process that the user started. The workers get torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT), so that the code they run is the code that runs
-under `torchrun`. A fresh process per worker, even for one, is what lets the thread and memory settings below take
-effect: they are read before torch is imported.
+`aha run` calls this in the process that the user started. The workers get torchrun's variables (RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR, MASTER_PORT), so that the code they run is the code that runs under `torchrun`. A fresh process
+per worker, even for one, is what lets the thread and memory settings below take effect: they are read before torch is
+imported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Muon for matrices, AdamW for the rest, as one optimizer whose whole state is named tensors.
 
-V3 4.2 trains with AdamW (beta 0.9/0.95, weight decay 0.1, clip 1.0). At laptop scale Muon on the matrices is clearly ahead
-at equal steps, so it is the default for pretraining there; `muon_lr = 0` leaves everything to AdamW.
+V3 4.2 trains with AdamW (beta 0.9/0.95, weight decay 0.1, clip 1.0). At laptop scale Muon on the matrices is clearly
+ahead at equal steps, so it is the default for pretraining there; `muon_lr = 0` leaves everything to AdamW.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Optimizer:
         live = {name: parameter for name, parameter in self._adam.items() if parameter.grad is not None}
         if not live:
             return
-        grads = [parameter.grad for parameter in live.values()]
+        grads = [parameter.grad for parameter in live.values() if parameter.grad is not None]
         first, second = [self._first[name] for name in live], [self._second[name] for name in live]
         torch._foreach_lerp_(first, grads, 1.0 - self.config.beta1)
         torch._foreach_mul_(second, self.config.beta2)
@@ -139,7 +139,7 @@ class Optimizer:
         denominators = torch._foreach_sqrt(second)
         torch._foreach_div_(denominators, math.sqrt(debias2))
         torch._foreach_add_(denominators, 1e-8)
-        decayed = [parameter for parameter in live.values() if parameter.dim() >= 2]
+        decayed: list[Tensor] = [parameter for parameter in live.values() if parameter.dim() >= 2]
         if self.config.weight_decay and decayed:
             torch._foreach_mul_(decayed, 1.0 - lr * self.config.weight_decay)
         torch._foreach_addcdiv_(list(live.values()), first, denominators, -lr / debias1)

@@ -76,7 +76,24 @@ def test_grading_is_strict_under_the_template_and_lenient_elsewhere() -> None:
 
 def test_a_summary_averages_over_problems() -> None:
     def one(key: str, index: int, correct: bool) -> Sample:
-        return Sample(key, "motion", "science", 1, "en", "?", index, correct, True, 10, False, 1, 2, 0, "4" if correct else "5", "")
+        return Sample(
+            key,
+            "motion",
+            "science",
+            1,
+            "en",
+            "?",
+            index,
+            correct,
+            True,
+            10,
+            False,
+            1,
+            2,
+            0,
+            "4" if correct else "5",
+            "",
+        )
 
     samples = [one("a", 0, True), one("a", 1, True), one("b", 0, False), one("b", 1, True)]
     result = summarize(samples)

@@ -1,4 +1,7 @@
-"""The engine against the trainer's forward pass: same log-probabilities whatever the batch, and every end of a request."""
+"""The engine against the trainer's forward pass.
+
+Same log-probabilities whatever the batch, and every end of a request.
+"""
 
 import numpy as np
 import pytest
@@ -18,7 +21,9 @@ from aha.types import FinishReason, Request, SamplingParams
 
 @pytest.fixture(scope="module")
 def model() -> DeepseekV3:
-    config = tiny(64, hidden_size=32, num_hidden_layers=2, intermediate_size=48, moe_intermediate_size=24, n_routed_experts=4)
+    config = tiny(
+        64, hidden_size=32, num_hidden_layers=2, intermediate_size=48, moe_intermediate_size=24, n_routed_experts=4
+    )
     return DeepseekV3(config).init_weights(torch.Generator().manual_seed(0))
 
 
@@ -26,7 +31,9 @@ def requests(count: int, **sampling: object) -> list[Request]:
     rng = np.random.default_rng(0)
     settings = {"max_completion_tokens": 12, "n": 3, **sampling}
     return [
-        Request(tuple(int(t) for t in rng.integers(3, 64, rng.integers(1, 9))), SamplingParams(seed=i, **settings), f"r{i}")  # type: ignore[arg-type]
+        Request(
+            tuple(int(t) for t in rng.integers(3, 64, rng.integers(1, 9))), SamplingParams(seed=i, **settings), f"r{i}"
+        )  # type: ignore[arg-type]
         for i in range(count)
     ]
 

@@ -1,4 +1,7 @@
-"""Rewards are finite and in range or the sample is dropped; controls know nothing; language is counted as in R1 Eq. 7."""
+"""Rewards are finite and in range or the sample is dropped; controls know nothing.
+
+Language is counted as in R1 Eq. 7.
+"""
 
 import math
 import random

@@ -70,7 +70,9 @@ def test_the_loss_is_equation_1(normalization: str, low: float, high: float, bet
     weights = token_weights(lengths, normalization, sum(lengths), len(lengths), 10)  # type: ignore[arg-type]
     per_token = torch.repeat_interleave(torch.tensor(advantages), torch.tensor(lengths)).double()
     result = policy_loss(ours, old, per_token, weights.double(), low, high, ref, beta)
-    slow = slow_objective(*([t.tolist() for t in parts] for parts in draws), advantages, low, high, beta, normalization, 10)
+    slow = slow_objective(
+        *([t.tolist() for t in parts] for parts in draws), advantages, low, high, beta, normalization, 10
+    )
     assert float(result.loss) == pytest.approx(slow, rel=1e-5)
 
 

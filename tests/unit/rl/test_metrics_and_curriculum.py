@@ -72,7 +72,10 @@ def test_without_the_curriculum_all_cells_are_alike() -> None:
 
 def test_the_length_schedule_jumps() -> None:
     config = GRPOConfig(
-        lengths=(LengthStage(from_step=0, max_completion_tokens=64), LengthStage(from_step=10, max_completion_tokens=128))
+        lengths=(
+            LengthStage(from_step=0, max_completion_tokens=64),
+            LengthStage(from_step=10, max_completion_tokens=128),
+        )
     )
     assert [config.max_completion_tokens(step) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
     with pytest.raises(ValueError, match="first stage must start at step 0"):

@@ -87,7 +87,11 @@ def test_with_think_prefilled_the_completion_starts_inside() -> None:
     assert parse(GOOD, think_prefilled=True).flaw is Flaw.TAG_COUNT
 
 
-@given(st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "4", "2+2=4", " ", "\n", "x"]), max_size=9))
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "4", "2+2=4", " ", "\n", "x"]), max_size=9
+    )
+)
 def test_only_one_order_of_pieces_is_well_formed(pieces: list[str]) -> None:
     text = "".join(pieces)
     tags = [piece for piece in pieces if piece.startswith("<")]

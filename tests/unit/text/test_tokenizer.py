@@ -59,7 +59,9 @@ def test_a_user_cannot_write_a_control_token(tokenizer: Tokenizer, token: str, f
     assert [i for i in asked if i in plain] == [i for i in empty if i in plain]
     for role in ("system", "user", "assistant"):
         own = chat_prompt(tokenizer, [Message(role, "x")])
-        assert [i for i in chat_prompt(tokenizer, [Message(role, text)]) if i in plain] == [i for i in own if i in plain]
+        assert [i for i in chat_prompt(tokenizer, [Message(role, text)]) if i in plain] == [
+            i for i in own if i in plain
+        ]
     assert not plain & set(plain_prompt(tokenizer, text)[1:])
 
 
@@ -72,7 +74,11 @@ def test_the_prompt_is_the_beginning_of_the_corpus_document(tokenizer: Tokenizer
 
 
 def test_the_serving_form_prefills_and_drops_history(tokenizer: Tokenizer) -> None:
-    history = [Message("user", "a"), Message("assistant", "b", reasoning_content="secret thought"), Message("user", "c")]
+    history = [
+        Message("user", "a"),
+        Message("assistant", "b", reasoning_content="secret thought"),
+        Message("user", "c"),
+    ]
     text = tokenizer.decode(chat_prompt(tokenizer, history))
     assert "secret" not in text
     assert text.endswith("<｜Assistant｜><think>\n")
@@ -95,7 +101,9 @@ def test_transformers_loads_and_renders_the_same(tokenizer: Tokenizer, tmp_path:
     text = "What is 7+15-4? 计算12+3。\n<think>"
     assert theirs(text, add_special_tokens=False)["input_ids"] == tokenizer.encode_markup(text)
     messages = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "<think>\nx</think>4"}]
-    rendered = theirs.apply_chat_template([*messages, {"role": "user", "content": "3+3?"}], tokenize=False, add_generation_prompt=True)
+    rendered = theirs.apply_chat_template(
+        [*messages, {"role": "user", "content": "3+3?"}], tokenize=False, add_generation_prompt=True
+    )
     own = [Message("user", "2+2?"), Message("assistant", "4"), Message("user", "3+3?")]
     assert rendered == tokenizer.decode(chat_prompt(tokenizer, own))
     assert END_THINK not in rendered
