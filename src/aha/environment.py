@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -26,6 +27,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions,
         "git": git_commit(Path(__file__).parent),
+        "source_sha256": source_sha256(Path(__file__).parent),
         "machine": {
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             "cpu": cpu_model(),
@@ -46,6 +48,15 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def source_sha256(folder: Path) -> str:
+    """One hash over the Python files below a folder: whether two starts of a run were of the same code."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def git_commit(folder: Path) -> dict[str, Any] | None:

@@ -73,10 +73,10 @@ def test_packed_sequences_are_the_sequences_alone() -> None:
         torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-5)
 
 
-LAYOUTS = [Rectangle(3, 6), Ragged([4, 1, 9, 9]), SharedPrefix(GROUPS)]
+LAYOUTS = [Rectangle(3, 6), Ragged([4, 1, 9, 9]), SharedPrefix(GROUPS), Rectangle(2, 200), Ragged([130, 300, 5, 193])]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: type(layout).__name__)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{type(layout).__name__}-{layout.longest}")
 @pytest.mark.parametrize(("kv_heads", "qk_dim", "v_dim"), [(4, 8, 8), (4, 8, 12), (2, 10, 6)])
 def test_fused_attention_is_padded_attention(layout: Layout, kv_heads: int, qk_dim: int, v_dim: int) -> None:
     """In double precision, outputs and all gradients, also for grouped-query heads."""
@@ -84,7 +84,7 @@ def test_fused_attention_is_padded_attention(layout: Layout, kv_heads: int, qk_d
     shapes = [(4, qk_dim), (kv_heads, qk_dim), (kv_heads, v_dim)]
     inputs = [torch.randn(layout.num_tokens, *s, dtype=torch.float64, requires_grad=True) for s in shapes]
     gradient = torch.randn(layout.num_tokens, 4, v_dim, dtype=torch.float64)
-    fused = attend_fused(*inputs, layout.runs, layout.crosses, 0.3)
+    fused = attend_fused(*inputs, layout, 0.3)
     padded = attend_padded(*inputs, layout.lengths, layout.prefixes, 0.3)
     torch.testing.assert_close(fused, padded)
     for a, b in zip(

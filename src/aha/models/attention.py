@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from aha.models.tiled_attention import tiled_backward, tiled_forward, worthwhile
+
 if TYPE_CHECKING:
-    from aha.models.layouts import Cross, Run
+    from aha.models.layouts import Cross, Layout, Run
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -85,25 +87,43 @@ def flash_backward(
     return dq, dk, dv
 
 
+def attention_forward(
+    q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, layout: Layout, scale: float, keep: bool
+) -> tuple[Tensor, Tensor, bool]:
+    """Outputs [N, H, K], what the backward pass needs besides them, and whether that is probabilities of tiles.
+
+    `keep` says whether there will be a backward pass.
+    """
+    if keep and not layout.crosses and worthwhile(layout.runs, q_NHK.shape[1]):
+        return *tiled_forward(q_NHK, k_NHK, v_NHK, layout.runs, scale), True
+    return *flash_forward(q_NHK, k_NHK, v_NHK, layout.runs, layout.crosses, scale), False
+
+
+def attention_backward(
+    grad_NHK: Tensor, saved: tuple[Tensor, Tensor, Tensor, Tensor, Tensor], layout: Layout, scale: float, tiled: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v, from the saved (q, k, v, outputs, what the forward pass kept)."""
+    if tiled:
+        return tiled_backward(grad_NHK, saved, layout.runs, scale)
+    return flash_backward(grad_NHK, saved, layout.runs, layout.crosses, scale)
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, runs: list[Run], crosses: list[Cross], scale: float
-    ) -> Tensor:
-        out_NHK, lse_NH = flash_forward(q_NHK, k_NHK, v_NHK, runs, crosses, scale)
-        ctx.save_for_backward(q_NHK, k_NHK, v_NHK, out_NHK, lse_NH)
-        ctx.blocks = runs, crosses, scale
+    def forward(ctx: Any, q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, layout: Layout, scale: float) -> Tensor:
+        keep = any(ctx.needs_input_grad)
+        out_NHK, kept, tiled = attention_forward(q_NHK, k_NHK, v_NHK, layout, scale, keep)
+        ctx.save_for_backward(q_NHK, k_NHK, v_NHK, out_NHK, kept)
+        ctx.rest = layout, scale, tiled
         return out_NHK
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_NHK: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        return *flash_backward(grad_NHK, ctx.saved_tensors, *ctx.blocks), None, None, None
+    def backward(ctx: Any, grad_NHK: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        return *attention_backward(grad_NHK, ctx.saved_tensors, *ctx.rest), None, None
 
 
-def attend_fused(
-    q_NHK: Tensor, k_NHK: Tensor, v_NHV: Tensor, runs: list[Run], crosses: list[Cross], scale: float
-) -> Tensor:
+def attend_fused(q_NHK: Tensor, k_NHK: Tensor, v_NHV: Tensor, layout: Layout, scale: float) -> Tensor:
     """Differentiable attention on the CPU. Narrower heads are padded with zeros: the flash kernel wants one width.
 
     Fewer key and value heads than query heads are repeated (grouped-query attention).
@@ -114,7 +134,7 @@ def attend_fused(
     qk_dim, v_dim = q_NHK.shape[-1], v_NHV.shape[-1]
     width = max(qk_dim, v_dim)
     q, k = pad_heads(q_NHK, width), pad_heads(k_NHK, width)
-    return _Attend.apply(q, k, pad_heads(v_NHV, width), runs, crosses, scale)[..., :v_dim]
+    return _Attend.apply(q, k, pad_heads(v_NHV, width), layout, scale)[..., :v_dim]
 
 
 def pad_heads(x_NHK: Tensor, width: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from aha.models.config import DeepseekV3Config
-from aha.models.layers import swiglu
+from aha.models.layers import Hidden, swiglu, swiglu_backward, swiglu_forward
 
 
 class Slots(NamedTuple):
@@ -41,70 +41,30 @@ def sort_slots(indices_NA: Tensor, num_experts: int) -> Slots:
 
 
 class _ExpertsOnCpu(torch.autograd.Function):
-    """sum_a gate[n, a] * down[e](silu(gate_e x) * up_e x), with hand-written gradients into slices.
-
-    Saves the sorted products with [gate, up] only. The gradient of the gates needs no expert output: with h the hidden
-    activations, <dy, down h> = <down^T dy, h>, and the right side is computed anyway.
-    """
+    """sum_a gate[n, a] * expert_a(x_n): rows gathered in the order of experts, results gathered back in that of tokens."""
 
     @staticmethod
     def forward(
         ctx: Any, x_ND: Tensor, gates_NA: Tensor, gate_up_EXD: Tensor, down_EDF: Tensor, slots: Slots
     ) -> Tensor:
         splits = slots.counts.tolist()
-        x_SD = x_ND.index_select(0, slots.token)
-        gate_up_SX = x_SD.new_empty(x_SD.shape[0], gate_up_EXD.shape[1])
-        for e, x, out in _per_expert(splits, x_SD, gate_up_SX):
-            torch.mm(x, gate_up_EXD[e].t(), out=out)
-        gate, up = gate_up_SX.chunk(2, dim=-1)
-        hidden_SF = F.silu(gate).mul_(up)
-        y_SD = torch.empty_like(x_SD)
-        for e, hidden, out in _per_expert(splits, hidden_SF, y_SD):
-            torch.mm(hidden, down_EDF[e].t(), out=out)
-        ctx.save_for_backward(x_SD, gates_NA, gate_up_EXD, down_EDF, gate_up_SX, *slots[:3])
+        y_SD, saved = swiglu_forward(x_ND.index_select(0, slots.token), gate_up_EXD, down_EDF, splits)
+        ctx.save_for_backward(*saved, gates_NA, gate_up_EXD, down_EDF, slots.token, slots.place, slots.order)
         ctx.splits = splits
         return F.embedding_bag(slots.place, y_SD, mode="sum", per_sample_weights=gates_NA)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        x_SD, gates_NA, gate_up_EXD, down_EDF, gate_up_SX, token_S, place_NA, order_S = ctx.saved_tensors
+        *saved, gates_NA, gate_up_EXD, down_EDF, token_S, place_NA, order_S = ctx.saved_tensors
         gates_S1 = gates_NA.flatten().index_select(0, order_S).unsqueeze(-1)
         grad_SD = grad_ND.index_select(0, token_S)
-        grad_hidden_SF = x_SD.new_empty(x_SD.shape[0], down_EDF.shape[2])
-        for e, grad, out in _per_expert(ctx.splits, grad_SD, grad_hidden_SF):
-            torch.mm(grad, down_EDF[e], out=out)
-        gate, up = gate_up_SX.chunk(2, dim=-1)
-        silu_SF = F.silu(gate)
-        hidden_SF = silu_SF * up
-        grad_gates_S = torch.linalg.vecdot(grad_hidden_SF, hidden_SF)
-        grad_hidden_SF.mul_(gates_S1)
-        grad_gate_up_SX = torch.empty_like(gate_up_SX)
-        grad_gate, grad_up = grad_gate_up_SX.chunk(2, dim=-1)
-        torch.mul(grad_hidden_SF, silu_SF, out=grad_up)
-        torch.ops.aten.silu_backward.grad_input(grad_hidden_SF.mul_(up), gate, grad_input=grad_gate)
-        grad_down = _weight_gradients(ctx.splits, grad_SD, hidden_SF.mul_(gates_S1), down_EDF)
-        grad_gate_up = _weight_gradients(ctx.splits, grad_gate_up_SX, x_SD, gate_up_EXD)
-        for e, grad, out in _per_expert(ctx.splits, grad_gate_up_SX, grad_SD):
-            torch.mm(grad, gate_up_EXD[e], out=out)
-        grad_x = F.embedding_bag(place_NA, grad_SD, mode="sum")
+        grad_x_SD, grad_gate_up, grad_down, grad_gates_S = swiglu_backward(
+            grad_SD, Hidden(*saved), gate_up_EXD, down_EDF, ctx.splits, gates_S1
+        )
+        assert grad_gates_S is not None
         grad_gates = grad_gates_S.index_select(0, place_NA.flatten()).view_as(gates_NA)
-        return grad_x, grad_gates, grad_gate_up, grad_down, None
-
-
-def _per_expert(splits: list[int], inputs_S: Tensor, outputs_S: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-    """(expert, its input rows, its output rows) for every expert with rows."""
-    pairs = zip(inputs_S.split(splits), outputs_S.split(splits), strict=True)
-    return [(e, a, b) for e, (a, b) in enumerate(pairs) if splits[e]]
-
-
-def _weight_gradients(splits: list[int], grad_S: Tensor, inputs_S: Tensor, weight_E: Tensor) -> Tensor:
-    """grad^T @ inputs of each expert; zero for experts without rows."""
-    out_E = torch.empty_like(weight_E)
-    pairs = zip(grad_S.split(splits), inputs_S.split(splits), strict=True)
-    for e, (grad, inputs) in enumerate(pairs):
-        torch.mm(grad.t(), inputs, out=out_E[e])
-    return out_E
+        return F.embedding_bag(place_NA, grad_x_SD, mode="sum"), grad_gates, grad_gate_up, grad_down, None
 
 
 def _grouped_experts(x_ND: Tensor, gates_NA: Tensor, gate_up_EXD: Tensor, down_EDF: Tensor, slots: Slots) -> Tensor:

@@ -1,8 +1,13 @@
-"""The small pieces: RMSNorm, and SwiGLU with gate and up in one matrix. Fused forward and backward on tokens [N, D]."""
+"""RMSNorm, and the SwiGLU feed-forward layer for one or many experts, with hand-written backward passes on the CPU.
+
+PyTorch runs an element-wise operation on half of a matrix's columns several times slower than on a matrix of its own. So
+gate and up, one weight each of which is the top and bottom half, are made into two matrices.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +16,16 @@ from torch.autograd.function import once_differentiable
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Keeps one number per token (1 / rms) instead of a second copy of the tokens."""
+    """Keeps one number per token (1 / rms) instead of a second copy of the tokens.
+
+    With g the gradient and r = 1 / rms: dx = r g w - x r^3 / D sum(g w x), and dw = sum over tokens of r g x. Both sums are
+    products of g x with a vector.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        rstd_N1 = torch.linalg.vecdot(x_ND, x_ND).div_(x_ND.shape[-1]).add_(eps).rsqrt_().unsqueeze(-1)
+        norm_N1 = torch.linalg.vector_norm(x_ND, 2, -1, True)
+        rstd_N1 = norm_N1.square_().div_(x_ND.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x_ND, weight_D, rstd_N1)
         return (x_ND * rstd_N1).mul_(weight_D)
 
@@ -23,11 +33,11 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, None]:
         x_ND, weight_D, rstd_N1 = ctx.saved_tensors
-        normed_ND = x_ND * rstd_N1
-        grad_weight_D = (grad_ND * normed_ND).sum(0)
-        grad_x_ND = grad_ND * weight_D
-        projection_N1 = torch.linalg.vecdot(grad_x_ND, normed_ND).div_(-x_ND.shape[-1]).unsqueeze(-1)
-        grad_x_ND.addcmul_(normed_ND, projection_N1).mul_(rstd_N1)
+        product_ND = grad_ND * x_ND
+        grad_weight_D = torch.mv(product_ND.t(), rstd_N1.squeeze(-1))
+        sum_N1 = torch.mv(product_ND, weight_D).unsqueeze(-1)
+        grad_x_ND = torch.mul(grad_ND, weight_D, out=product_ND).mul_(rstd_N1)
+        grad_x_ND.addcmul_(x_ND, rstd_N1.pow(3).mul_(sum_N1), value=-1 / x_ND.shape[-1])
         return grad_x_ND, grad_weight_D, None
 
 
@@ -46,42 +56,103 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x_ND, (x_ND.shape[-1],), self.weight, self.eps)
 
 
+class Hidden(NamedTuple):
+    """What the backward pass of `swiglu_forward` needs, besides weights: its inputs and the two products."""
+
+    x: Tensor
+    gate: Tensor
+    up: Tensor
+
+
+def swiglu_forward(x_SD: Tensor, gate_up_EXD: Tensor, down_EDF: Tensor, splits: Sequence[int]) -> tuple[Tensor, Hidden]:
+    """y = down_e(silu(gate_e x) * up_e x) for rows sorted by expert, `splits[e]` of them for expert e."""
+    width = down_EDF.shape[2]
+    gate_SF, up_SF = x_SD.new_empty(x_SD.shape[0], width), x_SD.new_empty(x_SD.shape[0], width)
+    for e, x, gate, up in per_expert(splits, x_SD, gate_SF, up_SF):
+        torch.mm(x, gate_up_EXD[e, :width].t(), out=gate)
+        torch.mm(x, gate_up_EXD[e, width:].t(), out=up)
+    hidden_SF = F.silu(gate_SF).mul_(up_SF)
+    y_SD = x_SD.new_empty(x_SD.shape[0], down_EDF.shape[1])
+    for e, hidden, y in per_expert(splits, hidden_SF, y_SD):
+        torch.mm(hidden, down_EDF[e].t(), out=y)
+    return y_SD, Hidden(x_SD, gate_SF, up_SF)
+
+
+def swiglu_backward(
+    grad_SD: Tensor,
+    saved: Hidden,
+    gate_up_EXD: Tensor,
+    down_EDF: Tensor,
+    splits: Sequence[int],
+    scale_S1: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of x, gate_up and down, and of `scale_S1` where the outputs were multiplied by it after the experts.
+
+    The gradient of the scale needs no output: with h the hidden activations, <dy, down h> = <down^T dy, h>.
+    `grad_SD` is overwritten.
+    """
+    x_SD, gate_SF, up_SF = saved
+    width = down_EDF.shape[2]
+    grad_hidden_SF = torch.empty_like(gate_SF)
+    for e, grad, out in per_expert(splits, grad_SD, grad_hidden_SF):
+        torch.mm(grad, down_EDF[e], out=out)
+    sigmoid_SF = gate_SF.sigmoid()
+    silu_SF = sigmoid_SF * gate_SF
+    hidden_SF = silu_SF * up_SF
+    grad_scale_S = None
+    if scale_S1 is not None:
+        grad_scale_S = torch.linalg.vecdot(grad_hidden_SF, hidden_SF)
+        grad_hidden_SF.mul_(scale_S1)
+        hidden_SF.mul_(scale_S1)
+    grad_down = torch.empty_like(down_EDF)
+    for e, (grad, hidden) in enumerate(zip(grad_SD.split(splits), hidden_SF.split(splits), strict=True)):
+        torch.mm(grad.t(), hidden, out=grad_down[e])
+    # silu' = sigmoid + silu (1 - sigmoid)
+    slope_SF = torch.add(silu_SF, sigmoid_SF, out=hidden_SF).addcmul_(silu_SF, sigmoid_SF, value=-1)
+    grad_gate_SF = slope_SF.mul_(up_SF).mul_(grad_hidden_SF)
+    grad_up_SF = grad_hidden_SF.mul_(silu_SF)
+    grad_gate_up = torch.empty_like(gate_up_EXD)
+    parts = zip(grad_gate_SF.split(splits), grad_up_SF.split(splits), x_SD.split(splits), strict=True)
+    for e, (grad_gate, grad_up, x) in enumerate(parts):
+        torch.mm(grad_gate.t(), x, out=grad_gate_up[e, :width])
+        torch.mm(grad_up.t(), x, out=grad_gate_up[e, width:])
+    for e, grad_gate, grad_up, out in per_expert(splits, grad_gate_SF, grad_up_SF, grad_SD):
+        torch.mm(grad_gate, gate_up_EXD[e, :width], out=out).addmm_(grad_up, gate_up_EXD[e, width:])
+    return grad_SD, grad_gate_up, grad_down, grad_scale_S
+
+
+def per_expert(splits: Sequence[int], *tensors: Tensor) -> list[tuple[Any, ...]]:
+    """(e, rows of each tensor) for every expert that has rows."""
+    parts = zip(*(tensor.split(splits) for tensor in tensors), strict=True)
+    return [(e, *rows) for e, rows in enumerate(parts) if splits[e]]
+
+
 class _SwiGLU(torch.autograd.Function):
-    """silu(gate) * up from one matrix [N, 2F]; the backward pass writes both halves of one gradient matrix."""
+    """One feed-forward layer, as the only expert."""
 
     @staticmethod
-    def forward(ctx: Any, gate_up_NF: Tensor) -> Tensor:
-        ctx.save_for_backward(gate_up_NF)
-        gate, up = gate_up_NF.chunk(2, dim=-1)
-        return F.silu(gate).mul_(up)
+    def forward(ctx: Any, x_ND: Tensor, gate_up_XD: Tensor, down_DF: Tensor) -> Tensor:
+        y_ND, saved = swiglu_forward(x_ND, gate_up_XD[None], down_DF[None], [x_ND.shape[0]])
+        ctx.save_for_backward(*saved, gate_up_XD, down_DF)
+        return y_ND
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_NF: Tensor) -> Tensor:
-        (gate_up_NF,) = ctx.saved_tensors
-        return swiglu_backward(grad_NF, gate_up_NF)
-
-
-def swiglu_backward(grad_NF: Tensor, gate_up_NF: Tensor, activated_NF: Tensor | None = None) -> Tensor:
-    """Gradient of silu(gate) * up with respect to [gate, up]. `activated_NF` is silu(gate) where it is at hand."""
-    gate, up = gate_up_NF.chunk(2, dim=-1)
-    grad_gate_up = torch.empty_like(gate_up_NF)
-    grad_gate, grad_up = grad_gate_up.chunk(2, dim=-1)
-    torch.mul(grad_NF, F.silu(gate) if activated_NF is None else activated_NF, out=grad_up)
-    torch.ops.aten.silu_backward.grad_input(grad_NF * up, gate, grad_input=grad_gate)
-    return grad_gate_up
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, gate, up, gate_up_XD, down_DF = ctx.saved_tensors
+        saved, rows = Hidden(x, gate, up), [x.shape[0]]
+        grads = swiglu_backward(grad_ND.clone(), saved, gate_up_XD[None], down_DF[None], rows)
+        return grads[0], grads[1][0], grads[2][0]
 
 
 def swiglu(gate_up_NF: Tensor) -> Tensor:
     """silu(gate) * up, where gate is the first half of the last dimension."""
-    return _SwiGLU.apply(gate_up_NF)
+    gate, up = gate_up_NF.chunk(2, dim=-1)
+    return F.silu(gate) * up
 
 
 class SwiGLU(nn.Module):
-    """The feed-forward layer w_down(silu(w_gate x) * w_up x), without biases.
-
-    Gate rows come first in `gate_up_proj`.
-    """
+    """The feed-forward layer w_down(silu(w_gate x) * w_up x), without biases; gate rows come first in `gate_up_proj`."""
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
@@ -90,4 +161,6 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Applies the layer to each token."""
+        if x_ND.is_cpu:
+            return _SwiGLU.apply(x_ND, self.gate_up_proj.weight, self.down_proj.weight)
         return self.down_proj(swiglu(self.gate_up_proj(x_ND)))

@@ -76,7 +76,7 @@ class Layout:
     def attend(self, q_NHK: Tensor, k_NHK: Tensor, v_NHV: Tensor, scale: float) -> Tensor:
         """Causal attention within each segment and over its prefix: [N, H, V], differentiable."""
         if q_NHK.is_cpu:
-            return attend_fused(q_NHK, k_NHK, v_NHV, self.runs, self.crosses, scale)
+            return attend_fused(q_NHK, k_NHK, v_NHV, self, scale)
         return attend_padded(q_NHK, k_NHK, v_NHV, self.lengths, self.prefixes, scale)
 
     def segment_mean(self, x_NE: Tensor) -> Tensor:

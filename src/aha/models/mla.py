@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from aha.models.attention import flash_backward, flash_forward, pad_heads
+from aha.models.attention import attention_backward, attention_forward, pad_heads
 from aha.models.config import DeepseekV3Config
 from aha.models.layers import RMSNorm
 from aha.models.layouts import Layout
@@ -119,19 +119,19 @@ class _RotateAndAttend(torch.autograd.Function):
         k_NHK[..., nope_dim:] = rotate_(rope_NR.clone(), cis_NR).unsqueeze(1)
         width = max(q_NHK.shape[-1], v_dim)
         q, k, v = (pad_heads(x, width) for x in (q_NHK, k_NHK, kv_NHX[..., nope_dim:]))
-        out, lse = flash_forward(q, k, v, layout.runs, layout.crosses, scale)
-        ctx.save_for_backward(q, k, v, out, lse, cis_NR)
-        ctx.rest = layout, scale, nope_dim, rope_dim, v_dim
+        out, kept, tiled = attention_forward(q, k, v, layout, scale, keep=any(ctx.needs_input_grad))
+        ctx.save_for_backward(q, k, v, out, kept, cis_NR)
+        ctx.rest = layout, scale, tiled, nope_dim, rope_dim, v_dim
         return out[..., :v_dim]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NHV: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         *saved, cis_NR = ctx.saved_tensors
-        layout, scale, nope_dim, rope_dim, v_dim = ctx.rest
+        layout, scale, tiled, nope_dim, rope_dim, v_dim = ctx.rest
         qk_dim = nope_dim + rope_dim
         grad = pad_heads(grad_NHV, saved[0].shape[-1])
-        dq, dk, dv = flash_backward(grad, tuple(saved), layout.runs, layout.crosses, scale)
+        dq, dk, dv = attention_backward(grad, tuple(saved), layout, scale, tiled)
         back_NR = cis_NR.conj_physical()
         rotate_(dq[..., nope_dim:qk_dim], back_NR.unsqueeze(1))
         grad_kv = dv.new_empty(*dv.shape[:2], nope_dim + v_dim)

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from aha.configuration import dump_config
 from aha.environment import available_cores
@@ -44,8 +45,9 @@ def execute(config: RecipeConfig, out: Path | None = None, fresh: bool = False, 
     identities(config)  # a graph that is not in order is said before anything is touched
     folder = open_run(config, path, fresh)
     count = processes or _recorded_processes(folder) or default_processes(config.max_processes, config.device)
-    _announce(config, folder, count)
+    before = folder.json("environment") or {}
     folder.write_environment(count, config.device)
+    _announce(config, folder, count, before)
     assert folder.lock_descriptor is not None
     # The workers read the configuration just written: whatever file or recipe it came from may change meanwhile.
     command = [sys.executable, "-P", "-m", "aha", "run", str(path / "config.yaml"), "--out", str(path)]
@@ -82,15 +84,19 @@ def _recorded_processes(folder: RunFolder) -> int | None:
     return count if isinstance(count, int) and count > 0 else None
 
 
-def _announce(config: RecipeConfig, folder: RunFolder, count: int) -> None:
-    recorded = _recorded_processes(folder)
+def _announce(config: RecipeConfig, folder: RunFolder, count: int, before: dict[str, Any]) -> None:
+    """Says what starts, and how this start differs from the one before in ways that identities do not see."""
     print(f"run {folder.path}: recipe {config.recipe}, seed {config.seed}, {count} process{'es' if count > 1 else ''}")
-    if recorded not in (None, count):
-        print(
-            f"aha: note: it was started with {recorded} processes; numbers will agree to rounding only", file=sys.stderr
-        )
-    elif count > available_cores() and config.device == "cpu":
-        print(f"aha: note: {count} processes share {available_cores()} cores", file=sys.stderr)
+    notes = []
+    if before.get("processes", count) != count:
+        notes.append(f"the run was started with {before['processes']} processes; numbers will agree to rounding only")
+    source = folder.json("environment")["source_sha256"]
+    if before.get("source_sha256", source) != source:
+        notes.append("the code has changed since this run was last started; what is kept was made by the older code")
+    if count > available_cores() and config.device == "cpu":
+        notes.append(f"{count} processes share {available_cores()} cores")
+    for note in notes:
+        print(f"aha: note: {note}", file=sys.stderr)
 
 
 def work(config: RecipeConfig, path: Path, fresh: bool) -> None:

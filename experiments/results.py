@@ -1,0 +1,278 @@
+"""`make results`: runs R1-Zero and its control arms over seeds and writes the published tables.
+
+Arm by arm, over all seeds, so that a table grows as arms finish; interrupt it at any time and run it again. What is
+published is kept in docs/results/r1-zero/: one JSON per seed with the numbers, and the page made of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from aha.evals.metrics import Interval, bootstrap_interval, paired_interval, seed_interval
+from aha.report.reading import Run, read_run
+
+ARMS = ("random-reward", "format-only", "no-long", "dense", "bias-off")
+RECIPE = "r1-zero-arms"
+HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1-zero"
+
+
+def main() -> int:
+    """Runs what is missing, then writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds to run (default: 0 1 2)")
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS, help="control arms (default: all)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run folders are (default: runs)")
+    parser.add_argument("--tables-only", action="store_true", help="run nothing; write the page from what is there")
+    options = parser.parse_args()
+    for count in range(len(options.arms) + 1):
+        for seed in options.seeds:
+            folder = options.runs / f"{RECIPE}-seed{seed}"
+            if not options.tables_only:
+                code = run(seed, options.arms[:count], folder)
+                if code:
+                    return code
+            if (folder / "summary.json").is_file():
+                keep(read_run(folder), seed)
+        write_page()
+    return 0
+
+
+def run(seed: int, arms: list[str], folder: Path) -> int:
+    """One call of the recipe with the arms so far; what is done already is not repeated."""
+    listed = "[" + ",".join(arms) + "]"
+    command = [sys.executable, "-m", "aha", "run", RECIPE, "--seed", str(seed), "--out", str(folder)]
+    return subprocess.run([*command, "--set", f"arms={listed}"], check=False).returncode
+
+
+def keep(run_: Run, seed: int) -> None:
+    """Writes a seed's numbers: everything that the page needs, and nothing else."""
+    per_problem: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    totals: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    trained = run_.config["evaluation"]["trained_levels"]
+    for sample in run_.samples():
+        if sample["level"] in trained:
+            totals[sample["model"], sample["elicitation"], sample["key"]].append(float(sample["correct"]))
+    for (model, way, key), values in totals.items():
+        per_problem[model][way][key] = round(fmean(values), 4)
+    curves = {
+        name: [
+            {
+                "step": step,
+                "accuracy": row["pass_at_1"]["mean"],
+                **{
+                    k: row[k]
+                    for k in ("format_rate", "mean_tokens_well_formed", "mean_tokens_right", "mean_tokens_wrong")
+                },
+                "reflections_per_answer": row["reflections_per_answer"],
+            }
+            for step, row in run_.rows(name, "evaluation_trained_levels")
+        ]
+        for name in run_.stages_of_kind("grpo")
+    }
+    data = {
+        "seed": seed,
+        "environment": run_.environment,
+        "summary": run_.summary,
+        "results": run_.results,
+        "per_problem": per_problem,
+        "curves": curves,
+    }
+    HERE.mkdir(parents=True, exist_ok=True)
+    (HERE / f"seed{seed}.json").write_text(
+        json.dumps(data, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def write_page() -> None:
+    """The page of all seeds that are kept."""
+    seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("seed*.json"))]
+    if not seeds:
+        return
+    commits = sorted({str(seed["summary"].get("commit"))[:12] for seed in seeds})
+    lines = [
+        "# R1-Zero from random weights: results",
+        "",
+        f"`make results` at commit {', '.join(commits)}; seeds {', '.join(str(seed['seed']) for seed in seeds)}. "
+        "Held-out problems of the trained levels. Mean over seeds; 95% t-interval over seeds where there are several, "
+        "else over problems.",
+        "",
+        *accuracy_table(seeds),
+        *family_tables(seeds),
+        *difference_table(seeds),
+        *length_table(seeds),
+        *loss_table(seeds),
+    ]
+    (HERE / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    print(f"wrote {HERE / 'README.md'}")
+
+
+def models(seeds: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(model, way of asking) pairs that any seed has, in order of appearance."""
+    found: dict[tuple[str, str], None] = {}
+    for seed in seeds:
+        for model, ways in seed["results"].items():
+            found.update(dict.fromkeys((model, way) for way in ways))
+    return list(found)
+
+
+def values(seeds: list[dict[str, Any]], model: str, way: str, *path: str) -> list[float]:
+    """One number per seed that has it."""
+    result = []
+    for seed in seeds:
+        node: Any = seed["results"].get(model, {}).get(way, {}).get("trained_levels")
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, int | float):
+            result.append(float(node))
+    return result
+
+
+def spread(numbers: list[float], single: Interval | None = None) -> str:
+    """Mean with its interval, in percent."""
+    if not numbers:
+        return "–"
+    interval = seed_interval(numbers) if len(numbers) > 1 else single
+    text = f"{100 * fmean(numbers):.1f}"
+    return text if interval is None else f"{text} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def accuracy_table(seeds: list[dict[str, Any]]) -> list[str]:
+    """pass@1 and what goes with it, by model and way of asking."""
+    lines = [
+        "## Accuracy",
+        "",
+        "| model | asked | seeds | pass@1, % | cons@k, % | format, % | true steps, % | tokens | reflection words |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for model, way in models(seeds):
+        ones = values(seeds, model, way, "pass_at_1", "mean")
+        single = None
+        if len(ones) == 1:
+            row = next(s for s in seeds if way in s["per_problem"].get(model, {}))
+            single = bootstrap_interval(list(row["per_problem"][model][way].values()))
+        votes = [
+            next(iter(seed["results"][model][way]["trained_levels"]["cons_at_k"].values()), float("nan"))
+            for seed in seeds
+            if way in seed["results"].get(model, {})
+        ]
+        cells = [
+            spread(ones, single),
+            spread(votes),
+            spread(values(seeds, model, way, "format_rate")),
+            spread(values(seeds, model, way, "true_step_rate")),
+            f"{fmean(values(seeds, model, way, 'mean_completion_tokens')):.1f}",
+            f"{fmean(values(seeds, model, way, 'reflections_per_answer')):.2f}",
+        ]
+        lines.append(f"| {model} | {way} | {len(ones)} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def family_tables(seeds: list[dict[str, Any]]) -> list[str]:
+    """pass@1 by family and level under R1-Zero's template, and by domain."""
+    lines = ["## By family and level, R1-Zero's template, pass@1 in %", ""]
+    chosen = [(model, way) for model, way in models(seeds) if way == "zero"]
+    levels = ["1", "2", "3", "4", "5"]
+    lines += ["| model | family | " + " | ".join(f"level {level}" for level in levels) + " |", "|---|---|" + "---|" * 5]
+    for model, way in chosen:
+        cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for seed in seeds:
+            table = seed["results"].get(model, {}).get(way, {}).get("all_levels", {}).get("by_family", {})
+            for family, row in table.items():
+                for level, value in row.items():
+                    cells[family][level].append(value)
+        for family, row in sorted(cells.items()):
+            shown = " | ".join(f"{100 * fmean(row[level]):.1f}" if row[level] else "–" for level in levels)
+            lines.append(f"| {model} | {family} | {shown} |")
+    domains = sorted({d for s in seeds for m, w in chosen for d in _domains(s, m, w)})
+    lines += ["", "| model | " + " | ".join(domains) + " |", "|---|" + "---|" * len(domains)]
+    for model, way in chosen:
+        found = [_domains(seed, model, way) for seed in seeds]
+        row = [spread([table[domain]["mean"] for table in found if domain in table]) for domain in domains]
+        lines.append(f"| {model} | " + " | ".join(row) + " |")
+    return [*lines, ""]
+
+
+def _domains(seed: dict[str, Any], model: str, way: str) -> dict[str, Any]:
+    found: dict[str, Any] = seed["results"].get(model, {}).get(way, {}).get("trained_levels", {}).get("by_domain", {})
+    return found
+
+
+def difference_table(seeds: list[dict[str, Any]]) -> list[str]:
+    """Paired differences of R1-Zero to everything else, over the same problems (each problem's mean over seeds)."""
+    lines = [
+        "## R1-Zero minus others, same held-out problems",
+        "",
+        "| other | asked | points | 95% interval over problems | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for model, way in models(seeds):
+        shared = [s for s in seeds if way in s["per_problem"].get(model, {}) and "r1-zero" in s["per_problem"]]
+        if not shared or (model, way) == ("r1-zero", "zero"):
+            continue
+        ours, theirs = _problem_means(shared, "r1-zero", "zero"), _problem_means(shared, model, way)
+        keys = sorted(ours.keys() & theirs.keys())
+        interval = paired_interval([ours[k] for k in keys], [theirs[k] for k in keys])
+        lines.append(
+            f"| {model} | {way} | {100 * interval.mean:+.1f} | [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] "
+            f"| {len(shared)} |"
+        )
+    return [*lines, ""]
+
+
+def _problem_means(seeds: list[dict[str, Any]], model: str, way: str) -> dict[str, float]:
+    collected: dict[str, list[float]] = defaultdict(list)
+    for seed in seeds:
+        for key, value in seed["per_problem"][model][way].items():
+            collected[key].append(value)
+    return {key: fmean(numbers) for key, numbers in collected.items()}
+
+
+def length_table(seeds: list[dict[str, Any]]) -> list[str]:
+    """Length of well-formed answers over training, from the first evaluation with 90% format."""
+    lines = [
+        "## Thinking length of well-formed answers, from the first evaluation with 90% format",
+        "",
+        "| arm | seed | first (step) | last (step) | right, last | wrong, last | accuracy first → last |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for seed in seeds:
+        for arm, curve in seed["curves"].items():
+            formed = [row for row in curve if row["format_rate"] >= 0.9]
+            if formed:
+                one, last = formed[0], formed[-1]
+                lines.append(
+                    f"| {arm} | {seed['seed']} | {one['mean_tokens_well_formed']:.1f} ({one['step']}) "
+                    f"| {last['mean_tokens_well_formed']:.1f} ({last['step']}) | {_tokens(last['mean_tokens_right'])} "
+                    f"| {_tokens(last['mean_tokens_wrong'])} | {one['accuracy']:.1%} → {last['accuracy']:.1%} |"
+                )
+    return [*lines, ""]
+
+
+def _tokens(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
+    """Held-out loss of the pretrained models: experts against dense at equal active parameters and tokens."""
+    lines = ["## Held-out loss after pretraining, nats per token", "", "| model | seeds | loss |", "|---|---|---|"]
+    losses: dict[str, list[float]] = defaultdict(list)
+    for seed in seeds:
+        for stage in seed["summary"]["stages"]:
+            if "held_out_loss" in stage:
+                losses[stage["name"]].append(stage["held_out_loss"])
+    for name, numbers in losses.items():
+        interval = seed_interval(numbers)
+        bounds = f" [{interval.low:.4f}, {interval.high:.4f}]" if len(numbers) > 1 else ""
+        lines.append(f"| {name} | {len(numbers)} | {fmean(numbers):.4f}{bounds} |")
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
