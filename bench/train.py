@@ -3,12 +3,12 @@
     python bench/train.py                      two one-thread processes, tiny preset, 32 x 256 tokens each
     python bench/train.py --mtp 0 --rounds 5
 
-One process per core with one thread each, all at once, as `aha run` starts them. Each round times square float32 matrix
-products (best of 1024, 2048, 4096), then training steps (forward, backward, AdamW, routing biases), then products again.
-The share is 6 x active parameters x tokens/s over the product rate of the same round, where active parameters are those
-in matrix products: no embedding, which is a lookup, but the prediction module and its pass through the head.
-Attention scores are work that this does not count. The share is of processor seconds, so that other programs on the
-machine disturb it less; tokens/s are by the clock.
+One process per core with one thread each, all at once, as `aha run` starts them. Each round times square float32
+matrix products (best of 1024, 2048, 4096), then training steps (forward, backward, AdamW, routing biases), then
+products again. The share is 6 x active parameters x tokens/s over the product rate of the same round, where active
+parameters are those in matrix products: no embedding, which is a lookup, but the prediction module and its pass
+through the head. Attention scores are work that this does not count. The share is of processor seconds, so that
+other programs on the machine disturb it less; tokens/s are by the clock.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from aha.evals.metrics import Interval, bootstrap_interval, paired_interval, seed_interval
+from aha.report.figures import lines
 from aha.report.reading import Run, read_run
 
 ARMS = ("random-reward", "format-only", "no-long", "dense", "bias-off")
@@ -96,12 +97,14 @@ def write_page() -> None:
     if not seeds:
         return
     commits = sorted({str(seed["summary"].get("commit"))[:12] for seed in seeds})
-    lines = [
+    page = [
         "# R1-Zero from random weights: results",
         "",
         f"`make results` at commit {', '.join(commits)}; seeds {', '.join(str(seed['seed']) for seed in seeds)}. "
         "Held-out problems of the trained levels. Mean over seeds; 95% t-interval over seeds where there are several, "
         "else over problems.",
+        "",
+        "![held-out accuracy](accuracy.svg) ![length](length.svg)",
         "",
         *accuracy_table(seeds),
         *family_tables(seeds),
@@ -109,8 +112,30 @@ def write_page() -> None:
         *length_table(seeds),
         *loss_table(seeds),
     ]
-    (HERE / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    (HERE / "README.md").write_text("\n".join(page).rstrip() + "\n", encoding="utf-8")
+    for name, svg in pictures(seeds).items():
+        (HERE / f"{name}.svg").write_text(svg, encoding="utf-8")
     print(f"wrote {HERE / 'README.md'}")
+
+
+def pictures(seeds: list[dict[str, Any]]) -> dict[str, str]:
+    """Held-out accuracy and thinking length over training, one curve per arm and seed."""
+    curves = {
+        f"{arm}, seed {seed['seed']}": curve
+        for seed in seeds
+        for arm, curve in seed["curves"].items()
+        if arm == "r1-zero" or seed is seeds[0]
+    }
+    accuracy = {name: [(row["step"], row["accuracy"]) for row in curve] for name, curve in curves.items()}
+    lengths = {
+        name: [(row["step"], row["mean_tokens_well_formed"]) for row in curve if row["format_rate"] >= 0.9]
+        for name, curve in curves.items()
+        if name.startswith("r1-zero,")
+    }
+    return {
+        "accuracy": lines(accuracy, "held-out pass@1 over RL steps", percent=True),
+        "length": lines(lengths, "tokens per well-formed answer, from 90% format on"),
+    }
 
 
 def models(seeds: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -145,7 +170,7 @@ def spread(numbers: list[float], single: Interval | None = None) -> str:
 
 def accuracy_table(seeds: list[dict[str, Any]]) -> list[str]:
     """pass@1 and what goes with it, by model and way of asking."""
-    lines = [
+    table = [
         "## Accuracy",
         "",
         "| model | asked | seeds | pass@1, % | cons@k, % | format, % | true steps, % | tokens | reflection words |",
@@ -170,33 +195,33 @@ def accuracy_table(seeds: list[dict[str, Any]]) -> list[str]:
             f"{fmean(values(seeds, model, way, 'mean_completion_tokens')):.1f}",
             f"{fmean(values(seeds, model, way, 'reflections_per_answer')):.2f}",
         ]
-        lines.append(f"| {model} | {way} | {len(ones)} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        table.append(f"| {model} | {way} | {len(ones)} | " + " | ".join(cells) + " |")
+    return [*table, ""]
 
 
 def family_tables(seeds: list[dict[str, Any]]) -> list[str]:
     """pass@1 by family and level under R1-Zero's template, and by domain."""
-    lines = ["## By family and level, R1-Zero's template, pass@1 in %", ""]
+    table = ["## By family and level, R1-Zero's template, pass@1 in %", ""]
     chosen = [(model, way) for model, way in models(seeds) if way == "zero"]
     levels = ["1", "2", "3", "4", "5"]
-    lines += ["| model | family | " + " | ".join(f"level {level}" for level in levels) + " |", "|---|---|" + "---|" * 5]
+    table += ["| model | family | " + " | ".join(f"level {level}" for level in levels) + " |", "|---|---|" + "---|" * 5]
     for model, way in chosen:
         cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for seed in seeds:
-            table = seed["results"].get(model, {}).get(way, {}).get("all_levels", {}).get("by_family", {})
-            for family, row in table.items():
+            by_family = seed["results"].get(model, {}).get(way, {}).get("all_levels", {}).get("by_family", {})
+            for family, row in by_family.items():
                 for level, value in row.items():
                     cells[family][level].append(value)
         for family, row in sorted(cells.items()):
             shown = " | ".join(f"{100 * fmean(row[level]):.1f}" if row[level] else "–" for level in levels)
-            lines.append(f"| {model} | {family} | {shown} |")
+            table.append(f"| {model} | {family} | {shown} |")
     domains = sorted({d for s in seeds for m, w in chosen for d in _domains(s, m, w)})
-    lines += ["", "| model | " + " | ".join(domains) + " |", "|---|" + "---|" * len(domains)]
+    table += ["", "| model | " + " | ".join(domains) + " |", "|---|" + "---|" * len(domains)]
     for model, way in chosen:
         found = [_domains(seed, model, way) for seed in seeds]
-        row = [spread([table[domain]["mean"] for table in found if domain in table]) for domain in domains]
-        lines.append(f"| {model} | " + " | ".join(row) + " |")
-    return [*lines, ""]
+        row = [spread([one[domain]["mean"] for one in found if domain in one]) for domain in domains]
+        table.append(f"| {model} | " + " | ".join(row) + " |")
+    return [*table, ""]
 
 
 def _domains(seed: dict[str, Any], model: str, way: str) -> dict[str, Any]:
@@ -206,7 +231,7 @@ def _domains(seed: dict[str, Any], model: str, way: str) -> dict[str, Any]:
 
 def difference_table(seeds: list[dict[str, Any]]) -> list[str]:
     """Paired differences of R1-Zero to everything else, over the same problems (each problem's mean over seeds)."""
-    lines = [
+    table = [
         "## R1-Zero minus others, same held-out problems",
         "",
         "| other | asked | points | 95% interval over problems | seeds |",
@@ -219,11 +244,11 @@ def difference_table(seeds: list[dict[str, Any]]) -> list[str]:
         ours, theirs = _problem_means(shared, "r1-zero", "zero"), _problem_means(shared, model, way)
         keys = sorted(ours.keys() & theirs.keys())
         interval = paired_interval([ours[k] for k in keys], [theirs[k] for k in keys])
-        lines.append(
+        table.append(
             f"| {model} | {way} | {100 * interval.mean:+.1f} | [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] "
             f"| {len(shared)} |"
         )
-    return [*lines, ""]
+    return [*table, ""]
 
 
 def _problem_means(seeds: list[dict[str, Any]], model: str, way: str) -> dict[str, float]:
@@ -236,7 +261,7 @@ def _problem_means(seeds: list[dict[str, Any]], model: str, way: str) -> dict[st
 
 def length_table(seeds: list[dict[str, Any]]) -> list[str]:
     """Length of well-formed answers over training, from the first evaluation with 90% format."""
-    lines = [
+    table = [
         "## Thinking length of well-formed answers, from the first evaluation with 90% format",
         "",
         "| arm | seed | first (step) | last (step) | right, last | wrong, last | accuracy first → last |",
@@ -247,12 +272,12 @@ def length_table(seeds: list[dict[str, Any]]) -> list[str]:
             formed = [row for row in curve if row["format_rate"] >= 0.9]
             if formed:
                 one, last = formed[0], formed[-1]
-                lines.append(
+                table.append(
                     f"| {arm} | {seed['seed']} | {one['mean_tokens_well_formed']:.1f} ({one['step']}) "
                     f"| {last['mean_tokens_well_formed']:.1f} ({last['step']}) | {_tokens(last['mean_tokens_right'])} "
                     f"| {_tokens(last['mean_tokens_wrong'])} | {one['accuracy']:.1%} → {last['accuracy']:.1%} |"
                 )
-    return [*lines, ""]
+    return [*table, ""]
 
 
 def _tokens(value: float | None) -> str:
@@ -261,7 +286,7 @@ def _tokens(value: float | None) -> str:
 
 def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
     """Held-out loss of the pretrained models: experts against dense at equal active parameters and tokens."""
-    lines = ["## Held-out loss after pretraining, nats per token", "", "| model | seeds | loss |", "|---|---|---|"]
+    table = ["## Held-out loss after pretraining, nats per token", "", "| model | seeds | loss |", "|---|---|---|"]
     losses: dict[str, list[float]] = defaultdict(list)
     for seed in seeds:
         for stage in seed["summary"]["stages"]:
@@ -270,8 +295,8 @@ def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
     for name, numbers in losses.items():
         interval = seed_interval(numbers)
         bounds = f" [{interval.low:.4f}, {interval.high:.4f}]" if len(numbers) > 1 else ""
-        lines.append(f"| {name} | {len(numbers)} | {fmean(numbers):.4f}{bounds} |")
-    return [*lines, ""]
+        table.append(f"| {name} | {len(numbers)} | {fmean(numbers):.4f}{bounds} |")
+    return [*table, ""]
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ class AbsorbedDecoder:
             attention, normed_BD = layer.self_attn, layer.input_layernorm(x_BD)
             q_BHC, entry_BC = latent_query_and_entry(attention, normed_BD, cis_BR)
             cache.by_slot[index].index_copy_(0, slots_B, entry_BC.to(cache.entries.dtype))
-            kv_B1TC = cache.entries[index, :batch, :longest].unsqueeze(1)
-            x_BD = x_BD + attend_latents(attention, q_BHC, kv_B1TC, mask)
+            kv_B1TC = cache.by_row[index][:batch, None, :longest]
+            x_BD = x_BD + attend_latents(attention, q_BHC.to(kv_B1TC.dtype), kv_B1TC, mask)
             normed_BD = layer.post_attention_layernorm(x_BD)
             mlp = layer.mlp
             x_BD = x_BD + (mlp.tokenwise(normed_BD) if isinstance(mlp, DeepseekMoE) else mlp(normed_BD))
@@ -61,6 +61,6 @@ def latent_query_and_entry(attention: MultiHeadLatentAttention, x_BD: Tensor, ci
 def attend_latents(attention: MultiHeadLatentAttention, q_BHC: Tensor, kv_B1TC: Tensor, mask: Tensor | None) -> Tensor:
     """Attention output [B, D]: the heads are the queries of one key-value head, whose values are the latents."""
     mixed_BHC = F.scaled_dot_product_attention(q_BHC.unsqueeze(1), kv_B1TC, kv_B1TC, mask, scale=attention.scale)
-    mixed_HBC = mixed_BHC.squeeze(1).transpose(0, 1)[..., : attention.latent_dim]
+    mixed_HBC = mixed_BHC.to(attention.o_proj.weight.dtype).squeeze(1).transpose(0, 1)[..., : attention.latent_dim]
     value_up_HCV = attention.kv_up_HXC[:, attention.nope_dim :].transpose(1, 2)
     return attention.o_proj(torch.bmm(mixed_HBC, value_up_HCV).transpose(0, 1).flatten(1))

@@ -132,7 +132,7 @@ class DeepseekV3(nn.Module):
         x_ND = self.embed_tokens(torch.tensor([t for prompt in prompts for t in prompt], device=device))
         cis_NR = self.rope.at(layout.positions_N, layout.longest)
         stats = RouterStats([], [])
-        entries_NC = x_ND.new_empty(layout.num_tokens, cache.width)
+        entries_NC = cache.entries.new_empty(layout.num_tokens, cache.width)
         for index, layer in enumerate(self.layers):
             x_ND = layer(x_ND, layout, cis_NR, stats, entries_NC)
             cache.by_slot[index].index_copy_(0, slots_N, entries_NC)

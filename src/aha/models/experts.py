@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from aha.models.config import DeepseekV3Config
-from aha.models.layers import Hidden, swiglu, swiglu_backward, swiglu_forward
+from aha.models.swiglu import Hidden, swiglu, swiglu_backward, swiglu_forward
 
 
 class Slots(NamedTuple):
@@ -41,7 +41,7 @@ def sort_slots(indices_NA: Tensor, num_experts: int) -> Slots:
 
 
 class _ExpertsOnCpu(torch.autograd.Function):
-    """sum_a gate[n, a] * expert_a(x_n): rows gathered in the order of experts, results gathered back in that of tokens."""
+    """sum_a gate[n, a] * expert_a(x_n): rows gathered in the order of experts, results back in that of tokens."""
 
     @staticmethod
     def forward(
@@ -68,7 +68,7 @@ class _ExpertsOnCpu(torch.autograd.Function):
 
 
 def _grouped_experts(x_ND: Tensor, gates_NA: Tensor, gate_up_EXD: Tensor, down_EDF: Tensor, slots: Slots) -> Tensor:
-    """The same with grouped matrix products, on devices that have them; no synchronisation with the host."""
+    """The same with grouped matrix products, without synchronisation with the host: other devices than the CPU."""
     x_SD = x_ND.index_select(0, slots.token)
     ends_E = slots.counts.cumsum(0).to(torch.int32)
     hidden_SF = swiglu(F.grouped_mm(x_SD, gate_up_EXD.transpose(1, 2), offs=ends_E))

@@ -24,6 +24,8 @@ class LatentCache:
     Attributes:
         lengths: tokens in each row, int64 on the CPU. Change it through the methods only.
         entries: the latents and keys.
+        by_row: of each layer, [rows, max_length, C + R].
+        by_slot: of each layer, [rows * max_length, C + R].
     """
 
     def __init__(
@@ -38,7 +40,8 @@ class LatentCache:
         self.width = config.kv_lora_rank + config.qk_rope_head_dim
         shape = (config.num_hidden_layers, rows, max_length, self.width)
         self.entries = torch.zeros(shape, device=device, dtype=dtype)
-        self.by_slot = [layer.view(-1, self.width) for layer in self.entries]
+        self.by_row = list(self.entries.unbind())
+        self.by_slot = [layer.view(-1, self.width) for layer in self.by_row]
         self._lengths = np.zeros(rows, dtype=np.int64)
         self.lengths = torch.from_numpy(self._lengths)
         self._bars = torch.full((rows, max_length), float("-inf"), device=device, dtype=dtype)

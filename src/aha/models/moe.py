@@ -70,7 +70,6 @@ class Router(nn.Module):
             self.e_score_correction_bias = bias.to(moved.device) if bias.device.type != "meta" else moved.float()
         return self
 
-    @torch.no_grad()
     def choose(self, scores_NE: Tensor) -> Tensor:
         """The A experts of each token.
 

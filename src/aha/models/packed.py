@@ -9,6 +9,7 @@ over and over.
 from __future__ import annotations
 
 import math
+import operator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 MAX_PACKED_BYTES = 1 << 30
 """Larger models are bound by memory, not by starting operations, and should not be held twice."""
+
+
+_VERSION = operator.attrgetter("_version")
 
 
 def can_pack(model: nn.Module) -> bool:
@@ -111,7 +115,7 @@ class PackedAttention:
         out_HCD = torch.bmm(up_HXC[:, nope:].transpose(1, 2), o_HVD)
         self.latent_out = F.pad(out_HCD, (0, 0, 0, attention.rope_dim)).flatten(0, 1)
 
-    def step(self, x_BD: Tensor, work: Workspace, by_slot: Tensor, entries: Tensor, at: CacheStep) -> None:
+    def step(self, x_BD: Tensor, work: Workspace, by_slot: Tensor, by_row: Tensor, at: CacheStep) -> None:
         """Stores the new entries, then adds the attention output to x in place."""
         self.normalize(x_BD, work.normed_BD, work.norm_B1)
         torch.mm(work.normed_BD, self.down, out=work.down_BX)
@@ -126,7 +130,7 @@ class PackedAttention:
         work.rotate(at.cis)
         by_slot.index_copy_(0, at.slots, work.entry_BC)
         batch = x_BD.shape[0]
-        kv_B1TC = entries[:batch, None, : at.longest]
+        kv_B1TC = by_row[:batch, None, : at.longest]
         out = F.scaled_dot_product_attention(work.q_B1HC, kv_B1TC, kv_B1TC, at.mask, scale=1.0)
         x_BD.addmm_(out.view(batch, -1), self.latent_out)
 
@@ -163,7 +167,7 @@ class PackedMoE:
     def step(self, x_BD: Tensor, work: Workspace) -> None:
         """Adds its output to x in place."""
         self.normalize(x_BD, work.normed_BD, work.norm_B1)
-        logits_BE, *shared = torch.mm(work.normed_BD, self.first).split(self.widths, dim=-1)
+        logits_BE, *shared = torch.split_with_sizes(torch.mm(work.normed_BD, self.first), self.widths, -1)
         routing = self.router.route(logits_BE)
         if self.shared_down is not None:
             gate, up = shared[0].chunk(2, dim=-1)
@@ -195,9 +199,11 @@ class PackedMoE:
 
 
 def _mm_per_expert(splits: list[int], inputs_S: Tensor, weights: list[Tensor], out_S: Tensor) -> None:
-    for rows, weight, inputs, out in zip(splits, weights, inputs_S.split(splits), out_S.split(splits), strict=True):
+    # Not Tensor.split: its wrapper in Python costs more than the operation.
+    inputs, outs = torch.split_with_sizes(inputs_S, splits), torch.split_with_sizes(out_S, splits)
+    for rows, weight, x, out in zip(splits, weights, inputs, outs, strict=True):
         if rows:
-            torch.mm(inputs, weight, out=out)
+            torch.mm(x, weight, out=out)
 
 
 class PackedDecoder:
@@ -205,7 +211,7 @@ class PackedDecoder:
 
     def __init__(self, model: DeepseekV3) -> None:
         self.model = model
-        self._parameters = list(model.parameters())
+        self._parameters = [p for p in model.parameters() if not p.is_inference()]
         self._version = self._current_version()
         self.layers: list[tuple[PackedAttention, PackedSwiGLU | PackedMoE]] = []
         for layer in model.decoder_layers():
@@ -228,8 +234,8 @@ class PackedDecoder:
         at = CacheStep(slots_B, cis_B1R, cache.mask(batch, longest), longest)
         work = self._workspace(batch)
         x_BD = model.embed_tokens.weight.index_select(0, token_ids_B)
-        for (attention, feed_forward), by_slot, entries in zip(self.layers, cache.by_slot, cache.entries, strict=True):
-            attention.step(x_BD, work, by_slot, entries, at)
+        for (attention, feed_forward), by_slot, by_row in zip(self.layers, cache.by_slot, cache.by_row, strict=True):
+            attention.step(x_BD, work, by_slot, by_row, at)
             feed_forward.step(x_BD, work)
         self.normalize(x_BD, work.normed_BD, work.norm_B1)
         return torch.mm(work.normed_BD, self.head)
@@ -243,4 +249,4 @@ class PackedDecoder:
         return self._workspaces[batch]
 
     def _current_version(self) -> int:
-        return sum(-1 if p.is_inference() else p._version for p in self._parameters)
+        return sum(map(_VERSION, self._parameters))

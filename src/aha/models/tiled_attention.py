@@ -1,4 +1,4 @@
-"""Causal attention of middling lengths on the CPU: blocks of queries, with the probabilities kept for the backward pass.
+"""Causal attention of middling lengths on the CPU: blocks of queries, their probabilities kept for the backward pass.
 
 The flash kernel recomputes scores and exponentials backward. For some hundreds of tokens it is faster to keep the
 probabilities of each block of 64 queries, and to do all the work on one block while it is in a core's own cache.

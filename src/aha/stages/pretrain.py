@@ -7,6 +7,7 @@ global batch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -60,6 +61,9 @@ class PretrainConfig(Config):
     row_tokens: int = Field(256, gt=8, description="tokens in a row")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="rates and schedule")
     mtp_weight: float = Field(0.3, ge=0, description="lambda of V3 Eq. 25 (0.3 for the first 10T tokens)")
+    mtp_share: float = Field(
+        0.25, gt=0, le=1, description="share of the rows on which the prediction modules are trained"
+    )
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the balance rule (V3 4.2)")
     validation_rows: int = Field(32, ge=0, description="rows of fresh documents for the held-out loss")
     validate_every: int = Field(100, gt=0, description="steps between held-out losses")
@@ -169,8 +173,10 @@ class Pretrainer:
         losses = {"loss": -logprobs_N.mean() * share, "mtp_loss": zero, "balance_loss": zero}
         passes = [hidden]
         if self.config.mtp_weight:
-            passes += self.model.mtp_hidden(hidden, ids_N, layout)
-            losses["mtp_loss"] = self._mtp_loss(passes[1:], ids_N, layout) * share
+            part = Rectangle(max(1, round(len(rows) * self.config.mtp_share)), length, ids_N.device)
+            first = replace(hidden, hidden_ND=hidden.hidden_ND[: part.num_tokens])
+            passes += self.model.mtp_hidden(first, ids_N[: part.num_tokens], part)
+            losses["mtp_loss"] = self._mtp_loss(passes[1:], ids_N[: part.num_tokens], part) * share
         balance = [output.balance_loss for output in passes if output.balance_loss is not None]
         if balance:
             losses["balance_loss"] = torch.stack(balance).sum() * share

@@ -26,16 +26,16 @@ class CorpusConfig(Config):
 
     facts: float = Field(0.12, ge=0, description="share of documents that are lists of bare arithmetic facts")
     short: float = Field(0.1, ge=0, description="share of documents with questions and answers without work")
-    worked: float = Field(0.32, ge=0, description="share of documents with a worked solution (brief or full)")
-    long: float = Field(0.22, ge=0, description="share of documents with a long solution that checks and backtracks")
+    worked: float = Field(0.28, ge=0, description="share of documents with a worked solution (brief or full)")
+    long: float = Field(0.26, ge=0, description="share of documents with a long solution that checks and backtracks")
     conversation: float = Field(0.24, ge=0, description="share of documents under the R1-Zero template")
     tagged: float = Field(
         0.5, ge=0, le=1, description="of conversations, the share that thinks and answers inside tags"
     )
     direct: float = Field(0.35, ge=0, le=1, description="of conversations, the share that answers at once")
-    brief: float = Field(0.45, ge=0, le=1, description="of worked solutions, the share that skips steps")
-    long_in_conversation: float = Field(0.12, ge=0, le=1, description="of worked conversations, the share that checks")
-    slip_rate: float = Field(0.08, ge=0, le=0.5, description="probability that a written step is wrong")
+    brief: float = Field(0.5, ge=0, le=1, description="of worked solutions, the share that skips steps")
+    long_in_conversation: float = Field(0.15, ge=0, le=1, description="of worked conversations, the share that checks")
+    slip_rate: float = Field(0.2, ge=0, le=0.5, description="probability that a written step is wrong")
     chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
     mixed: float = Field(0.35, ge=0, le=1, description="of worked solutions, the share that mixes the languages")
     families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that occur")

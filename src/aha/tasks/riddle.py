@@ -21,8 +21,9 @@ QUESTIONS: dict[Language, str] = {
     "zh": "{low}到{high}中{step}的倍数{rest}，数字和{digits}。是几？",
 }
 REMAINDERS: dict[Language, str] = {"en": ", {r} more than a multiple of {m}", "zh": "，比{m}的倍数多{r}"}
-STEPS = {1: (3, 9), 2: (3, 9), 3: (2, 9), 4: (2, 12), 5: (2, 12)}
-SPANS = {1: 5, 2: 8, 3: 10, 4: 12, 5: 16}
+STEPS = {1: (3, 9), 2: (3, 9), 3: (3, 9), 4: (2, 12), 5: (2, 12)}
+LARGEST = {1: 99, 2: 199, 3: 299, 4: 299, 5: 599}
+SPANS = {1: 6, 2: 8, 3: 8, 4: 12, 5: 16}
 """Candidates that the first clue leaves, at most."""
 
 
@@ -32,7 +33,7 @@ def digit_sum(number: int) -> int:
 
 
 class Riddle:
-    """A multiple in a range with a digit sum; from level 3 also a remainder."""
+    """A multiple in a range with a digit sum; from level 4 also a remainder."""
 
     name = "riddle"
     domain: Domain = "logic"
@@ -42,9 +43,9 @@ class Riddle:
         """Draws clues until exactly one number fits."""
         while True:
             step = rng.randint(*STEPS[level])
-            first = rng.randint(2, 9) * step
+            first = rng.randint(2, LARGEST[level] // step) * step
             count = rng.randint(3, SPANS[level])
-            candidates = [number for number in range(first, first + count * step, step) if 10 <= number <= 99]
+            candidates = [n for n in range(first, first + count * step, step) if 10 <= n <= LARGEST[level]]
             if len(candidates) < 3:
                 continue
             number = rng.choice(candidates)
@@ -54,7 +55,7 @@ class Riddle:
                 "high": candidates[-1] + rng.randint(0, step - 1),
                 "digits": digit_sum(number),
             }
-            if level >= 3:
+            if level >= 4:
                 facts["m"] = rng.choice([m for m in range(3, 8) if m != step])
                 facts["r"] = number % facts["m"]
             if len([n for n in candidates if fits(n, facts)]) == 1:
@@ -78,7 +79,7 @@ class Riddle:
         facts, number = problem.facts, int(problem.answer)
         if style != "check":
             if rng.random() < slip_rate:
-                number += facts["step"] if number + facts["step"] <= 99 else -facts["step"]
+                number += facts["step"] if rng.random() < 0.5 or number - facts["step"] < 10 else -facts["step"]
             self._examine(scribe, number, facts, style == "brief")
             scribe.say("yes")
             return Solution(scribe.text, str(number))
@@ -96,9 +97,8 @@ class Riddle:
         scribe.say(text=f"{number}:")
         if brief:
             return True
-        tens, ones = divmod(number, 10)
-        scribe.say(text=f"{tens}+{ones}={tens + ones}")
-        if tens + ones != facts["digits"]:
+        scribe.say(text=f"{'+'.join(str(number))}={digit_sum(number)}")
+        if digit_sum(number) != facts["digits"]:
             return False
         if "m" in facts:
             quotient, rest = divmod(number, facts["m"])

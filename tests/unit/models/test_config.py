@@ -19,10 +19,11 @@ def test_v3_preset_is_the_released_model() -> None:
         "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
         "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "q_lora_rank": 1536,
         "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
-        "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 8, "topk_group": 4, "routed_scaling_factor": 2.5,
-        "norm_topk_prob": True, "scoring_func": "sigmoid", "topk_method": "noaux_tc", "first_k_dense_replace": 3,
-        "moe_layer_freq": 1, "num_nextn_predict_layers": 1, "max_position_embeddings": 163840, "rope_theta": 10000,
-        "rms_norm_eps": 1e-6, "tie_word_embeddings": False, "attention_bias": False,
+        "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 8, "topk_group":
+        4, "routed_scaling_factor": 2.5, "norm_topk_prob": True, "scoring_func": "sigmoid", "topk_method":
+        "noaux_tc", "first_k_dense_replace": 3, "moe_layer_freq": 1, "num_nextn_predict_layers": 1,
+        "max_position_embeddings": 163840, "rope_theta": 10000, "rms_norm_eps": 1e-6, "tie_word_embeddings":
+        False, "attention_bias": False,
     }  # fmt: skip
     assert {key: raw[key] for key in released} == released
     assert raw["rope_scaling"] == {

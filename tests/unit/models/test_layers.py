@@ -3,7 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from aha.models.layers import RMSNorm, SwiGLU, swiglu
+from aha.models.layers import RMSNorm, SwiGLU
+from aha.models.swiglu import swiglu
 
 torch.set_num_threads(1)
 

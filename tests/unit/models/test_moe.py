@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aha.models.experts import sort_slots
+from aha.models.experts import _grouped_experts, sort_slots
 from aha.models.layouts import Ragged, Rectangle
 from aha.models.moe import DeepseekMoE, Router, max_violation, sequence_balance_loss, update_router_bias
 from aha.models.presets import tiny
@@ -135,3 +135,23 @@ def test_casting_leaves_biases_in_float32() -> None:
     assert router.weight.dtype == torch.bfloat16
     assert router.e_score_correction_bias.dtype == torch.float32
     assert router.e_score_correction_bias[0] == torch.tensor(0.001)
+
+
+def test_grouped_products_give_the_same() -> None:
+    """The path of other devices, with gradients."""
+    torch.manual_seed(3)
+    moe = DeepseekMoE(tiny(hidden_size=16, moe_intermediate_size=8)).float()
+    for parameter in moe.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    x = torch.randn(20, 16, requires_grad=True)
+    routing = moe.gate(x)
+    slots, weights = sort_slots(routing.indices, 16), torch.randn(20, 16)
+    gates = routing.gates.detach().requires_grad_()
+    experts, results = moe.experts, []
+    for y in (
+        _grouped_experts(x, gates, experts.gate_up_proj, experts.down_proj, slots),
+        experts(x, gates, slots),
+    ):
+        results.append([y, *torch.autograd.grad((y * weights).sum(), [x, gates, *experts.parameters()])])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
