@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import Field, model_validator
 
@@ -28,10 +28,9 @@ class Suite(Config):
     elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
 
 
-class EvaluationConfig(Config):
-    """Held-out evaluation."""
+class EvaluationSettings(Config):
+    """Which held-out problems are asked, and how answers are sampled."""
 
-    suites: tuple[Suite, ...] = Field((), description="models and ways of asking")
     families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
     levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
     trained_levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels of the headline numbers")
@@ -43,10 +42,18 @@ class EvaluationConfig(Config):
     suite_seed: int = Field(0, description="of the choice of problems: the same for all seeds of a recipe")
 
     @model_validator(mode="after")
-    def _known(self) -> EvaluationConfig:
+    def _known(self) -> Self:
         for name in self.families:
             get_family(name)
+        if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.trained_levels)):
+            raise ValueError(f"levels {self.levels} and trained_levels {self.trained_levels}: levels are 1 to 5")
         return self
+
+
+class EvaluationConfig(EvaluationSettings):
+    """Held-out evaluation of a run's models."""
+
+    suites: tuple[Suite, ...] = Field((), description="models and ways of asking")
 
 
 class MakeGenerator(Protocol):
@@ -144,7 +151,7 @@ def in_order(samples: Iterable[Sample]) -> list[Sample]:
     return sorted(samples, key=lambda s: (s.family, s.level, s.key, s.index))
 
 
-def report(samples: list[Sample], config: EvaluationConfig) -> dict[str, Any]:
+def report(samples: list[Sample], config: EvaluationSettings) -> dict[str, Any]:
     """The numbers of one model under one way of asking: on the trained levels, and on all."""
     trained = [sample for sample in samples if sample.level in config.trained_levels]
     return {"trained_levels": summarize(trained), "all_levels": summarize(samples)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 from aha.errors import ConfigError
 from aha.files import read_json
 from aha.recipes.registry import load_reference
+from aha.training.launch import WORKER_SETTINGS
 from aha.types import Language
 
 REPORT = "aha.report.page:make_report"
 """`module:function`, called with (run folder, output path or None), returns the path of the page it wrote."""
 
-EVALUATION = ""
+EVALUATION = "aha.recipes.evaluate:evaluate_model"
 """`module:function`, called with (model folder, overrides, output path or None, seed); prints its results."""
 
 
@@ -27,6 +29,8 @@ def make_report(run_folder: Path, out: Path | None) -> Path:
 
 def evaluate_model(checkpoint: Path, overrides: Sequence[str], out: Path | None, seed: int) -> None:
     """Measures a model and prints the results."""
+    for name, value in WORKER_SETTINGS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
     _act(EVALUATION, "eval")(checkpoint, overrides, out, seed)
 
 
