@@ -23,7 +23,11 @@ def test_every_cited_equation_is_mapped() -> None:
 
 
 def test_every_row_points_at_files_and_its_code_cites_the_paper() -> None:
-    rows = re.findall(r"^\| ((?:V3|R1) Eqs?\. [^|]+) \|[^|]+\| `([^`]+)` \| `([^`]+)` \|$", (ROOT / "docs/reference/paper_map.md").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| ((?:V3|R1) Eqs?\. [^|]+) \|[^|]+\| `([^`]+)` \| `([^`]+)` \|$",
+        (ROOT / "docs/reference/paper_map.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert len(rows) >= 9
     for _, code, test in rows:
         assert (ROOT / code).is_file(), code

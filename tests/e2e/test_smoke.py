@@ -57,7 +57,9 @@ def test_the_summary_has_what_was_promised(smoke: Path) -> None:
 
 
 def test_the_report_is_one_file_without_a_network(smoke: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "aha", "report", str(smoke)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "aha", "report", str(smoke)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     page = (smoke / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page

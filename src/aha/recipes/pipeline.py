@@ -83,6 +83,7 @@ class Pipeline:
         if self._distributed.is_first:
             if step is None:
                 _clear_outputs(folder)
+            _clear_temporary(folder)
             self.run_folder.assemble_logs([*self._done_names(), spec.name])
         logs.open()
         started = "starts" if step is None else f"continues after step {step}"
@@ -268,6 +269,15 @@ def _clear_outputs(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _clear_temporary(folder: Path) -> None:
+    """Removes what a killed process was writing under a temporary name, which starts with a dot, wherever it is."""
+    for path in [path for path in folder.rglob(".*") if path.relative_to(folder).parts[0] != CHECKPOINTS]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _read_or_none(path: Path) -> dict[str, Any] | None:

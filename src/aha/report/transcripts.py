@@ -53,7 +53,7 @@ def rejections(completion: str) -> int:
     """Attempts that a completion's thinking rejects and goes on from."""
     thinking = completion.split(END_THINK)[0].replace(THINK, "")
     last = thinking.rstrip().rfind("\n")
-    return len(REJECTION.findall(thinking[: last + 1] if last >= 0 else thinking))
+    return len(REJECTION.findall(thinking[: last + 1]))
 
 
 def frequency(model: str, samples: Iterable[dict[str, Any]]) -> Frequency:

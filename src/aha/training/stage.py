@@ -5,7 +5,7 @@ A stage runs in every process at once, on the same arguments, and keeps four pro
 - the same configuration, seed and number of processes give the same files, byte for byte;
 - everything it carries from step to step goes through its checkpointer, so that it can be killed at any moment;
 - it writes only below its folder, and reads its parents' models from `parent_model_folder`;
-- rank 0 alone writes files.
+- rank 0 alone writes files; names that start with a dot are temporary, and cleared after an interruption.
 """
 
 from __future__ import annotations

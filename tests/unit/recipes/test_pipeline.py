@@ -195,10 +195,14 @@ def test_an_interrupted_stage_goes_on_from_its_checkpoint(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "broken/summary.json").read_text())["stages"][0]["name"] == "base"
     with (tmp_path / "broken/child/metrics.jsonl").open("a") as file:
         file.write('{"step": "after the checkpoint"}\n{"half')
+    for name in ("child/.model.x.tmp/model/y", "child/deep/.z.tmp"):
+        (tmp_path / "broken" / name).parent.mkdir(parents=True)
+        (tmp_path / "broken" / name).write_text("half written when it was killed")
     Note.stumbles = False
     ran, said = run(tmp_path / "broken", **changes)
     assert ran == ["child:2", "other:0"]
     assert "child: continues after step 2" in said
+    assert not list((tmp_path / "broken").rglob("*.tmp"))
     run(tmp_path / "whole", **changes)
     for name in ("metrics.jsonl", "child/metrics.jsonl", "child/done.json", "other/done.json", "lineage.json"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
