@@ -188,6 +188,10 @@ def main() -> None:
     worker = "RANK" in os.environ
     try:
         app()
+    except SystemExit as done:
+        if not worker:
+            raise
+        _leave(done.code if isinstance(done.code, int) else int(done.code is not None), worker)
     except StopRequested as stop:
         _leave(stop.exit_code, worker)
     except AhaError as error:
@@ -210,7 +214,7 @@ def _fail(message: str, worker: bool) -> None:
 
 
 def _leave(code: int, worker: bool) -> None:
-    """Ends the process. A worker that stops early has peers in mid-air and skips the libraries' orderly farewells."""
+    """Ends the process. A worker skips the libraries' farewells: gloo's threads abort if the peers are gone already."""
     if worker:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -103,13 +103,17 @@ def test_forked_and_moved_rows_continue_their_prompt() -> None:
 def test_decoding_follows_the_weights() -> None:
     model = build("tiny")
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
-    for change in ("optimizer", "load", "none"):
+    for change in ("none", "optimizer", "load", "assign", "cast", "none"):
         if change == "optimizer":
             ids = torch.randint(0, 96, (8,))
             model.logits(model(ids, Ragged([8])).hidden_ND).logsumexp(-1).sum().backward()
             optimizer.step()
         elif change == "load":
             model.load_state_dict({k: v * 1.1 for k, v in model.state_dict().items()})
+        elif change == "assign":
+            model.load_state_dict({k: v * 0.9 for k, v in model.state_dict().items()}, assign=True)
+        elif change == "cast":
+            model.to(torch.bfloat16).to(torch.float32)
         cache = LatentCache(model.config, 1, 8)
         model.prefill([[1, 2]], cache, [0])
         found = model.decode(torch.tensor([3]), cache)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3ForCausalLM
 from transformers import DeepseekV3Config as TheirConfig
-from transformers import DeepseekV3ForCausalLM
 
 from aha.models.config import DeepseekV3Config, RopeScaling
 from aha.models.deepseek_v3 import DeepseekV3
@@ -152,6 +152,37 @@ def test_their_checkpoint_gives_our_logits(rope: dict[str, object] | None, tmp_p
         expected = theirs(ids).logits
         logits = ours.logits(ours(ids.flatten(), Rectangle(2, 50)).hidden_ND).view_as(expected)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "gate", [{"topk_method": "greedy"}, {"topk_method": "group_limited_greedy", "n_group": 4, "topk_group": 2}]
+)
+def test_deepseek_v2_checkpoints_go_both_ways(gate: dict[str, object], tmp_path: Path) -> None:
+    """Softmax scores, no biases, no normalised gates: the files of DeepSeek-V2 and V2-Lite."""
+    torch.manual_seed(3)
+    config = DeepseekV2Config(
+        vocab_size=70, hidden_size=48, intermediate_size=60, moe_intermediate_size=20, num_hidden_layers=3,
+        num_attention_heads=3, n_routed_experts=8, num_experts_per_tok=3, kv_lora_rank=20,
+        q_lora_rank=None, qk_rope_head_dim=8, qk_nope_head_dim=12, v_head_dim=16, first_k_dense_replace=1,
+        max_position_embeddings=256, initializer_range=0.1, routed_scaling_factor=4.0,
+        rope_parameters={
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0,
+            "mscale": 0.707, "mscale_all_dim": 0.707,
+        },
+        **gate,
+    )  # fmt: skip
+    theirs = DeepseekV2ForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load_pretrained(tmp_path / "theirs").eval()
+    save_pretrained(ours, tmp_path / "ours")
+    again, report = DeepseekV2ForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values()), report
+    ids = torch.randint(0, 70, (2, 50))
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        logits = ours.logits(ours(ids.flatten(), Rectangle(2, 50)).hidden_ND).view_as(expected)
+        torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(again.eval()(ids).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

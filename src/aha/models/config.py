@@ -122,13 +122,15 @@ class DeepseekV3Config(Config):
         """Returns a `config.json` that transformers, vLLM and SGLang load.
 
         transformers omits `topk_method` and `scoring_func`, without which vLLM builds another router; we always
-        write them.
+        write them. With DeepSeek-V2's gate the file says deepseek_v2. A softmax gate with biases, a combination for
+        ablations, is read back here and by vLLM, but transformers computes sigmoids whatever the file says.
         """
         fields = self.model_dump(mode="json", exclude={"rope_scaling"})
         scaling = None if self.rope_scaling is None else self.rope_scaling.model_dump(mode="json", exclude_none=True)
+        version = 3 if self.topk_method == "noaux_tc" else 2
         return fields | {
-            "architectures": ["DeepseekV3ForCausalLM"],
-            "model_type": "deepseek_v3",
+            "architectures": [f"DeepseekV{version}ForCausalLM"],
+            "model_type": f"deepseek_v{version}",
             "rope_scaling": scaling,
             "num_key_value_heads": self.num_attention_heads,
             "moe_layer_freq": 1,
@@ -153,6 +155,8 @@ class DeepseekV3Config(Config):
             raise ConfigError(f"model_type must be one of {', '.join(MODEL_TYPES)}, got {raw.get('model_type')!r}")
         _refuse_unsupported(raw)
         known = {k: v for k, v in raw.items() if k in cls.model_fields and k not in ("rope_scaling", "rope_theta")}
+        if isinstance(raw.get("eos_token_id"), list):
+            known["eos_token_id"] = raw["eos_token_id"][0]
         theta, scaling = _read_rope(raw)
         for key in set(raw) - set(cls.model_fields) - _INERT_KEYS - set(_REQUIRED_VALUES):
             hint = nearest(key, cls.model_fields)
@@ -175,6 +179,7 @@ class DeepseekV3Config(Config):
 _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "attention_bias": (False, None),
+    "mlp_bias": (False, None),
     "attention_dropout": (0, None),
     "tie_word_embeddings": (False, None),
     "moe_layer_freq": (1,),
@@ -226,7 +231,8 @@ def _v2_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
     if raw["model_type"] == "deepseek_v3":
         return {}
     missing = {"scoring_func": "softmax", "topk_method": "greedy", "num_nextn_predict_layers": 0}
-    return {key: value for key, value in missing.items() if key not in raw}
+    missing |= {"n_group": 1, "topk_group": 1}
+    return {key: value for key, value in missing.items() if raw.get(key) is None}
 
 
 def _one_line(detail: Any) -> str:

@@ -28,6 +28,10 @@ class AbsorbedDecoder:
     def __init__(self, model: DeepseekV3) -> None:
         self.model = model
 
+    def is_stale(self) -> bool:
+        """Never: views follow the weights."""
+        return False
+
     def step(self, token_ids_B: Tensor, cache: LatentCache) -> Tensor:
         """Logits [B, V] after one more token in each of the rows 0 to B-1."""
         model, batch = self.model, token_ids_B.shape[0]

@@ -2,18 +2,20 @@
 
 Token-wise work runs on flattened tokens N without padding; a layout says which tokens make up which sequence.
 
-    hidden = model(token_ids_N, layout)        training, scoring: hidden.hidden_ND, hidden.router_counts,
-    hidden.balance_loss logits = model.logits(hidden.hidden_ND)    [N, V]; or compute log-probabilities in chunks
-    from model.lm_head.weight logits = model.prefill(prompts, cache)     fills the latent cache, last position's
-    logits logits = model.decode(token_ids_B, cache)  one more token for rows 0 to B-1
+    hidden = model(token_ids_N, layout)         training and scoring
+    logits = model.logits(hidden.hidden_ND)     [N, V]; or log-probabilities in chunks, from model.lm_head.weight
+    logits = model.prefill(prompts, cache, rows)    fills the latent cache; at each prompt's last token
+    logits = model.decode(token_ids_B, cache)   one more token for rows 0 to B-1
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from aha.models.block import DecoderLayer, RouterStats
@@ -32,11 +34,11 @@ from aha.models.rope import Rope
 class HiddenStates:
     """The result of a forward pass."""
 
-    hidden_ND: Tensor  # noqa: N815
+    hidden_ND: Float[Tensor, "N D"]  # noqa: N815
     """After the final norm: what the head and the prediction modules read."""
-    router_counts: Tensor
+    router_counts: Int[Tensor, "L E"]
     """Tokens per expert, int64 [MoE layers, E], for the bias update and the load metrics."""
-    balance_loss: Tensor | None
+    balance_loss: Float[Tensor, ""] | None
     """V3 Eq. 17, summed over layers, alpha included: add it to the loss. None outside training."""
 
 
@@ -52,7 +54,8 @@ class DeepseekV3(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.mtp = nn.ModuleList(MultiTokenPredictor(config) for _ in range(config.num_nextn_predict_layers))
         self.rope = Rope(config)
-        self._packed: PackedDecoder | None = None
+        self._decoder: PackedDecoder | AbsorbedDecoder | None = None
+        self.register_load_state_dict_post_hook(_forget_decoder)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> DeepseekV3:
@@ -78,7 +81,7 @@ class DeepseekV3(nn.Module):
         """The routers in the order of `router_counts`: of the layers, then of the prediction modules."""
         return (module for module in self.modules() if isinstance(module, Router))
 
-    def forward(self, token_ids_N: Tensor, layout: Layout) -> HiddenStates:
+    def forward(self, token_ids_N: Int[Tensor, " N"], layout: Layout) -> HiddenStates:
         """Hidden states of every token, after the final norm."""
         stats = RouterStats([], [])
         x_ND = self.embed_tokens(token_ids_N)
@@ -93,11 +96,11 @@ class DeepseekV3(nn.Module):
         counts = torch.stack(stats.counts) if stats.counts else empty
         return HiddenStates(hidden_ND, counts, stats.total_loss(self.config.aux_loss_alpha))
 
-    def logits(self, hidden_ND: Tensor) -> Tensor:
+    def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Scores of the next token, [N, V]."""
         return self.lm_head(hidden_ND)
 
-    def mtp_hidden(self, hidden: HiddenStates, token_ids_N: Tensor, layout: Layout) -> list[HiddenStates]:
+    def mtp_hidden(self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout) -> list[HiddenStates]:
         """What each prediction module makes of the main model's hidden states: see `mtp.MultiTokenPredictor`.
 
         Element k - 1 predicts token i + k + 1 from position i: pair it with `layout.shift(token_ids_N, k + 1)`,
@@ -114,7 +117,9 @@ class DeepseekV3(nn.Module):
         return results
 
     @torch.inference_mode()
-    def prefill(self, prompts: Sequence[Sequence[int]], cache: LatentCache, rows: Sequence[int]) -> Tensor:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], cache: LatentCache, rows: Sequence[int]
+    ) -> Float[Tensor, "B V"]:
         """Runs whole prompts through the expanded attention and stores their latents.
 
         Args:
@@ -139,13 +144,26 @@ class DeepseekV3(nn.Module):
         return self.logits(self.norm(x_ND.index_select(0, layout.last_S)))
 
     @torch.inference_mode()
-    def decode(self, token_ids_B: Tensor, cache: LatentCache) -> Tensor:
+    def decode(self, token_ids_B: Int[Tensor, " B"], cache: LatentCache) -> Float[Tensor, "B V"]:
         """Appends one token to each of the rows 0 to B-1 and returns the logits after it, [B, V].
 
         Uses the absorbed form of the attention: `packed.py` for small models on a CPU, repacked when weights have
         changed, and `decode.py` for all others.
         """
-        if self._packed is not None and not self._packed.is_stale():
-            return self._packed.step(token_ids_B, cache)
-        self._packed = PackedDecoder(self) if can_pack(self) else None
-        return (self._packed or AbsorbedDecoder(self)).step(token_ids_B, cache)
+        if self._decoder is None or self._decoder.is_stale():
+            self._decoder = PackedDecoder(self) if can_pack(self) else AbsorbedDecoder(self)
+        return self._decoder.step(token_ids_B, cache)
+
+    def weights_changed(self) -> None:
+        """Forgets what `decode` has packed, after weights were written in a way that PyTorch does not record."""
+        self._decoder = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moving or casting parameters replaces them, so what was packed from them is forgotten."""
+        self.weights_changed()
+        return super()._apply(fn, recurse)
+
+
+def _forget_decoder(model: DeepseekV3, _: Any) -> None:
+    """Loading with assign=True replaces parameters as well."""
+    model.weights_changed()

@@ -15,6 +15,7 @@ from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from aha.models.attention import attend_fused, attend_padded
@@ -73,13 +74,18 @@ class Layout:
         """Segments (sequences, or prompts and completions)."""
         return len(self.lengths)
 
-    def attend(self, q_NHK: Tensor, k_NHK: Tensor, v_NHV: Tensor, scale: float) -> Tensor:
-        """Causal attention within each segment and over its prefix: [N, H, V], differentiable."""
+    def attend(
+        self, q_NHK: Float[Tensor, "N H K"], k_NHK: Float[Tensor, "N J K"], v_NHV: Float[Tensor, "N J V"], scale: float
+    ) -> Float[Tensor, "N H V"]:
+        """Causal attention within each segment and over its prefix, differentiable.
+
+        With J < H key and value heads, each serves H / J query heads (grouped-query attention).
+        """
         if q_NHK.is_cpu:
             return attend_fused(q_NHK, k_NHK, v_NHV, self, scale)
         return attend_padded(q_NHK, k_NHK, v_NHV, self.lengths, self.prefixes, scale)
 
-    def segment_mean(self, x_NE: Tensor) -> Tensor:
+    def segment_mean(self, x_NE: Float[Tensor, "N E"]) -> Float[Tensor, "S E"]:
         """Mean over the tokens of each segment: [S, E]."""
         if len(self.runs) == 1:
             return x_NE.view(self.num_segments, -1, x_NE.shape[-1]).mean(1)
@@ -99,7 +105,7 @@ class Layout:
         """Index in N of each segment's last token."""
         return torch.tensor([s + n - 1 for s, n in zip(self.starts, self.lengths, strict=True)], device=self.device)
 
-    def shift(self, token_ids_N: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    def shift(self, token_ids_N: Int[Tensor, " N"], by: int) -> tuple[Int[Tensor, " N"], Bool[Tensor, " N"]]:
         """The token `by` places later in the same segment, and where there is one.
 
         Returns:

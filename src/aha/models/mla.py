@@ -1,8 +1,8 @@
 """Multi-head latent attention, expanded form, as trained and prefilled (V3 section 2.1.1, Eqs. 1-11).
 
 The down-projections of queries and of keys and values read the same tokens, so they are one matrix here
-(`qkv_a_proj`, split by name in `hf.py`). The released code adds an RMSNorm on each latent, which the equations
-leave out: so do we. The absorbed form, for one new token over the latent cache, is in `decode.py`.
+(`qkv_a_proj`, split by name in `hf_names.py`). Unlike the printed equations, and like the released code, there is an
+RMSNorm on each latent. The absorbed form, for one new token over the latent cache, is in `decode.py`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from aha.models.kv_cache import LatentCache
 from aha.models.layers import RMSNorm, SwiGLU
@@ -30,6 +31,20 @@ MAX_PACKED_BYTES = 1 << 30
 
 
 _VERSION = operator.attrgetter("_version")
+
+
+class _OptimizerSteps:
+    """Counts steps of PyTorch's optimizers: the fused ones change weights without changing their version."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+
+
+_optimizer_steps = _OptimizerSteps()
+register_optimizer_step_post_hook(_optimizer_steps)
 
 
 def can_pack(model: nn.Module) -> bool:
@@ -223,7 +238,11 @@ class PackedDecoder:
         self._workspaces: dict[int, Workspace] = {}
 
     def is_stale(self) -> bool:
-        """Whether a parameter was changed in place since the weights were packed."""
+        """Whether a parameter was changed in place since the weights were packed.
+
+        Seen are operations that PyTorch records, and steps of its optimizers. After others, such as a collective that
+        writes into parameters, call the model's `weights_changed`.
+        """
         return self._version != self._current_version()
 
     def step(self, token_ids_B: Tensor, cache: LatentCache) -> Tensor:
@@ -249,4 +268,4 @@ class PackedDecoder:
         return self._workspaces[batch]
 
     def _current_version(self) -> int:
-        return sum(map(_VERSION, self._parameters))
+        return sum(map(_VERSION, self._parameters)) + _optimizer_steps.count

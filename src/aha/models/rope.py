@@ -71,11 +71,14 @@ class Rope:
         """Rotations of positions 0 to at least `length` - 1 as complex64 [positions, R/2]."""
         table = self._tables.get(device)
         if table is None or table.shape[0] < length:
-            rows = max(256, 1 << (length - 1).bit_length())
-            angles = torch.outer(torch.arange(rows, dtype=torch.float32, device="cpu"), self._frequencies)
-            table = torch.complex(angles.cos() * self._factor, angles.sin() * self._factor).to(device)
+            with torch.inference_mode(False):  # a table made while generating serves training as well
+                table = self._make(max(256, 1 << (length - 1).bit_length())).to(device)
             self._tables[device] = table
         return table
+
+    def _make(self, rows: int) -> Tensor:
+        angles = torch.outer(torch.arange(rows, dtype=torch.float32, device="cpu"), self._frequencies)
+        return torch.complex(angles.cos() * self._factor, angles.sin() * self._factor)
 
     def at(self, positions_N: Tensor, length: int) -> Tensor:
         """Rotations of the given positions, all below `length`: complex64 [N, R/2]."""

@@ -7,7 +7,8 @@ from pydantic import Field
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.recipe import RecipeConfig, StageSpec
 from aha.rl.config import GRPOConfig, LengthStage
-from aha.stages.pretrain import PretrainConfig
+from aha.stages.pretrain import ModelChoice, PretrainConfig
+from aha.tasks.corpus import CorpusConfig
 from aha.training.optimizer import OptimizerConfig
 
 SUITES = (
@@ -40,17 +41,38 @@ def r1_zero_tiny() -> R1ZeroConfig:
 
 
 def r1_zero_smoke() -> R1ZeroConfig:
-    """The same in under 90 seconds, on one easy family: every part runs, the loss falls, the reward rises."""
+    """The same in under 90 seconds, smaller and on one easy family: every part runs, loss falls, reward rises."""
+    corpus = CorpusConfig(
+        families=("motion",), level_weights=(1.0, 0.0, 0.0, 0.0, 0.0), conversation=0.6, long=0.05, slip_rate=0.05
+    )
+    small = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "moe_intermediate_size": 48}
+    asked = {"families": ("motion",), "levels": (1,)}
     return R1ZeroConfig(
         recipe="r1-zero-smoke",
-        pretrain=PretrainConfig(steps=60, rows_per_step=16, optimizer=OptimizerConfig(warmup_steps=5)),
+        pretrain=PretrainConfig(
+            model=ModelChoice(changes=small),
+            corpus=corpus,
+            vocab_size=400,
+            tokenizer_documents=2000,
+            steps=400,
+            rows_per_step=16,
+            row_tokens=128,
+            optimizer=OptimizerConfig(warmup_steps=10),
+            validation_rows=8,
+        ),
         rl=GRPOConfig(
-            steps=6,
+            **asked,
+            steps=24,
             prompts_per_step=8,
             group_size=8,
             lengths=(LengthStage(from_step=0, max_completion_tokens=64),),
+            optimizer=OptimizerConfig(adam_lr=1e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps=2),
+            preflight_prompts=8,
             preflight_floor=0.0,
-            eval_every=0,
+            eval_every=12,
+            eval_levels=(1,),
         ),
-        evaluation=EvaluationConfig(suites=SUITES, problems_per_level=2, samples=2, max_completion_tokens=64),
+        evaluation=EvaluationConfig(
+            **asked, trained_levels=(1,), suites=SUITES, problems_per_level=20, samples=4, max_completion_tokens=64
+        ),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,20 @@ def execute(config: RecipeConfig, out: Path | None = None, fresh: bool = False, 
     code = launch(command, count, inherit=(folder.lock_descriptor,))
     if code == 0:
         print(f"done: {folder.path / 'summary.json'}")
+        _show_report(folder.path)
     elif code in (130, 143):
         print(f"aha: stopped; the same command continues {folder.path}", file=sys.stderr)
     return code
+
+
+def _show_report(path: Path) -> None:
+    """Writes the report of a finished run, and opens it where somebody is watching."""
+    from aha.report.page import make_report
+
+    page = make_report(path)
+    print(f"report: {page}")
+    if sys.stdout.isatty() and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.name == "nt"):
+        webbrowser.open(page.resolve().as_uri())
 
 
 def open_run(config: RecipeConfig, path: Path, fresh: bool) -> RunFolder:
@@ -122,7 +134,7 @@ def work(config: RecipeConfig, path: Path, fresh: bool) -> None:
             open_run(config, path, fresh).write_environment(distributed.world_size, config.device)
         distributed.barrier()
         Pipeline(config, RunFolder.open(path), distributed, Progress(distributed.is_first), stop).run()
-        distributed.close()
+        distributed.barrier()  # nobody leaves while another still expects a message
     except AhaError:
         raise
     except Exception:

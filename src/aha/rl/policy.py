@@ -168,12 +168,7 @@ class PolicyUpdate:
 
     def _apply(self, sums: Tensor, experts: Tensor) -> dict[str, float]:
         """Adds up over processes and moves the weights, if there is anything to move them."""
-        for parameter in self.optimizer.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        self.distributed.all_reduce_sum(
-            [parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None]
-        )
+        self.distributed.all_reduce_sum(self.optimizer.gradients())
         self.distributed.all_reduce_sum([sums, experts])
         named = dict(zip(SUMS, sums.tolist(), strict=True))
         tokens = named.pop("tokens")

@@ -18,7 +18,7 @@ from torch import Tensor
 from aha.configuration import Config
 from aha.data.stream import packed_row
 from aha.models.config import DeepseekV3Config
-from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.deepseek_v3 import DeepseekV3, HiddenStates
 from aha.models.hf import save_pretrained
 from aha.models.layouts import Rectangle
 from aha.models.moe import max_violation, update_router_bias
@@ -141,7 +141,7 @@ class Pretrainer:
         losses, counts = self._losses(rows, share=len(rows) / config.rows_per_step)
         self.optimizer.zero_grad()
         (losses["loss"] + config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()
-        grads = [parameter.grad for parameter in self.optimizer.parameters if parameter.grad is not None]
+        grads = self.optimizer.gradients()
         report = torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")])
         distributed.all_reduce_sum([*grads, report])
         distributed.all_reduce_sum([counts])
@@ -171,18 +171,32 @@ class Pretrainer:
         logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, weight, targets_N, entropy=False)
         zero = logprobs_N.new_zeros(())
         losses = {"loss": -logprobs_N.mean() * share, "mtp_loss": zero, "balance_loss": zero}
-        passes = [hidden]
-        if self.config.mtp_weight:
-            part = Rectangle(max(1, round(len(rows) * self.config.mtp_share)), length, ids_N.device)
-            first = replace(hidden, hidden_ND=hidden.hidden_ND[: part.num_tokens])
-            passes += self.model.mtp_hidden(first, ids_N[: part.num_tokens], part)
-            losses["mtp_loss"] = self._mtp_loss(passes[1:], ids_N[: part.num_tokens], part) * share
-        balance = [output.balance_loss for output in passes if output.balance_loss is not None]
-        if balance:
-            losses["balance_loss"] = torch.stack(balance).sum() * share
-        return losses, torch.cat([output.router_counts for output in passes])
+        if hidden.balance_loss is not None:
+            losses["balance_loss"] = hidden.balance_loss * share
+        counts = [hidden.router_counts]
+        if self.config.mtp_weight and self.model.mtp:
+            outputs, losses["mtp_loss"], mtp_balance = self._mtp(hidden, ids_N, len(rows))
+            losses["balance_loss"] = losses["balance_loss"] + mtp_balance
+            counts += [output.router_counts for output in outputs]
+            counts += [counts[0].new_zeros(1, counts[0].shape[1])] * (len(self.model.mtp) - len(outputs))
+        return losses, torch.cat(counts)
 
-    def _mtp_loss(self, outputs: list[Any], ids_N: Tensor, layout: Rectangle) -> Tensor:
+    def _mtp(self, hidden: HiddenStates, ids_N: Tensor, rows: int) -> tuple[list[HiddenStates], Tensor, Tensor]:
+        """The prediction modules on this process's part of the first `mtp_share` of the global batch's rows."""
+        config, distributed = self.config, self.context.distributed
+        wanted = max(1, round(config.mtp_share * config.rows_per_step))
+        zero = ids_N.new_zeros((), dtype=torch.float32)
+        own = min(rows, len(range(distributed.rank, wanted, distributed.world_size)))
+        if own == 0:
+            return [], zero, zero
+        layout = Rectangle(own, config.row_tokens, ids_N.device)
+        first = replace(hidden, hidden_ND=hidden.hidden_ND[: layout.num_tokens])
+        outputs = self.model.mtp_hidden(first, ids_N[: layout.num_tokens], layout)
+        balance = sum((output.balance_loss for output in outputs if output.balance_loss is not None), zero)
+        loss = self._mtp_loss(outputs, ids_N[: layout.num_tokens], layout)
+        return outputs, loss * (own / wanted), balance * (own / wanted)
+
+    def _mtp_loss(self, outputs: list[HiddenStates], ids_N: Tensor, layout: Rectangle) -> Tensor:
         """Mean over depths of the cross-entropy of token i + k + 1 (V3 Eqs. 24-25).
 
         Over the T - k - 1 targets of a row.
@@ -199,8 +213,8 @@ class Pretrainer:
         return torch.tensor(ids, device=self.context.distributed.device)
 
     @torch.no_grad()
-    def validate(self) -> float:
-        """Next-token loss on documents that no step has seen."""
+    def validate(self) -> float | None:
+        """Next-token loss on documents that no step has seen; None where the configuration asks for no such rows."""
         config, distributed = self.config, self.context.distributed
         rows = range(VALIDATION_ROW + distributed.rank, VALIDATION_ROW + config.validation_rows, distributed.world_size)
         total = torch.zeros(2, dtype=torch.float64)
@@ -212,4 +226,4 @@ class Pretrainer:
             logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.lm_head.weight, targets_N, entropy=False)
             total += torch.tensor([-float(logprobs_N.double().sum()), float(logprobs_N.numel())])
         distributed.all_reduce_sum([total])
-        return float(total[0] / total[1]) if total[1] else float("nan")
+        return float(total[0] / total[1]) if total[1] else None

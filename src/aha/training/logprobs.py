@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -53,8 +54,11 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
 
 def chunked_logprobs(
-    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, entropy: bool = True
-) -> tuple[Tensor, Tensor]:
+    hidden_ND: Float[Tensor, "N D"],
+    weight_VD: Float[Tensor, "V D"],
+    targets_N: Int[Tensor, " N"],
+    entropy: bool = True,
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " M"]]:
     """Log-probability of each target, in nats at temperature 1, and the entropy of its distribution.
 
     Args:

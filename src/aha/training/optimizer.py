@@ -95,6 +95,13 @@ class Optimizer:
         for parameter in self.parameters:
             parameter.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """All gradients, in the order of `parameters`; zeros where this process's batch did not reach a parameter."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
     @torch.no_grad()
     def step(self) -> tuple[float, float, bool]:
         """Clips, then updates every parameter; a gradient that is not finite changes nothing but the step count.
