@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-NOT_COMPARED = {"timings.jsonl", "cost.json", "summary.json", "environment.json", ".lock"}
-"""Files that hold times, memory and versions."""
+NOT_COMPARED = {"timings.jsonl", "cost.json", "summary.json", "environment.json", "report.html", ".lock"}
+"""Files that hold times, memory, versions, and the name of the run folder."""
 STEPS = 100
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-NOT_COMPARED = {"timings.jsonl", "cost.json", "summary.json", "environment.json", ".lock"}
+NOT_COMPARED = {"timings.jsonl", "cost.json", "summary.json", "environment.json", "report.html", ".lock"}
 KILLS = 10
 
 

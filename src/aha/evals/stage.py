@@ -19,6 +19,7 @@ from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
 
 LONGEST_PROMPT = 256
+"""Room for a prompt, in tokens, beside the completion."""
 
 
 class Suite(Config):

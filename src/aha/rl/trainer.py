@@ -8,14 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
 from aha.evals.runner import Sample, evaluate, summarize
+from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.hf import load_pretrained, save_pretrained
-from aha.protocols import Generator
 from aha.rewards.rubric import Grader
 from aha.rl.advantage import rewards_agree
 from aha.rl.config import GRPOConfig
@@ -30,17 +30,7 @@ from aha.training.model_state import load_training_state, training_state
 from aha.training.stage import StageContext, StageResult
 from aha.types import Problem, RolloutGroup
 
-LONGEST_PROMPT = 256
-"""Room for a prompt, in tokens, beside the completion."""
 REFERENCE = "reference."
-
-
-class MakeGenerator(Protocol):
-    """Builds an engine around a model that the trainer changes in place."""
-
-    def __call__(self, model: DeepseekV3, max_rows: int, max_context: int) -> Generator:
-        """An engine for so many samples at once, of so many tokens each."""
-        ...
 
 
 class ReinforcementLearning:
