@@ -35,7 +35,7 @@ class LengthStage(Config):
 class GRPOConfig(Config):
     """Group Relative Policy Optimization (R1 Eqs. 1-3)."""
 
-    steps: int = Field(180, gt=0, description="rollout steps; each feeds `minibatches` updates")
+    steps: int = Field(200, gt=0, description="rollout steps; each feeds `minibatches` updates")
     prompts_per_step: int = Field(32, gt=0, description="questions per rollout (R1-Zero: 32 per update)")
     group_size: int = Field(16, ge=2, description="completions per question, G (R1-Zero: 16)")
     minibatches: int = Field(
@@ -76,7 +76,7 @@ class GRPOConfig(Config):
     preflight_prompts: int = Field(32, ge=0, description="questions asked before the first step; 0 skips the check")
     preflight_floor: float = Field(0.05, ge=0, le=1, description="pass@G below which training stops before it starts")
     patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
-    eval_every: int = Field(15, ge=0, description="steps between held-out evaluations; 0: none")
+    eval_every: int = Field(20, ge=0, description="steps between held-out evaluations; 0: none")
     eval_problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
     eval_samples: int = Field(4, gt=0, description="samples per held-out problem")
     eval_levels: tuple[int, ...] = Field(
