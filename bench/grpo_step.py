@@ -1,10 +1,11 @@
 """One GRPO step: ours against TRL's `GRPOTrainer`, on the same tiny DeepSeek-V3 weights, prompts and settings.
 
-    python bench/grpo_step.py [--prompts 4] [--group 8] [--tokens 64] [--steps 6]
+    python bench/grpo_step.py [--prompts 4] [--group 8] [--tokens 64] [--steps 6] [--model DIR]
 
-Each trainer runs in a process of its own with one thread, on the CPU, in fp32: completions of fixed length (no stop
-token), the same reward function of the completion's ids, no KL, one update per rollout. Steps are timed after two
-warm-up steps. Prints a Markdown table of seconds per step and peak memory. Needs the extra `[bench]`.
+Each trainer runs in a process of its own with one thread, on the CPU, in fp32: the same reward function of the
+completion's ids, no KL, one update per rollout. With random weights all completions have the same length; with a trained
+model (`--model runs/r1-zero-tiny-seed0/r1-zero/model`) they end where they end. Steps are timed after two warm-up steps.
+Prints a Markdown table of seconds per step and peak memory. Needs the extra `[bench]`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from itertools import pairwise
 from pathlib import Path
 
 WARM_UP = 2
-QUESTIONS = ["What is 7+15-4?", "Compute 8*3-5.", "Make 24 from 2,5,7.", "Find the value of 19-6+3."]
+QUESTIONS = [
+    "What is 7+15-4?",
+    "Compute 8*3-5+12-9.",
+    "Make 24 from 2,5,7.",
+    "A bus goes 8 km per hour for 2 hours, then 4 km more. How many km in all?",
+    "Two trains 56 km apart go towards each other at 7 and 1 km per hour. After how many hours do they meet?",
+    "Write a program: multiply, then add. 5->16; 6->19",
+    "A multiple of 4 from 281 to 296, digit sum 13. Which number?",
+    "Find the value of 19-6+3.",
+]
 THREADS = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",
@@ -42,7 +52,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="timed steps")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each trainer, in alternation")
     parser.add_argument("--only", choices=["ours", "trl"], help=argparse.SUPPRESS)
-    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, help="a trained model folder: completions then end where they end")
+    parser.add_argument("--fixed", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
         measured = (ours if options.only == "ours" else trl)(options)
@@ -50,11 +61,13 @@ def main() -> None:
         print("RESULT " + json.dumps(measured))
         return
     with tempfile.TemporaryDirectory() as folder:
-        make_model(Path(folder) / "model")
+        model = options.model or Path(folder) / "model"
+        if options.model is None:
+            make_model(model)
         results: dict[str, list[dict[str, float]]] = {"ours": [], "trl": []}
         for _ in range(options.rounds):
             for name in results:
-                results[name].append(run(name, Path(folder) / "model"))
+                results[name].append(run(name, model, fixed=options.model is None))
     print(
         f"{options.prompts} prompts x {options.group} completions x {options.tokens} tokens, median of "
         f"{options.rounds}\n"
@@ -69,9 +82,10 @@ def main() -> None:
     print(f"\nratio {statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f})")
 
 
-def run(name: str, model: Path) -> dict[str, float]:
+def run(name: str, model: Path, fixed: bool) -> dict[str, float]:
     """One trainer in a fresh process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--only", name, "--model", str(model)]
+    command += ["--fixed"] if fixed else []
     done = subprocess.run(command, env={**os.environ, **THREADS}, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
@@ -133,7 +147,8 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
     seconds = []
     for step in range(options.steps + WARM_UP):
         started = time.perf_counter()
-        sampling = SamplingParams(max_completion_tokens=options.tokens, n=options.group, seed=step)
+        stop = () if options.fixed else (tokenizer.eos_id,)
+        sampling = SamplingParams(max_completion_tokens=options.tokens, n=options.group, seed=step, stop_token_ids=stop)
         groups = []
         for prompt, completions in zip(prompts, engine.generate([Request(p, sampling) for p in prompts]), strict=True):
             rollouts = [
@@ -188,7 +203,7 @@ def trl(options: argparse.Namespace) -> dict[str, float]:
             num_generations=options.group,
             per_device_train_batch_size=options.prompts * options.group,
             max_completion_length=options.tokens,
-            generation_kwargs={"min_new_tokens": options.tokens},
+            generation_kwargs={"min_new_tokens": options.tokens} if options.fixed else None,
             beta=0.0,
             loss_type="dapo",
             learning_rate=2e-4,
