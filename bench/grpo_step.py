@@ -3,8 +3,8 @@
     python bench/grpo_step.py [--prompts 4] [--group 8] [--tokens 64] [--steps 6] [--model DIR]
 
 Each trainer runs in a process of its own with one thread, on the CPU, in fp32: the same reward function of the
-completion's ids, no KL, one update per rollout. With random weights all completions have the same length; with a trained
-model (`--model runs/r1-zero-tiny-seed0/r1-zero/model`) they end where they end. Steps are timed after two warm-up steps.
+completion's ids, no KL, one update per rollout. With random weights all completions have the same length; with a
+trained model (`--model runs/r1-zero-tiny-seed0/r1-zero/model`) they end where they end. Timed after two warm-up steps.
 Prints a Markdown table of seconds per step and peak memory. Needs the extra `[bench]`.
 """
 

@@ -103,7 +103,7 @@ def small_multiples(panels: Mapping[str, Mapping[str, Series]], xlabel: str = "s
 
 def bars(values: Mapping[str, tuple[float, float, float]], title: str) -> str:
     """Horizontal bars of (mean, low, high) with intervals, in percent."""
-    figure, axes = plt.subplots(figsize=(5.2, 0.5 + 0.42 * max(1, len(values))))
+    figure, axes = plt.subplots(figsize=(7.6, 0.5 + 0.38 * max(1, len(values))))
     names = list(values)[::-1]
     for number, name in enumerate(names):
         mean, low, high = values[name]
@@ -114,7 +114,7 @@ def bars(values: Mapping[str, tuple[float, float, float]], title: str) -> str:
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1.15)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%" if value <= 1 else "")
-    axes.set_title(title, loc="left", fontsize=10)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return _svg(figure, title)
 
 
