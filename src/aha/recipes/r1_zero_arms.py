@@ -10,7 +10,7 @@ pretrain-dense                          a dense model with as many active parame
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -25,15 +25,14 @@ from aha.tasks.corpus import without_long_solutions
 DENSE: dict[str, Any] = {"first_k_dense_replace": 4, "intermediate_size": 312}
 """The tiny preset without experts: (384 + 3 x 3 x 96) / 4 = 312 neurons a layer, as many as are active with experts."""
 
-RL_ARMS = ("random-reward", "format-only", "bias-off")
+Arm = Literal["random-reward", "format-only", "bias-off", "no-long", "dense"]
+ARMS: tuple[Arm, ...] = get_args(Arm)
 
 
 class R1ZeroArmsConfig(R1ZeroConfig):
     """The main arm's settings; the arms differ from them in one thing each."""
 
-    arms: tuple[str, ...] = Field(
-        (*RL_ARMS, "no-long", "dense"), description="which control arms run, beside the main one"
-    )
+    arms: tuple[Arm, ...] = Field(ARMS, description="which control arms run, beside the main one")
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph. Each arm is evaluated as soon as it is trained, so that a table can grow arm by arm."""
@@ -42,7 +41,7 @@ class R1ZeroArmsConfig(R1ZeroConfig):
             specs += self._arm(arm)
         return tuple(specs)
 
-    def _arm(self, arm: str) -> list[StageSpec]:
+    def _arm(self, arm: Arm) -> list[StageSpec]:
         if arm == "dense":
             model = self.pretrain.model.model_copy(update={"changes": {**self.pretrain.model.changes, **DENSE}})
             return [StageSpec("pretrain-dense", "pretrain", self.pretrain.model_copy(update={"model": model}))]

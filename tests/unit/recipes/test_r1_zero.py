@@ -1,0 +1,42 @@
+"""The R1-Zero recipes: the graph of the arms, and what each arm changes."""
+
+import pytest
+
+from aha.errors import ConfigError
+from aha.recipes.r1_zero_arms import ARMS, DENSE, r1_zero_arms
+from aha.recipes.recipe import identities
+from aha.recipes.registry import resolve
+
+
+def test_every_arm_differs_from_the_main_one_in_one_thing() -> None:
+    stages = {spec.name: spec for spec in r1_zero_arms().stages()}
+    main = stages["r1-zero"].config.model_dump()
+    for arm, key in (("random-reward", "rubric"), ("format-only", "rubric"), ("bias-off", "bias_update_rate")):
+        other = stages[arm].config.model_dump()
+        assert {name for name in main if main[name] != other[name]} == {key}
+        assert stages[arm].parents == ("pretrain",)
+    assert stages["r1-zero-no-long"].config == stages["r1-zero"].config
+    base, dense = stages["pretrain"].config.model_dump(), stages["pretrain-dense"].config.model_dump()
+    assert {name for name in base if base[name] != dense[name]} == {"model"}
+
+
+def test_the_dense_arm_has_as_many_active_parameters() -> None:
+    from aha.models.count import describe
+    from aha.models.presets import tiny
+
+    experts, dense = describe(tiny(640)), describe(tiny(640, **DENSE))
+    assert dense.active_parameters == pytest.approx(experts.active_parameters, rel=0.01)
+    assert experts.total_parameters > 2 * dense.total_parameters
+
+
+def test_adding_an_arm_redoes_nothing() -> None:
+    few = identities(resolve("r1-zero-arms", ["arms=[]"]))
+    many = identities(resolve("r1-zero-arms"))
+    assert few.items() <= many.items()
+    assert identities(resolve("r1-zero-tiny")) == few
+
+
+def test_an_unknown_arm_is_refused() -> None:
+    with pytest.raises(ConfigError, match="arms"):
+        resolve("r1-zero-arms", ["arms=[foo]"])
+    assert len(ARMS) == 5
