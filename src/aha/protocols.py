@@ -69,6 +69,31 @@ class Family(Protocol):
         ...
 
 
+@runtime_checkable
+class GeneralFamily(Family, Protocol):
+    """A family of tasks beyond reasoning, whose answers are better or worse rather than right or wrong."""
+
+    def score(self, problem: Problem, response: str) -> float:
+        """How good a response truly is, in [0, 1]: the world checks its own constraints exactly. Never raises."""
+        ...
+
+    def think(self, problem: Problem) -> str:
+        """A few words on what is asked, as thinking before a response."""
+        ...
+
+    def respond(self, problem: Problem, rng: random.Random, quality: float = 1.0) -> str:
+        """Writes a response as somebody might: with probability 1 - `quality` a worse one."""
+        ...
+
+
+class Scorer(Protocol):
+    """A learned judge of finished sequences: a reward model, as the rewards see it."""
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        """One finite number per token sequence; larger is better. Only differences and order have a meaning."""
+        ...
+
+
 class RewardFn(Protocol):
     """Scores one completion. Returns None where no verdict can be given; the sample is then dropped."""
 

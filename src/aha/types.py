@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Language = Literal["en", "zh"]
-Domain = Literal["math", "code", "science", "logic"]
+Domain = Literal["math", "code", "science", "logic", "general"]
+"""The four domains of R1's reasoning RL, and everything else (writing, facts, role-play, translation, safety)."""
 Style = Literal["brief", "full", "check"]
 """How a worked solution is written: steps skipped; every step; every step verified, with mistakes found and mended."""
 Voice = Literal["en", "zh", "mixed"]

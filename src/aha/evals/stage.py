@@ -9,14 +9,15 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.evals.experts import expert_report
-from aha.evals.runner import Elicitation, Sample, evaluate, summarize
+from aha.evals.runner import Elicitation, Sample, evaluate, summarize, summarize_general
 from aha.files import write_json
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.hf import load_pretrained
 from aha.protocols import Generator
-from aha.tasks.families import FAMILIES, get_family, held_out_suite
+from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general, held_out_suite
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
+from aha.types import Problem
 
 LONGEST_PROMPT = 256
 """Room for a prompt, in tokens, beside the completion."""
@@ -41,11 +42,16 @@ class EvaluationSettings(Config):
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
     max_completion_tokens: int = Field(256, gt=0, description="limit in tokens")
     suite_seed: int = Field(0, description="of the choice of problems: the same for all seeds of a recipe")
+    general: tuple[str, ...] = Field((), description="general families that are asked as well")
+    general_per_level: int = Field(12, gt=0, description="held-out general problems per family and level")
+    general_samples: int = Field(2, gt=0, description="samples per general problem")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in self.families:
             get_family(name)
+        for name in self.general:
+            get_general(name)
         if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.trained_levels)):
             raise ValueError(f"levels {self.levels} and trained_levels {self.trained_levels}: levels are 1 to 5")
         return self
@@ -94,7 +100,7 @@ class Evaluation:
                 for sample in samples:
                     context.rollouts.write({"model": stage, "elicitation": elicitation, **sample.to_json()})
                 if elicitation == "zero":
-                    experts[stage] = expert_report(model, tokenizer, samples)
+                    experts[stage] = expert_report(model, tokenizer, [s for s in samples if s.family not in GENERAL])
                 accuracy = results[stage][elicitation]["trained_levels"]["pass_at_1"]["mean"]
                 task.update(done, {stage: f"{elicitation} {accuracy:.1%}"})
                 context.progress.say(f"{stage}, asked as {elicitation!r}: held-out accuracy {accuracy:.1%}")
@@ -122,19 +128,19 @@ class Evaluation:
         """All processes' samples of one model, in a fixed order."""
         context_tokens = LONGEST_PROMPT + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=256, max_context=context_tokens)
-        problems = list(held_out_suite(config.families, config.levels, config.problems_per_level, config.suite_seed))
-        own = problems[context.distributed.rank :: context.distributed.world_size]
-        samples = evaluate(
-            generator,
-            tokenizer,
-            own,
-            elicitation,
-            config.samples,
-            context.derive_seed(stage),
-            config.max_completion_tokens,
-            config.temperature,
-            config.top_p,
-        )
+        samples: list[Sample] = []
+        for problems, count in question_sets(config):
+            samples += evaluate(
+                generator,
+                tokenizer,
+                problems[context.distributed.rank :: context.distributed.world_size],
+                elicitation,
+                count,
+                context.derive_seed(stage),
+                config.max_completion_tokens,
+                config.temperature,
+                config.top_p,
+            )
         gathered = context.distributed.all_gather_object([sample.to_json() for sample in samples])
         return in_order(Sample(**row) for rows in gathered for row in rows)
 
@@ -143,16 +149,31 @@ def headline(ways: dict[str, Any]) -> dict[str, Any]:
     """A stage's row of the summary: R1-Zero's template on the trained levels, accuracy by family on all of them."""
     first = ways["zero"] if "zero" in ways else next(iter(ways.values()))
     row = {**first["trained_levels"], "by_family": first["all_levels"]["by_family"]}
+    if "general" in first:
+        row["general"] = first["general"]
     row["pass_at_1_by_elicitation"] = {name: way["trained_levels"]["pass_at_1"] for name, way in ways.items()}
     return row
 
 
 def in_order(samples: Iterable[Sample]) -> list[Sample]:
     """Samples by family, level, problem and number, whoever made them."""
-    return sorted(samples, key=lambda s: (s.family, s.level, s.key, s.index))
+    return sorted(samples, key=lambda s: (s.family, s.level, s.key, s.question, s.index))
+
+
+def question_sets(config: EvaluationSettings) -> list[tuple[list[Problem], int]]:
+    """The held-out reasoning problems and, where they are asked, the general ones, with the samples of each."""
+    seed = config.suite_seed
+    sets = [(list(held_out_suite(config.families, config.levels, config.problems_per_level, seed)), config.samples)]
+    if config.general:
+        general = held_out_suite(config.general, (1, 2, 3, 4, 5), config.general_per_level, seed)
+        sets.append((list(general), config.general_samples))
+    return sets
 
 
 def report(samples: list[Sample], config: EvaluationSettings) -> dict[str, Any]:
-    """The numbers of one model under one way of asking: on the trained levels, and on all."""
-    trained = [sample for sample in samples if sample.level in config.trained_levels]
-    return {"trained_levels": summarize(trained), "all_levels": summarize(samples)}
+    """The numbers of one model under one way of asking: reasoning on the trained levels and on all; general tasks."""
+    reasoning = [sample for sample in samples if sample.family not in GENERAL]
+    trained = [sample for sample in reasoning if sample.level in config.trained_levels]
+    results = {"trained_levels": summarize(trained), "all_levels": summarize(reasoning)}
+    general = [sample for sample in samples if sample.family in GENERAL]
+    return {**results, "general": summarize_general(general)} if general else results

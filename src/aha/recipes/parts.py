@@ -5,6 +5,8 @@ from __future__ import annotations
 from aha.evals.stage import Evaluation
 from aha.inference.engine import Engine
 from aha.rl.trainer import ReinforcementLearning
+from aha.stages.preferences import Preferences
+from aha.stages.rejection_sampling import RejectionSampling
 
 
 class EngineEvaluation(Evaluation):
@@ -16,6 +18,20 @@ class EngineEvaluation(Evaluation):
 
 class EngineReinforcementLearning(ReinforcementLearning):
     """Reinforcement learning with rollouts from the built-in engine."""
+
+    def __init__(self) -> None:
+        super().__init__(Engine)
+
+
+class EngineRejectionSampling(RejectionSampling):
+    """Rejection sampling through the built-in engine."""
+
+    def __init__(self) -> None:
+        super().__init__(Engine)
+
+
+class EnginePreferences(Preferences):
+    """Responses and comparisons through the built-in engine."""
 
     def __init__(self) -> None:
         super().__init__(Engine)

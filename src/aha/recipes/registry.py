@@ -16,6 +16,8 @@ from aha.errors import ConfigError, UnknownNameError
 from aha.recipes.recipe import RecipeConfig
 
 RECIPES: dict[str, str] = {
+    "r1-smoke": "aha.recipes.r1:r1_smoke",
+    "r1-tiny": "aha.recipes.r1:r1_tiny",
     "r1-zero-arms": "aha.recipes.r1_zero_arms:r1_zero_arms",
     "r1-zero-smoke": "aha.recipes.r1_zero:r1_zero_smoke",
     "r1-zero-tiny": "aha.recipes.r1_zero:r1_zero_tiny",
@@ -25,7 +27,12 @@ RECIPES: dict[str, str] = {
 STAGES: dict[str, str] = {
     "evaluation": "aha.recipes.parts:EngineEvaluation",
     "grpo": "aha.recipes.parts:EngineReinforcementLearning",
+    "instructions": "aha.stages.instructions:Instructions",
+    "preferences": "aha.recipes.parts:EnginePreferences",
     "pretrain": "aha.stages.pretrain:Pretrain",
+    "rejection_sampling": "aha.recipes.parts:EngineRejectionSampling",
+    "reward_model": "aha.stages.reward_model:RewardModelTraining",
+    "sft": "aha.stages.sft:SFT",
 }
 """Stage classes (see `aha.training.stage.Stage`) by kind."""
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from aha.configuration import Config
 from aha.grading.workers import GraderWorker
 from aha.rewards.rules import accuracy, format_reward, language_reward, random_reward, step_reward
-from aha.text.thinking import parse
+from aha.text.thinking import Form, parse
 from aha.types import Problem
 
 
@@ -39,13 +39,22 @@ class Grade:
     reward: float
 
 
-def grade(problem: Problem, completion: str, truncated: bool, config: RubricConfig) -> Grade | None:
+def grade(
+    problem: Problem, completion: str, truncated: bool, config: RubricConfig, form: Form = "zero"
+) -> Grade | None:
     """Scores one completion by all rewards; those of weight 0 are measured too, for the log.
+
+    Args:
+        problem: what was asked.
+        completion: from the think tag on, whoever wrote that.
+        truncated: it ran into its length limit.
+        config: weights.
+        form: the strict form that is asked for.
 
     Returns:
         None where a reward gives no verdict or a value that is not finite or not in [0, 1]: the sample is dropped.
     """
-    parsed = parse(completion, truncated=truncated)
+    parsed = parse(completion, truncated=truncated, form=form)
     parts: dict[str, float | None] = {
         "accuracy": accuracy(problem, parsed),
         "format": format_reward(problem, parsed),
@@ -64,9 +73,11 @@ def add_up(parts: dict[str, float | None], weights: dict[str, float]) -> Grade |
     return Grade(values, sum(weights[name] * value for name, value in values.items()))
 
 
-def grade_json(problem: dict[str, Any], completion: str, truncated: bool, config: dict[str, Any]) -> list[Any] | None:
+def grade_json(
+    problem: dict[str, Any], completion: str, truncated: bool, config: dict[str, Any], form: Form
+) -> list[Any] | None:
     """`grade` over JSON values, for a worker process."""
-    result = grade(Problem(**problem), completion, truncated, RubricConfig(**config))
+    result = grade(Problem(**problem), completion, truncated, RubricConfig(**config), form)
     return None if result is None else [result.parts, result.reward]
 
 
@@ -76,16 +87,18 @@ class Grader:
     Args:
         config: the rubric.
         seconds_per_item: time limit for one completion.
+        form: the strict form that is asked for.
     """
 
-    def __init__(self, config: RubricConfig, seconds_per_item: float = 2.0) -> None:
+    def __init__(self, config: RubricConfig, seconds_per_item: float = 2.0, form: Form = "zero") -> None:
         self._config = config.model_dump()
+        self._form = form
         self._worker = GraderWorker("aha.rewards.rubric:grade_json", seconds_per_item)
 
     def grade(self, items: Sequence[tuple[Problem, str, bool]]) -> list[Grade | None]:
         """Grades (problem, completion, truncated) triples in order."""
         rows = [
-            (asdict(problem), completion.encode(errors="replace").decode(), truncated, self._config)
+            (asdict(problem), completion.encode(errors="replace").decode(), truncated, self._config, self._form)
             for problem, completion, truncated in items
         ]
         return [None if result is None else Grade(*result) for result in self._worker.grade(rows)]

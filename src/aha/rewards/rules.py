@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from aha.grading.interpreter import BINARY, UNARY
 from aha.tasks.families import get_family
 from aha.text.thinking import Parsed
 from aha.types import Language, Problem
@@ -29,9 +30,9 @@ def language_consistency(text: str, language: Language) -> float:
     """Share of a text's words that belong to a language (R1 Eq. 7).
 
     A word is a run of Latin letters or one Chinese character. A text without words is consistent: formulas have no
-    language.
+    language, and neither have the instructions of the programming language.
     """
-    words = _WORDS.findall(text)
+    words = [word for word in _WORDS.findall(text) if word not in BINARY and word not in UNARY]
     if not words:
         return 1.0
     chinese = sum(1 for word in words if word[0] >= "\u4e00")

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.rewards.rubric import RubricConfig
-from aha.tasks.families import FAMILIES, get_family
+from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general
+from aha.text.thinking import Form
 from aha.training.optimizer import OptimizerConfig
 
 
@@ -32,6 +33,27 @@ class LengthStage(Config):
     max_completion_tokens: int = Field(gt=0, description="limit in tokens")
 
 
+class GeneralConfig(Config):
+    """General prompts beside reasoning, judged by reward models (R1's second RL stage, Eqs. 8-10)."""
+
+    families: tuple[str, ...] = Field(tuple(GENERAL), min_length=1, description="general families that are asked")
+    from_step: int = Field(0, ge=0, description="first step with general prompts (R1: the last 400 of 1,700)")
+    share: float = Field(0.5, gt=0, le=1, description="share of a step's prompts that are general, from then on")
+    helpful: str = Field("", description="the stage whose reward model judges helpfulness")
+    harmless: str = Field("", description="the stage whose reward model judges harmlessness")
+    weight: float = Field(1.0, gt=0, description="weight of the preference reward")
+    eval_per_level: int = Field(8, gt=0, description="held-out general problems per family and level")
+    eval_samples: int = Field(2, gt=0, description="samples per held-out general problem")
+
+    @model_validator(mode="after")
+    def _known(self) -> GeneralConfig:
+        for name in self.families:
+            get_general(name)
+        if not self.helpful or not self.harmless:
+            raise ValueError("name the stages of both reward models: helpful and harmless")
+        return self
+
+
 class GRPOConfig(Config):
     """Group Relative Policy Optimization (R1 Eqs. 1-3)."""
 
@@ -45,7 +67,9 @@ class GRPOConfig(Config):
     lengths: tuple[LengthStage, ...] = Field(
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
+    form: Form = Field("zero", description="R1-Zero's template, or DeepSeek-R1's chat format with think prefilled")
     families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
+    general: GeneralConfig | None = Field(None, description="general prompts and reward models; none: reasoning alone")
     levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")
     chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, description="which cells are drawn")

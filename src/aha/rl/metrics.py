@@ -42,8 +42,10 @@ def step_metrics(facts: Sequence[dict[str, Any]]) -> dict[str, float]:
     for name, values in parts.items():
         metrics[f"rewards/{name}/mean"] = _mean(values)
         metrics[f"rewards/{name}/std"] = _std(values)
-    if "accuracy" in parts and "format" in parts:
-        metrics |= _split_lengths(lengths, parts["accuracy"], parts["format"])
+    reasoning = [group for group in facts if "accuracy" in group["parts"] and "format" in group["parts"]]
+    if reasoning:
+        columns = [[v for g in reasoning for v in g["parts"][name]] for name in ("accuracy", "format")]
+        metrics |= _split_lengths([length for group in reasoning for length in group["lengths"]], *columns)
     return metrics
 
 
@@ -59,8 +61,9 @@ def _split_lengths(lengths: list[int], accuracy: list[float], formed: list[float
 
 
 def cell_accuracy(facts: Sequence[dict[str, Any]]) -> list[tuple[str, int, float]]:
-    """(family, level, mean accuracy) of each group, for the curriculum."""
-    return [(group["family"], group["level"], _mean(group["parts"]["accuracy"])) for group in facts if group["rewards"]]
+    """(family, level, mean accuracy) of each group of reasoning, for the curriculum."""
+    reasoning = [group for group in facts if group["rewards"] and "accuracy" in group["parts"]]
+    return [(group["family"], group["level"], _mean(group["parts"]["accuracy"])) for group in reasoning]
 
 
 def no_signal_verdict(facts: Sequence[dict[str, Any]]) -> str:

@@ -5,31 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aha.protocols import Generator
-from aha.rewards.rubric import Grader
+from aha.rewards.preference import PreferenceReward
+from aha.rewards.rubric import Grader, RubricConfig, add_up
+from aha.rewards.rules import format_reward, language_reward
 from aha.rl.advantage import group_advantages
-from aha.text.templates import zero_prompt
-from aha.text.tokenizer import Tokenizer
-from aha.types import FinishReason, Problem, Request, Rollout, RolloutGroup, SamplingParams
+from aha.tasks.families import get_general
+from aha.text.templates import chat_prompt, zero_prompt
+from aha.text.thinking import Form, parse
+from aha.text.tokenizer import THINK, Tokenizer
+from aha.types import FinishReason, Message, Problem, Request, Rollout, RolloutGroup, SamplingParams
 
 
 def collect(
     generator: Generator,
     tokenizer: Tokenizer,
-    grader: Grader,
     problems: Sequence[Problem],
     seeds: Sequence[int],
     group_size: int,
     max_completion_tokens: int,
     temperature: float,
+    form: Form = "zero",
     think_prefilled: bool = False,
 ) -> list[RolloutGroup]:
-    """Samples G completions of each problem under the R1-Zero template and grades them.
+    """Samples G completions of each problem; rewards are still to come.
 
-    A completion counts as ended only by the end-of-sentence token; that token is trained on but not graded.
+    Args:
+        generator: whatever samples.
+        tokenizer: of the policy.
+        problems: what is asked.
+        seeds: one per problem.
+        group_size: completions per problem.
+        max_completion_tokens: the length limit.
+        temperature: of sampling.
+        form: R1-Zero's template, or the chat format, whose prompt always ends inside the thinking.
+        think_prefilled: R1-Zero's template ends inside the thinking too (to see what a base can do when it thinks).
     """
     requests = [
         Request(
-            tuple(zero_prompt(tokenizer, problem.question, think_prefilled)),
+            tuple(_prompt(tokenizer, problem, form, think_prefilled)),
             SamplingParams(
                 temperature=temperature,
                 max_completion_tokens=max_completion_tokens,
@@ -40,23 +53,28 @@ def collect(
         )
         for problem, seed in zip(problems, seeds, strict=True)
     ]
+    prefix = THINK if think_prefilled or form == "chat" else ""
     groups = []
     for problem, request, completions in zip(problems, requests, generator.generate(requests), strict=True):
         group = RolloutGroup(problem, request.prompt_token_ids)
         for completion in completions:
             ended = completion.finish_reason is FinishReason.STOP
-            text = tokenizer.decode(completion.token_ids[:-1] if ended else completion.token_ids)
+            text = prefix + tokenizer.decode(completion.token_ids[:-1] if ended else completion.token_ids)
             group.rollouts.append(Rollout(completion.token_ids, completion.logprobs, completion.finish_reason, text))
         groups.append(group)
-    grade_groups(grader, groups, think_prefilled)
     return groups
 
 
-def grade_groups(grader: Grader, groups: Sequence[RolloutGroup], think_prefilled: bool = False) -> None:
-    """Fills in rewards; None where the grader gave no verdict."""
-    prefix = "<think>" if think_prefilled else ""
+def _prompt(tokenizer: Tokenizer, problem: Problem, form: Form, think_prefilled: bool) -> list[int]:
+    if form == "zero":
+        return zero_prompt(tokenizer, problem.question, think_prefilled)
+    return chat_prompt(tokenizer, [Message("user", problem.question)])
+
+
+def grade_reasoning(grader: Grader, groups: Sequence[RolloutGroup]) -> None:
+    """Fills in rule rewards; None where the grader gave no verdict."""
     items = [
-        (group.problem, prefix + rollout.text, rollout.finish_reason is not FinishReason.STOP)
+        (group.problem, rollout.text, rollout.finish_reason is not FinishReason.STOP)
         for group in groups
         for rollout in group.rollouts
     ]
@@ -66,6 +84,34 @@ def grade_groups(grader: Grader, groups: Sequence[RolloutGroup], think_prefilled
             grade = next(grades)
             rollout.rewards = grade.parts if grade else {}
             rollout.reward = grade.reward if grade else None
+
+
+def grade_general(
+    preference: PreferenceReward, groups: Sequence[RolloutGroup], rubric: RubricConfig, weight: float, form: Form
+) -> None:
+    """Fills in the rewards of general prompts: preference + format + language (R1 Eqs. 8-10).
+
+    The world's own score of each response is kept beside them, and used for nothing.
+    """
+    rollouts = [(group.problem, rollout) for group in groups for rollout in group.rollouts]
+    parsed = [
+        parse(rollout.text, truncated=rollout.finish_reason is not FinishReason.STOP, form=form)
+        for _, rollout in rollouts
+    ]
+    shown = [one.summary if one.well_formed else "" for one in parsed]
+    triples = zip(rollouts, parsed, shown, strict=True)
+    scores = preference.rewards([(problem, one.thinking, response) for (problem, _), one, response in triples])
+    for (problem, rollout), one, score in zip(rollouts, parsed, scores, strict=True):
+        parts = {
+            "preference": score,
+            "format": format_reward(problem, one),
+            "language": language_reward(problem, one),
+            "true_score": get_general(problem.family).score(problem, one.summary) if one.well_formed else 0.0,
+        }
+        weights = {"preference": weight, "format": rubric.format, "language": rubric.language, "true_score": 0.0}
+        grade = add_up(parts, weights)
+        rollout.rewards = grade.parts if grade else {}
+        rollout.reward = grade.reward if grade else None
 
 
 def assign_advantages(groups: Sequence[RolloutGroup], divide_by_std: bool) -> None:

@@ -12,25 +12,30 @@ from typing import Any, ClassVar
 
 from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
-from aha.evals.runner import Sample, evaluate, summarize
+from aha.evals.runner import Sample, evaluate, summarize, summarize_general
 from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.reward_model import RewardScorer, load_reward_model
+from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rewards.rubric import Grader
 from aha.rl.advantage import rewards_agree
 from aha.rl.config import GRPOConfig
 from aha.rl.curriculum import Curriculum
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, step_metrics
 from aha.rl.policy import PolicyUpdate
-from aha.rl.rollout import assign_advantages, collect
-from aha.tasks.families import held_out_suite
-from aha.text.tokenizer import Tokenizer
+from aha.rl.rollout import assign_advantages, collect, grade_general, grade_reasoning
+from aha.tasks.families import GENERAL, draw, get_general, held_out_suite
+from aha.text.thinking import parse
+from aha.text.tokenizer import THINK, Tokenizer
 from aha.training.checkpointer import Saved
 from aha.training.model_state import load_training_state, training_state
 from aha.training.stage import StageContext, StageResult
-from aha.types import Problem, RolloutGroup
+from aha.types import Language, Problem, RolloutGroup
 
 REFERENCE = "reference."
+SHOWN = ("reward", "rewards/accuracy/mean", "rewards/preference/mean", "completions/mean_length")
+"""Figures beside the progress bar."""
 
 
 class ReinforcementLearning:
@@ -76,10 +81,22 @@ class GRPOTrainer:
         self.longest = max(stage.max_completion_tokens for stage in config.lengths)
         self.update = PolicyUpdate(model, config, context.distributed)
         self.generator = make_generator(model, max_rows=256, max_context=LONGEST_PROMPT + self.longest)
-        self.grader = Grader(config.rubric, config.grader_seconds)
+        self.grader = Grader(config.rubric, config.grader_seconds, config.form)
+        self.preference = self._preference()
         self.curriculum = Curriculum(config)
         self.silent_steps = 0
         self.tokens_trained = 0.0
+
+    def _preference(self) -> PreferenceReward | None:
+        """The reward models of general prompts, where there are any."""
+        general = self.config.general
+        if general is None:
+            return None
+        scorers = {}
+        for name, stage in (("helpful", general.helpful), ("harmless", general.harmless)):
+            model, about = load_reward_model(self.context.parent_folder(stage), self.context.distributed.device)
+            scorers[name] = CalibratedScorer(RewardScorer(model), about["mean"], about["std"])
+        return PreferenceReward(self.tokenizer, {"helpful": scorers["helpful"], "harmless": scorers["harmless"]})
 
     def train(self) -> None:
         """Runs the remaining steps."""
@@ -100,7 +117,7 @@ class GRPOTrainer:
                     self.save(context.folder / f"model-step-{done:05d}")
                 task.update(
                     done,
-                    {name: metrics[name] for name in ("reward", "rewards/accuracy/mean", "completions/mean_length")},
+                    {name: metrics[name] for name in SHOWN if name in metrics},
                 )
                 if context.checkpointer.due():
                     context.checkpointer.save(done, *self._state())
@@ -151,13 +168,14 @@ class GRPOTrainer:
             new = collect(
                 self.generator,
                 self.tokenizer,
-                self.grader,
                 [problems[i] for i in own],
                 [self.context.derive_seed("rollout", step, round_number, i) for i in own],
                 config.group_size,
                 config.max_completion_tokens(step),
                 config.temperature,
+                config.form,
             )
+            self._grade(new)
             groups += new
             gathered = distributed.all_gather_object([group_facts(group) for group in new])
             facts += [gathered[i % len(gathered)][i // len(gathered)] for i in range(len(problems))]
@@ -165,9 +183,27 @@ class GRPOTrainer:
                 break
         return groups, facts
 
+    def _grade(self, groups: list[RolloutGroup]) -> None:
+        """Rules for reasoning; reward models for the rest."""
+        grade_reasoning(self.grader, [group for group in groups if group.problem.family not in GENERAL])
+        general = [group for group in groups if group.problem.family in GENERAL]
+        if general and self.preference is not None and self.config.general is not None:
+            config = self.config
+            grade_general(self.preference, general, config.rubric, self.config.general.weight, config.form)
+
     def _problems(self, step: int, round_number: int) -> list[Problem]:
         rng = random.Random(self.context.derive_seed("problems", step, round_number))
-        return [self.curriculum.sample(rng) for _ in range(self.config.prompts_per_step)]
+        count, general = self.config.prompts_per_step, self.config.general
+        others = round(general.share * count) if general is not None and step >= general.from_step else 0
+        problems = [self.curriculum.sample(rng) for _ in range(count - others)]
+        return problems + [self._general_problem(rng) for _ in range(others)]
+
+    def _general_problem(self, rng: random.Random) -> Problem:
+        """A training prompt of a general family, all families alike."""
+        assert self.config.general is not None
+        family = get_general(rng.choice(self.config.general.families))
+        language: Language = "zh" if rng.random() < self.config.chinese else "en"
+        return draw(rng, family, rng.choice(family.levels), language, held_out=False)
 
     def _updates(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, float]]:
         """All updates of a rollout; the processes' groups are split at random into minibatches."""
@@ -202,14 +238,15 @@ class GRPOTrainer:
         groups = collect(
             self.generator,
             self.tokenizer,
-            self.grader,
             [problems[i] for i in own],
             [self.context.derive_seed("preflight", i) for i in own],
             config.group_size,
             self.longest,
             config.temperature,
+            config.form,
             think_prefilled=True,
         )
+        grade_reasoning(self.grader, groups)
         facts = [
             fact for part in distributed.all_gather_object([group_facts(group) for group in groups]) for fact in part
         ]
@@ -233,22 +270,45 @@ class GRPOTrainer:
             )
 
     def _evaluate(self, done: int) -> None:
-        """Held-out evaluation under the R1-Zero template, split over the processes."""
-        config, distributed = self.config, self.context.distributed
+        """Held-out evaluation in the form that is trained, split over the processes."""
+        config = self.config
         if not config.eval_every:
             return
         suite = list(held_out_suite(config.families, config.eval_levels, config.eval_problems_per_level, seed=1))
+        everything = self._held_out(suite, config.eval_samples)
+        trained = [sample for sample in everything if sample.level in config.levels]
+        row: dict[str, Any] = {"evaluation": summarize(everything), "evaluation_trained_levels": summarize(trained)}
+        accuracy = row["evaluation_trained_levels"]["pass_at_1"]["mean"]
+        said = f"held-out accuracy after {done} steps, trained levels: {accuracy:.1%}"
+        if config.general is not None:
+            row["evaluation_general"] = general = self._evaluate_general()
+            said += f"; general tasks: {general['score']:.1%}, by the reward models {general['preference']:.1%}"
+        self.context.metrics.write({"step": done, **row})
+        self.context.progress.say(said)
+
+    def _held_out(self, suite: Sequence[Problem], samples: int) -> list[Sample]:
+        """Graded samples of all processes, in a fixed order."""
+        distributed = self.context.distributed
         own = suite[distributed.rank :: distributed.world_size]
         seed = self.context.derive_seed("evaluation")
-        samples = evaluate(self.generator, self.tokenizer, own, "zero", config.eval_samples, seed, self.longest)
-        rows = [row for part in distributed.all_gather_object([sample.to_json() for sample in samples]) for row in part]
-        everything = sorted((Sample(**row) for row in rows), key=lambda s: (s.family, s.level, s.key, s.index))
-        trained = [sample for sample in everything if sample.level in config.levels]
-        self.context.metrics.write(
-            {"step": done, "evaluation": summarize(everything), "evaluation_trained_levels": summarize(trained)}
-        )
-        accuracy = summarize(trained)["pass_at_1"]["mean"]
-        self.context.progress.say(f"held-out accuracy after {done} steps, trained levels: {accuracy:.1%}")
+        graded = evaluate(self.generator, self.tokenizer, own, self.config.form, samples, seed, self.longest)
+        rows = [row for part in distributed.all_gather_object([one.to_json() for one in graded]) for row in part]
+        return sorted((Sample(**row) for row in rows), key=lambda s: (s.family, s.level, s.key, s.question, s.index))
+
+    def _evaluate_general(self) -> dict[str, Any]:
+        """Held-out general tasks: the true score beside what the reward models say of the same responses."""
+        general = self.config.general
+        assert general is not None
+        assert self.preference is not None
+        suite = list(held_out_suite(general.families, (1, 2, 3), general.eval_per_level, seed=1))
+        samples = self._held_out(suite, general.eval_samples)
+        problems = {problem.question: problem for problem in suite}
+        items = []
+        for sample in samples:
+            parsed = parse(THINK + sample.completion, truncated=sample.truncated, form=self.config.form)
+            items.append((problems[sample.question], parsed.thinking, parsed.summary if parsed.well_formed else ""))
+        rewards = [reward for reward in self.preference.rewards(items) if reward is not None]
+        return {**summarize_general(samples), "preference": sum(rewards) / max(1, len(rewards))}
 
     def _log_rollouts(self, step: int, groups: list[RolloutGroup]) -> None:
         """The first groups of rank 0 with all their completions, as text."""

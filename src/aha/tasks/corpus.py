@@ -13,7 +13,8 @@ import random
 from pydantic import Field, model_validator
 
 from aha.configuration import Config
-from aha.tasks.families import FAMILIES, draw, get_family
+from aha.tasks.families import FAMILIES, draw, get_family, get_general
+from aha.tasks.general.pages import page
 from aha.text.templates import zero_document
 from aha.text.tokenizer import ANSWER, BOS, END_ANSWER, END_THINK, EOS, THINK
 from aha.types import Language, Problem, Solution, Style, Voice
@@ -29,6 +30,9 @@ class CorpusConfig(Config):
     worked: float = Field(0.28, ge=0, description="share of documents with a worked solution (brief or full)")
     long: float = Field(0.26, ge=0, description="share of documents with a long solution that checks and backtracks")
     conversation: float = Field(0.24, ge=0, description="share of documents under the R1-Zero template")
+    general: float = Field(
+        0.0, ge=0, description="share of documents that are not about reasoning: facts, phrase books, plays, advice"
+    )
     tagged: float = Field(
         0.5, ge=0, le=1, description="of conversations, the share that thinks and answers inside tags"
     )
@@ -47,7 +51,7 @@ class CorpusConfig(Config):
     def _known(self) -> CorpusConfig:
         for name in self.families:
             get_family(name)
-        if self.facts + self.short + self.worked + self.long + self.conversation <= 0:
+        if self.facts + self.short + self.worked + self.long + self.conversation + self.general <= 0:
             raise ValueError("all shares of documents are 0: there is nothing to write")
         if self.tagged + self.direct > 1:
             raise ValueError(f"tagged + direct = {self.tagged + self.direct:g}; at most 1 is possible")
@@ -62,7 +66,7 @@ def without_long_solutions(config: CorpusConfig) -> CorpusConfig:
 def document(config: CorpusConfig, seed: int, index: int) -> str:
     """Writes document number `index`, with its begin and end tokens, as markup."""
     rng = random.Random(f"{seed}:{index}")
-    kinds = ("facts", "short", "worked", "long", "conversation")
+    kinds = ("facts", "short", "worked", "long", "conversation", "general")
     kind = rng.choices(kinds, [getattr(config, name) for name in kinds])[0]
     if kind == "facts":
         body = _facts(rng)
@@ -70,6 +74,8 @@ def document(config: CorpusConfig, seed: int, index: int) -> str:
         body = _short(config, rng)
     elif kind == "conversation":
         body = _conversation(config, rng)
+    elif kind == "general":
+        body = _general(config, rng)
     else:
         style: Style = "check" if kind == "long" else _style(config, rng)
         body = _worked(rng, *_solved(config, rng, style))
@@ -120,6 +126,16 @@ def _short(config: CorpusConfig, rng: random.Random) -> str:
         ask, reply = ("Q: ", "\nA: ") if problem.language == "en" else ("问：", "\n答：")
         lines.append(f"{ask}{problem.question}{reply}{problem.answer}")
     return "\n".join(lines)
+
+
+def _general(config: CorpusConfig, rng: random.Random) -> str:
+    language: Language = "zh" if rng.random() < config.chinese else "en"
+    return page(
+        rng,
+        language,
+        lambda name, level: draw(rng, get_family(name), level, language, held_out=False),
+        lambda problem, quality: get_general(problem.family).respond(problem, rng, quality),
+    )
 
 
 def _worked(rng: random.Random, problem: Problem, solution: Solution) -> str:

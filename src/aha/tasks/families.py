@@ -6,9 +6,14 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 
 from aha.errors import UnknownNameError
-from aha.protocols import Family
+from aha.protocols import Family, GeneralFamily
 from aha.tasks.arithmetic import Arithmetic
 from aha.tasks.countdown import Countdown
+from aha.tasks.general.facts import Facts
+from aha.tasks.general.persona import Persona
+from aha.tasks.general.requests import Requests
+from aha.tasks.general.translation import Translation
+from aha.tasks.general.writing import Writing
 from aha.tasks.motion import Motion
 from aha.tasks.program import Program
 from aha.tasks.riddle import Riddle
@@ -17,19 +22,36 @@ from aha.types import Language, Problem
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (Arithmetic(), Countdown(), Program(), Motion(), Riddle())
 }
+"""Reasoning: what reinforcement learning with rule rewards is for."""
+GENERAL: dict[str, GeneralFamily] = {
+    family.name: family for family in (Facts(), Translation(), Writing(), Persona(), Requests())
+}
+"""Everything else: no part of R1-Zero's training."""
 HELD_OUT_SHARE = 8
 """One problem in so many is held out: never in the corpus, never trained on, at any level."""
 
 
 def get_family(name: str) -> Family:
-    """Looks a family up.
+    """Looks a family up, reasoning or general.
 
     Raises:
         UnknownNameError: with the nearest spelling.
     """
-    if name not in FAMILIES:
-        raise UnknownNameError("family", name, FAMILIES)
-    return FAMILIES[name]
+    family = FAMILIES.get(name) or GENERAL.get(name)
+    if family is None:
+        raise UnknownNameError("family", name, [*FAMILIES, *GENERAL])
+    return family
+
+
+def get_general(name: str) -> GeneralFamily:
+    """Looks a general family up.
+
+    Raises:
+        UnknownNameError: with the nearest spelling.
+    """
+    if name not in GENERAL:
+        raise UnknownNameError("general family", name, GENERAL)
+    return GENERAL[name]
 
 
 def is_held_out(problem: Problem) -> bool:
@@ -52,17 +74,22 @@ def held_out_suite(
     seed: int,
     languages: Sequence[Language] = ("en", "zh"),
 ) -> Iterator[Problem]:
-    """Yields `per_level` different held-out problems of every family and level, languages taken in turn."""
+    """Yields `per_level` different held-out problems of every family and level, languages taken in turn.
+
+    General families are small, so there the same problem may come in other words or in the other language; levels that
+    a family does not have are left out.
+    """
     for name in families:
         family = get_family(name)
         seen: set[str] = set()
-        for level in levels:
+        for level in (level for level in levels if level in family.levels):
             rng = random.Random(f"held-out {seed} {name} {level}")
             wanted = len(seen) + per_level
             for attempt in range(per_level * 200):
                 if len(seen) == wanted:
                     break
                 problem = draw(rng, family, level, languages[attempt % len(languages)], held_out=True)
-                if problem.key not in seen:
-                    seen.add(problem.key)
+                identity = problem.question if name in GENERAL else problem.key
+                if identity not in seen:
+                    seen.add(identity)
                     yield problem

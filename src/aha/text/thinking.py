@@ -1,8 +1,9 @@
 """The one parser for thinking and answer, shared by rewards, evaluation and serving.
 
-Strict form: exactly one non-empty think block, one non-empty answer after it, nothing else. Whatever deviates has a
-named `Flaw`. The lenient form extracts an answer from whatever there is; it serves to elicit the best of a base model
-and is never used for rewards.
+Strict forms: exactly one non-empty think block, one non-empty answer after it, nothing else. Under R1-Zero's template
+the answer stands inside answer tags; in DeepSeek-R1's chat format it is the summary that follows the thinking. Whatever
+deviates has a named `Flaw`. The lenient form extracts an answer from whatever there is; it serves to elicit the best of
+a base model and is never used for rewards.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from aha.text.tokenizer import ANSWER, CONTROL_TOKENS, END_ANSWER, END_THINK, THINK
 
@@ -18,8 +20,13 @@ _ZERO_FORM = re.compile(
     rf"{re.escape(ANSWER)}(?P<answer>.*?){re.escape(END_ANSWER)}\s*",
     re.DOTALL,
 )
-_TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
-_OTHER_CONTROLS = tuple(token for token in CONTROL_TOKENS if token not in _TAGS)
+_CHAT_FORM = re.compile(
+    rf"\s*{re.escape(THINK)}(?P<thinking>.*?){re.escape(END_THINK)}\s*(?P<answer>.*?)\s*", re.DOTALL
+)
+Form = Literal["zero", "chat"]
+"""R1-Zero's template (answer inside tags), or R1's chat format (a summary after the thinking)."""
+_FORMS: dict[Form, re.Pattern[str]] = {"zero": _ZERO_FORM, "chat": _CHAT_FORM}
+_TAGS: dict[Form, tuple[str, ...]] = {"zero": (THINK, END_THINK, ANSWER, END_ANSWER), "chat": (THINK, END_THINK)}
 _ANSWER_CUE = re.compile(r"(?:answer is|answer:|答案是|答案：|答案:)\s*(?P<answer>[^\n<。]*)", re.IGNORECASE)
 
 
@@ -40,7 +47,10 @@ class Parsed:
 
     thinking: str
     answer: str
+    """What is checked against the problem: in the chat format, what the summary names as the answer (or nothing)."""
     flaw: Flaw | None
+    summary: str = ""
+    """All that the user is shown after the thinking."""
 
     @property
     def well_formed(self) -> bool:
@@ -53,33 +63,42 @@ def has_substance(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def parse(completion: str, think_prefilled: bool = False, truncated: bool = False) -> Parsed:
-    """Parses the R1-Zero form strictly.
+def parse(completion: str, think_prefilled: bool = False, truncated: bool = False, form: Form = "zero") -> Parsed:
+    """Parses a completion strictly.
 
     Args:
         completion: decoded tokens after the prompt, without the end-of-sentence token.
         think_prefilled: the prompt ended with `<think>`, so the completion starts inside the thinking.
         truncated: the completion ran into its length limit; it is then never well formed.
+        form: which strict form is asked for.
     """
     text = THINK + completion if think_prefilled else completion
-    match = _ZERO_FORM.fullmatch(text)
+    match = _FORMS[form].fullmatch(text)
     thinking = match["thinking"].strip() if match else ""
-    answer = match["answer"].strip() if match else ""
-    return Parsed(thinking, answer, _flaw(text, match is not None, thinking, answer, truncated))
+    summary = match["answer"].strip() if match else ""
+    answer = summary if form == "zero" else final_answer(summary)
+    return Parsed(thinking, answer, _flaw(text, form, match is not None, thinking, summary, truncated), summary)
 
 
-def _flaw(text: str, shaped: bool, thinking: str, answer: str, truncated: bool) -> Flaw | None:
+def _flaw(text: str, form: Form, shaped: bool, thinking: str, summary: str, truncated: bool) -> Flaw | None:
+    tags = _TAGS[form]
     if truncated:
         return Flaw.TRUNCATED
-    if any(token in text for token in _OTHER_CONTROLS):
+    if any(token in text for token in CONTROL_TOKENS if token not in tags):
         return Flaw.CONTROL_TOKEN
-    if any(text.count(tag) != 1 for tag in _TAGS):
+    if any(text.count(tag) != 1 for tag in tags):
         return Flaw.TAG_COUNT
     if not shaped:
         return Flaw.OUTSIDE
     if not has_substance(thinking):
         return Flaw.EMPTY_THINKING
-    return None if has_substance(answer) else Flaw.EMPTY_ANSWER
+    return None if has_substance(summary) else Flaw.EMPTY_ANSWER
+
+
+def final_answer(summary: str) -> str:
+    """What a summary names as the answer, after its last "the answer is" or 答案是; empty where there is none."""
+    cues = list(_ANSWER_CUE.finditer(summary))
+    return cues[-1]["answer"].strip().rstrip(".") if cues else ""
 
 
 def extract_leniently(completion: str) -> str:
@@ -87,8 +106,7 @@ def extract_leniently(completion: str) -> str:
     if ANSWER in completion:
         return completion.rsplit(ANSWER, 1)[1].split(END_ANSWER, 1)[0].strip()
     rest = completion.rsplit(END_THINK, 1)[-1]
-    cues = list(_ANSWER_CUE.finditer(rest))
-    if cues:
-        return cues[-1]["answer"].strip().rstrip(".")
+    if named := final_answer(rest):
+        return named
     lines = [line.strip() for line in rest.splitlines() if has_substance(line)]
     return lines[-1].rsplit("=", 1)[-1].strip().rstrip(".。") if lines else ""

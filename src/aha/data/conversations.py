@@ -1,0 +1,130 @@
+"""Conversations to train on: JSON lines in and out, token ids with a loss mask, batches of whole examples.
+
+One line is one conversation: `{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...,
+"reasoning_content": ...}], ...}`; other keys (where it comes from) are kept and ignored by training.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aha.errors import ConfigError
+from aha.files import write_atomic
+from aha.text.templates import chat_example
+from aha.text.tokenizer import Tokenizer
+from aha.types import Message
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation that ends with the assistant's turn, and where it comes from."""
+
+    messages: tuple[Message, ...]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-able: source, family, level, problem key."""
+
+    @classmethod
+    def of(cls, question: str, response: str, reasoning: str | None = None, **about: Any) -> Conversation:
+        """One question and its answer."""
+        return cls((Message("user", question), Message("assistant", response, reasoning)), about)
+
+    def to_json(self) -> dict[str, Any]:
+        """One line's content."""
+        messages = [
+            {"role": m.role, "content": m.content}
+            | ({} if m.reasoning_content is None else {"reasoning_content": m.reasoning_content})
+            for m in self.messages
+        ]
+        return {"messages": messages, **self.about}
+
+    @classmethod
+    def from_json(cls, row: Any) -> Conversation:
+        """Reads one line's content.
+
+        Raises:
+            ValueError: it is not a conversation that ends with an assistant turn; the message says what is wrong.
+        """
+        turns = row.get("messages") if isinstance(row, dict) else None
+        if not isinstance(turns, list) or not turns:
+            raise ValueError("expected an object with a list `messages`")
+        messages = []
+        for turn in turns:
+            if not isinstance(turn, dict) or turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
+                raise ValueError(f"a message needs a role out of {', '.join(ROLES)} and a text `content`: {turn!r:.80}")
+            reasoning = turn.get("reasoning_content")
+            if reasoning is not None and not isinstance(reasoning, str):
+                raise ValueError("`reasoning_content` must be a text")
+            messages.append(Message(turn["role"], turn["content"], reasoning))
+        if messages[-1].role != "assistant":
+            raise ValueError("the last message must be the assistant's: it is what is trained on")
+        return cls(tuple(messages), {key: value for key, value in row.items() if key != "messages"})
+
+
+def write_conversations(path: Path, conversations: Iterable[Conversation]) -> None:
+    """Writes JSON lines, whole or not at all."""
+    lines = (json.dumps(c.to_json(), ensure_ascii=False, sort_keys=True) for c in conversations)
+    write_atomic(path, "".join(line + "\n" for line in lines))
+
+
+def read_conversations(path: Path) -> Iterator[Conversation]:
+    """Reads JSON lines.
+
+    Raises:
+        ConfigError: the file cannot be read, or a line is not a conversation; with file and line number.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read conversations from {str(path)!r}: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                yield Conversation.from_json(json.loads(line))
+            except ValueError as error:
+                raise ConfigError(f"{path}, line {number}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A tokenized conversation."""
+
+    token_ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    """1 on the tokens that are trained on: the last assistant turn and its end."""
+
+
+def encode(tokenizer: Tokenizer, conversation: Conversation) -> Example:
+    """Token ids and loss mask in DeepSeek-R1's training form, which keeps the reasoning."""
+    token_ids, loss_mask = chat_example(tokenizer, conversation.messages)
+    return Example(tuple(token_ids), tuple(loss_mask))
+
+
+def epoch_order(count: int, epochs: int, seed: int) -> list[int]:
+    """Indices of all examples, `epochs` times, each time in another order."""
+    order = []
+    for epoch in range(epochs):
+        indices = list(range(count))
+        random.Random(f"{seed}:{epoch}").shuffle(indices)
+        order += indices
+    return order
+
+
+def micro_batches(examples: Sequence[Example], limit: int) -> Iterator[list[Example]]:
+    """Cuts examples into lists of at most `limit` tokens (or a single longer one), in order."""
+    batch: list[Example] = []
+    size = 0
+    for example in examples:
+        if batch and size + len(example.token_ids) > limit:
+            yield batch
+            batch, size = [], 0
+        batch.append(example)
+        size += len(example.token_ids)
+    if batch:
+        yield batch

@@ -1,0 +1,244 @@
+"""DeepSeek-R1's recipe whole, from random weights: V3, R1-Zero, the four stages of R1, the students (R1 Fig. 2).
+
+pretrain ─┬─ r1-zero ── cold-start-data ─┐
+          ├─ v3 (general data, short answers; sums up and judges)
+          ├─ dev1 (SFT on the cold start's data) ── dev2 (reasoning RL) ── dev3-data ─┐
+          └─ dev3 (SFT of the BASE again, on dev3-data and general-data) ── r1 (final RL, with two reward models)
+students: a base of their own, then SFT on what R1 writes
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from aha.configuration import Config
+from aha.evals.runner import Elicitation
+from aha.evals.stage import EvaluationConfig, Suite
+from aha.recipes.recipe import RecipeConfig, StageSpec
+from aha.rewards.rubric import RubricConfig
+from aha.rl.config import GeneralConfig, GRPOConfig, LengthStage
+from aha.stages.instructions import InstructionsConfig
+from aha.stages.preferences import PreferencesConfig
+from aha.stages.pretrain import ModelChoice, PretrainConfig
+from aha.stages.rejection_sampling import FilterConfig, RejectionSamplingConfig
+from aha.stages.reward_model import RewardModelConfig
+from aha.stages.sft import SFTConfig, Source
+from aha.tasks.corpus import CorpusConfig
+from aha.tasks.families import GENERAL
+from aha.training.optimizer import OptimizerConfig
+
+ASKED: dict[str, Elicitation] = {
+    "pretrain": "zero",
+    "v3": "chat_direct",
+    "r1-zero": "zero",
+    "dev1": "chat",
+    "dev2": "chat",
+    "dev3": "chat",
+    "r1": "chat",
+}
+"""How each model of the comparison is asked."""
+
+
+class Student(Config):
+    """A smaller dense model: a base of its own, then fine-tuned on R1's solutions."""
+
+    name: str = Field(description="names the stages: <name>-base and <name>")
+    model: ModelChoice = Field(description="its architecture and size")
+
+
+class R1Config(RecipeConfig):
+    """Everything that `r1-tiny` does."""
+
+    pretrain: PretrainConfig = Field(description="the base")
+    r1_zero: GRPOConfig = Field(description="pure RL on the base, R1-Zero's template")
+    v3_data: InstructionsConfig = Field(description="what V3 is fine-tuned on")
+    v3: SFTConfig = Field(description="the base fine-tuned on general data and short answers")
+    cold_start_data: RejectionSamplingConfig = Field(description="R1-Zero's readable solutions, rewritten")
+    cold_start: SFTConfig = Field(description="Dev1: the base fine-tuned on them")
+    reasoning_rl: GRPOConfig = Field(description="Dev2: reasoning RL with a reward for language consistency")
+    rejection_sampling: RejectionSamplingConfig = Field(description="Dev2's right and readable solutions")
+    general_data: InstructionsConfig = Field(description="general conversations beside them")
+    sft: SFTConfig = Field(description="Dev3: the base again, fine-tuned on both")
+    preferences: PreferencesConfig = Field(description="responses and verdicts for the reward models")
+    helpful: RewardModelConfig = Field(description="the pairwise reward model, on the summary")
+    harmless: RewardModelConfig = Field(description="the point-wise reward model, on thinking and summary")
+    final_rl: GRPOConfig = Field(description="R1: reasoning by rules, general prompts by reward models")
+    distillation_data: RejectionSamplingConfig = Field(description="R1's solutions for the students")
+    student_pretrain: PretrainConfig = Field(description="the students' bases: the teacher's corpus, fewer steps")
+    distillation: SFTConfig = Field(description="the students' fine-tuning")
+    students: tuple[Student, ...] = Field((), description="the students; none leaves them out")
+    evaluation: EvaluationConfig = Field(description="the held-out comparison")
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The graph."""
+        return (*self.teacher(), *self.student_stages(), self.comparison())
+
+    def teacher(self) -> list[StageSpec]:
+        """V3, R1-Zero and the four stages of R1."""
+        return [
+            StageSpec("pretrain", "pretrain", self.pretrain),
+            StageSpec("r1-zero", "grpo", self.r1_zero, parents=("pretrain",)),
+            StageSpec("v3-data", "instructions", self.v3_data),
+            StageSpec("v3", "sft", self.v3, parents=("pretrain", "v3-data")),
+            StageSpec("cold-start-data", "rejection_sampling", self.cold_start_data, parents=("r1-zero", "v3")),
+            StageSpec("dev1", "sft", self.cold_start, parents=("pretrain", "cold-start-data")),
+            StageSpec("dev2", "grpo", self.reasoning_rl, parents=("dev1",)),
+            StageSpec("dev3-data", "rejection_sampling", self.rejection_sampling, parents=("dev2", "v3")),
+            StageSpec("general-data", "instructions", self.general_data),
+            StageSpec("dev3", "sft", self.sft, parents=("pretrain", "dev3-data", "general-data")),
+            StageSpec("preferences", "preferences", self.preferences, parents=("dev3", "v3")),
+            StageSpec("helpful-rm", "reward_model", self.helpful, parents=("dev3", "preferences")),
+            StageSpec("harmless-rm", "reward_model", self.harmless, parents=("dev3", "preferences")),
+            StageSpec("r1", "grpo", self.final_rl, parents=("dev3", "helpful-rm", "harmless-rm")),
+        ]
+
+    def student_stages(self) -> list[StageSpec]:
+        """Distillation: R1's solutions, each student's base, its fine-tuning."""
+        specs = []
+        if self.students:
+            data = self.distillation_data
+            specs.append(StageSpec("distillation-data", "rejection_sampling", data, parents=("r1", "v3")))
+        for student in self.students:
+            base = f"{student.name}-base"
+            pretrain = self.student_pretrain.model_copy(update={"model": student.model})
+            specs.append(StageSpec(base, "pretrain", pretrain))
+            parents = (base, "distillation-data", "general-data")
+            specs.append(StageSpec(student.name, "sft", self.distillation, parents=parents))
+        return specs
+
+    def comparison(self) -> StageSpec:
+        """The evaluation of all models."""
+        asked: dict[str, Elicitation] = {**ASKED, **{student.name: "chat" for student in self.students}}
+        suites = tuple(Suite(stage=stage, elicitations=(way,)) for stage, way in asked.items())
+        config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
+        return StageSpec("evaluation", "evaluation", config, parents=tuple(asked))
+
+
+CORPUS = CorpusConfig(general=0.16, mixed=0.5)
+"""The web of `r1-tiny`: a sixth of it is not about reasoning, and half of its worked solutions mix the languages."""
+
+
+def r1_tiny() -> R1Config:
+    """The whole recipe of R1 from random weights: V3, R1-Zero, four stages, two students: 45 minutes on two cores."""
+    fine_tuning = OptimizerConfig(
+        adam_lr=1.5e-3, muon_lr=0.008, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
+    )
+    chat = {"form": "chat", "rubric": RubricConfig(language=1.0)}
+    paper = {"clip_low": 10.0, "clip_high": 10.0, "kl_beta": 0.001, "reference_reset_steps": 25}
+    lengths = (LengthStage(from_step=0, max_completion_tokens=224),)
+    pretrain = PretrainConfig(corpus=CORPUS, vocab_size=896, steps=440)
+    return R1Config(
+        recipe="r1-tiny",
+        pretrain=pretrain,
+        r1_zero=GRPOConfig(steps=100, lengths=lengths, eval_every=25),
+        v3_data=InstructionsConfig(count=4000, general=1.0, short=0.6, brief=0.6, exercises=1.2),
+        v3=SFTConfig(sources=(Source(stage="v3-data"),), epochs=2, optimizer=fine_tuning),
+        cold_start_data=RejectionSamplingConfig(
+            form="zero", prompts=1000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5)
+        ),
+        cold_start=SFTConfig(sources=(Source(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
+        reasoning_rl=GRPOConfig(steps=80, lengths=lengths, eval_every=20, **chat, **paper),
+        rejection_sampling=RejectionSamplingConfig(
+            prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95)
+        ),
+        general_data=InstructionsConfig(count=1500, thinking=True, quality=0.75, refusals=0.6),
+        sft=SFTConfig(
+            sources=(Source(stage="dev3-data"), Source(stage="general-data")), epochs=2, optimizer=fine_tuning
+        ),
+        preferences=PreferencesConfig(judge="v3"),
+        helpful=RewardModelConfig(preference="helpful", data="preferences"),
+        harmless=RewardModelConfig(preference="harmless", data="preferences"),
+        final_rl=GRPOConfig(
+            steps=60,
+            lengths=lengths,
+            temperature=0.7,
+            eval_every=15,
+            general=GeneralConfig(from_step=15, share=0.5, helpful="helpful-rm", harmless="harmless-rm"),
+            **chat,
+            **paper,
+        ),
+        distillation_data=RejectionSamplingConfig(
+            prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95)
+        ),
+        student_pretrain=pretrain.model_copy(update={"steps": 250}),
+        distillation=SFTConfig(
+            sources=(Source(stage="distillation-data"), Source(stage="general-data")), epochs=3, optimizer=fine_tuning
+        ),
+        students=(
+            Student(name="qwen3", model=ModelChoice(preset="qwen3-tiny")),
+            Student(name="llama", model=ModelChoice(preset="llama-tiny")),
+        ),
+        evaluation=EvaluationConfig(problems_per_level=12, samples=16, general=tuple(GENERAL), general_per_level=16),
+    )
+
+
+def r1_smoke() -> R1Config:
+    """Every stage of `r1-tiny` in under four minutes, smaller and on easy problems: all parts run."""
+    config = r1_tiny()
+    families: dict[str, Any] = {"families": ("motion", "arithmetic"), "levels": (1,)}
+    corpus = CorpusConfig(
+        families=families["families"],
+        level_weights=(1.0, 0.0, 0.0, 0.0, 0.0),
+        conversation=0.5,
+        long=0.05,
+        slip_rate=0.05,
+        general=0.2,
+    )
+    small = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "moe_intermediate_size": 48}
+    pretrain = PretrainConfig(
+        model=ModelChoice(changes=small),
+        corpus=corpus,
+        vocab_size=700,
+        tokenizer_documents=2000,
+        steps=400,
+        rows_per_step=16,
+        row_tokens=128,
+        optimizer=OptimizerConfig(warmup_steps=10),
+        validation_rows=8,
+    )
+    rl = {
+        **families,
+        "steps": 8,
+        "prompts_per_step": 8,
+        "group_size": 8,
+        "lengths": (LengthStage(from_step=0, max_completion_tokens=64),),
+        "preflight_prompts": 8,
+        "preflight_floor": 0.0,
+        "eval_every": 4,
+        "eval_levels": (1,),
+    }
+    sampling: dict[str, Any] = {**families, "prompts": 150, "max_completion_tokens": 64, "judge_samples": 20}
+    tuning: dict[str, Any] = {"examples_per_step": 16, "validation_examples": 8}
+    general = GeneralConfig(from_step=4, helpful="helpful-rm", harmless="harmless-rm", eval_per_level=2, eval_samples=1)
+    return config.model_copy(
+        update={
+            "recipe": "r1-smoke",
+            "pretrain": pretrain,
+            "r1_zero": config.r1_zero.model_copy(update=rl),
+            "v3_data": config.v3_data.model_copy(update={"count": 400, **families}),
+            "v3": config.v3.model_copy(update=tuning),
+            "cold_start_data": config.cold_start_data.model_copy(update=sampling),
+            "cold_start": config.cold_start.model_copy(update=tuning),
+            "reasoning_rl": config.reasoning_rl.model_copy(update=rl),
+            "rejection_sampling": config.rejection_sampling.model_copy(update=sampling),
+            "general_data": config.general_data.model_copy(update={"count": 300}),
+            "sft": config.sft.model_copy(update=tuning),
+            "preferences": config.preferences.model_copy(update={"prompts": 120, "max_completion_tokens": 48}),
+            "final_rl": config.final_rl.model_copy(update={**rl, "general": general}),
+            "distillation_data": config.distillation_data.model_copy(update=sampling),
+            "student_pretrain": pretrain.model_copy(update={"steps": 100}),
+            "distillation": config.distillation.model_copy(update=tuning),
+            "evaluation": config.evaluation.model_copy(
+                update={
+                    **families,
+                    "trained_levels": (1,),
+                    "problems_per_level": 10,
+                    "samples": 4,
+                    "max_completion_tokens": 64,
+                    "general_per_level": 4,
+                }
+            ),
+        }
+    )

@@ -1,0 +1,293 @@
+"""Rejection sampling (R1 2.3.1 and 2.3.3): a model's own right and readable solutions, rewritten for readers.
+
+The cold start samples R1-Zero so, the large fine-tuning set the model of the first RL stage. Of several samples a
+prompt only right ones are kept, then filters drop what reads badly; every drop is counted by rule, family and level in
+`audit.json`. What is kept gets one language and a summary: V3 writes the summary where it can (its sentence must name
+the same answer in the question's language), a rule does where it cannot; the thinking's language is mended by rule.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from aha.configuration import Config
+from aha.data.conversations import Conversation, write_conversations
+from aha.evals.readability import longest_paragraph, repetition_rate
+from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
+from aha.files import write_json
+from aha.models.hf import load_pretrained
+from aha.rewards.rules import language_consistency
+from aha.stages.assistant import Assistant
+from aha.stages.sampling import Sampled, sample
+from aha.stages.sft import EXAMPLES
+from aha.tasks.families import FAMILIES, draw, get_family
+from aha.tasks.rewriting import one_language, summary
+from aha.text.thinking import Form, final_answer
+from aha.text.tokenizer import Tokenizer
+from aha.training.stage import StageContext, StageResult
+from aha.types import Language, Problem
+
+AUDIT = "audit.json"
+RULES = ("format", "wrong", "language", "repetition", "long paragraph", "judge", "duplicate", "enough of this problem")
+"""Why a sample is dropped, in the order in which it is looked at."""
+
+
+class FilterConfig(Config):
+    """What counts as readable."""
+
+    min_language: float = Field(0.0, ge=0, le=1, description="least language consistency of the thinking; 0: any")
+    max_repetition: float = Field(0.2, ge=0, le=1, description="largest share of repeated lines")
+    max_paragraph: int = Field(160, gt=0, description="longest line of thinking, in characters")
+    per_problem: int = Field(2, gt=0, description="at most so many solutions of one problem")
+
+
+class RejectionSamplingConfig(Config):
+    """Where solutions come from, and which are kept."""
+
+    form: Form = Field("chat", description="how the model is asked: R1-Zero's template, or the chat format")
+    prompts: int = Field(1500, gt=0, description="training problems that are asked")
+    samples: int = Field(4, gt=0, description="samples per problem")
+    temperature: float = Field(1.0, gt=0, description="of sampling (R1: 1)")
+    max_completion_tokens: int = Field(256, gt=0, description="limit in tokens")
+    families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
+    levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are asked")
+    chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
+    filters: FilterConfig = Field(default_factory=FilterConfig, description="what counts as readable")
+    assistant: str = Field("", description="the stage whose model sums up and judges (V3); empty: rules alone")
+    judge_samples: int = Field(200, ge=0, description="samples by which V3's judgement is measured against the rules")
+    judge_floor: float = Field(0.95, ge=0, le=1, description="agreement from which V3 has a say in what is kept")
+    prompts_at_once: int = Field(128, gt=0, description="problems between two checkpoints")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.families:
+            get_family(name)
+        return self
+
+
+class RejectionSampling:
+    """The stage: writes `examples.jsonl` and `audit.json`.
+
+    Args:
+        make_generator: the engine; recipes pass the built-in one.
+    """
+
+    kind: ClassVar[str] = "rejection_sampling"
+
+    def __init__(self, make_generator: MakeGenerator) -> None:
+        self._make_generator = make_generator
+
+    def run(self, context: StageContext) -> StageResult:
+        """Samples batch after batch; what is finished is not repeated after an interruption."""
+        config = context.config
+        assert isinstance(config, RejectionSamplingConfig)
+        rows = self._sample(context, config)
+        kept, audit = select(rows, config.filters, judged=False)
+        assistant = self._assistant(context, config) if config.assistant else None
+        if assistant is not None:
+            audit["judge"] = self._judge(context, config, rows, assistant)
+            if audit["judge"]["has_a_say"]:
+                verdicts = self._spread(context, [(_problem(row), row["answer"]) for row in kept], assistant.judge)
+                for row, verdict in zip(kept, verdicts, strict=True):
+                    row["judged_right"] = verdict
+                judge_facts = audit["judge"]
+                kept, audit = select(rows, config.filters, judged=True)
+                audit["judge"] = judge_facts
+        conversations = self._rewrite(context, kept, assistant, audit)
+        if context.distributed.is_first:
+            write_conversations(context.folder / EXAMPLES, conversations)
+            write_json(context.folder / AUDIT, audit)
+        context.distributed.barrier()
+        return StageResult({"sampled": len(rows), "examples": len(conversations)})
+
+    def _sample(self, context: StageContext, config: RejectionSamplingConfig) -> list[dict[str, Any]]:
+        """All samples of all processes, graded, as JSON rows in a fixed order."""
+        parent = context.parent_model_folder()
+        model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
+        longest = LONGEST_PROMPT + config.max_completion_tokens
+        generator = self._make_generator(model, max_rows=256, max_context=longest)
+        problems = training_problems(config, context.derive_seed("problems"))
+        saved = context.checkpointer.load()
+        rows: list[dict[str, Any]] = saved.state["rows"] if saved else []
+        start = saved.step if saved else 0
+        rank, world = context.distributed.rank, context.distributed.world_size
+        with context.progress.task(f"{context.name}: sampling", len(problems), start) as task:
+            for first in range(start, len(problems), config.prompts_at_once):
+                stop = min(len(problems), first + config.prompts_at_once)
+                own = range(first + rank, stop, world)
+                groups = sample(
+                    generator,
+                    tokenizer,
+                    [problems[i] for i in own],
+                    [context.derive_seed("sample", i) for i in own],
+                    config.form,
+                    config.samples,
+                    config.temperature,
+                    config.max_completion_tokens,
+                )
+                new = [(i, to_row(one)) for i, group in zip(own, groups, strict=True) for one in group]
+                gathered = [pair for part in context.distributed.all_gather_object(new) for pair in part]
+                rows += [row for _, row in sorted(gathered, key=lambda pair: pair[0])]
+                task.update(stop, {"right": f"{sum(row['right'] for row in rows) / len(rows):.1%}"})
+                if context.checkpointer.due():
+                    context.checkpointer.save(stop, {}, {"rows": rows})
+        return rows
+
+    def _assistant(self, context: StageContext, config: RejectionSamplingConfig) -> Assistant:
+        folder = context.parent_model_folder(config.assistant)
+        model = load_pretrained(folder, device=context.distributed.device)
+        generator = self._make_generator(model, max_rows=256, max_context=2 * LONGEST_PROMPT)
+        return Assistant(generator, Tokenizer.load(folder))
+
+    @staticmethod
+    def _spread(context: StageContext, items: Sequence[Any], work: Any) -> list[Any]:
+        """Does work on items, each process its share; results in the order of the items."""
+        rank, world = context.distributed.rank, context.distributed.world_size
+        parts = context.distributed.all_gather_object(work(items[rank::world]))
+        return [parts[i % world][i // world] for i in range(len(items))]
+
+    def _judge(
+        self,
+        context: StageContext,
+        config: RejectionSamplingConfig,
+        rows: list[dict[str, Any]],
+        assistant: Assistant,
+    ) -> dict[str, Any]:
+        """How often V3, given the truth, agrees with the rules on sampled answers."""
+        named = [row for row in rows if row["answer"]]
+        chosen = random.Random(context.derive_seed("judge")).sample(named, min(config.judge_samples, len(named)))
+        verdicts = self._spread(context, [(_problem(row), row["answer"]) for row in chosen], assistant.judge)
+        agreement = sum(v == row["right"] for v, row in zip(verdicts, chosen, strict=True)) / max(1, len(chosen))
+        say = bool(chosen) and agreement >= config.judge_floor
+        context.progress.say(
+            f"{context.name}: V3, given the truth, agrees with the rules on {agreement:.1%} of {len(chosen)} answers: "
+            f"{'it has a say' if say else 'the rules decide alone'}"
+        )
+        return {"samples": len(chosen), "agreement": agreement, "floor": config.judge_floor, "has_a_say": say}
+
+    def _rewrite(
+        self, context: StageContext, kept: list[dict[str, Any]], assistant: Assistant | None, audit: dict[str, Any]
+    ) -> list[Conversation]:
+        """The reader's form of what is kept: thinking in one language, and a summary with the answer."""
+        items = [(_problem(row), row["answer"]) for row in kept]
+        sentences = self._spread(context, items, assistant.sum_up) if assistant and items else [""] * len(items)
+        conversations, by_assistant = [], 0
+        for row, (problem, answer), sentence in zip(kept, items, sentences, strict=True):
+            usable = is_summary(sentence, problem, answer)
+            by_assistant += usable
+            conversations.append(
+                Conversation.of(
+                    problem.question,
+                    sentence if usable else summary(answer, problem.language),
+                    one_language(row["thinking"], problem.language),
+                    source=context.name,
+                    family=problem.family,
+                    level=problem.level,
+                    key=problem.key,
+                )
+            )
+        audit["summaries"] = {"by V3": by_assistant, "by rule": len(kept) - by_assistant}
+        audit["thinking rewritten by"] = "rule"
+        return conversations
+
+
+def training_problems(config: RejectionSamplingConfig, seed: int) -> list[Problem]:
+    """Different training problems, families and levels in equal shares."""
+    rng = random.Random(seed)
+    cells = [(family, level) for family in config.families for level in config.levels]
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    for number in range(config.prompts):
+        family, level = cells[number % len(cells)]
+        for _ in range(20):
+            language: Language = "zh" if rng.random() < config.chinese else "en"
+            problem = draw(rng, get_family(family), level, language, held_out=False)
+            if problem.key not in seen:
+                seen.add(problem.key)
+                problems.append(problem)
+                break
+    return problems
+
+
+def to_row(one: Sampled) -> dict[str, Any]:
+    """A sample as JSON: the problem, what was thought and answered, and whether that is right."""
+    problem, parsed = one.problem, one.parsed
+    right = parsed.well_formed and get_family(problem.family).verify(problem, parsed.answer)
+    return {
+        "problem": asdict(problem),
+        "well_formed": parsed.well_formed,
+        "right": right,
+        "thinking": parsed.thinking,
+        "answer": parsed.answer,
+        "tokens": one.tokens,
+    }
+
+
+def _problem(row: dict[str, Any]) -> Problem:
+    return Problem(**row["problem"])
+
+
+def is_summary(sentence: str, problem: Problem, answer: str) -> bool:
+    """Whether a sentence names this answer, in the question's language, and little else."""
+    return (
+        final_answer(sentence) == answer
+        and language_consistency(sentence, problem.language) == 1.0
+        and len(sentence) <= len(answer) + 60
+    )
+
+
+def select(
+    rows: Sequence[dict[str, Any]], filters: FilterConfig, judged: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Applies the rules in order.
+
+    Args:
+        rows: samples, those of one problem next to each other or not.
+        filters: what counts as readable.
+        judged: rows that V3 judged wrong (`judged_right` False) are dropped too.
+
+    Returns:
+        What is kept, and the audit: how many came in, were dropped by which rule, and kept; in all and by family and
+        level.
+    """
+    kept: list[dict[str, Any]] = []
+    fates: Counter[tuple[str, str]] = Counter()
+    seen: set[tuple[str, str]] = set()
+    per_problem: Counter[str] = Counter()
+    for row in rows:
+        problem = _problem(row)
+        text = (problem.key, one_language(row["thinking"], problem.language))
+        reason = _reason(row, problem, filters, judged)
+        if reason is None and text in seen:
+            reason = "duplicate"
+        if reason is None and per_problem[problem.key] >= filters.per_problem:
+            reason = "enough of this problem"
+        if reason is None:
+            seen.add(text)
+            per_problem[problem.key] += 1
+            kept.append(row)
+        fates[f"{problem.family} {problem.level}", reason or "kept"] += 1
+    cells = sorted({cell for cell, _ in fates})
+    columns = (*RULES, "kept")
+    table = {cell: {name: fates[cell, name] for name in columns} for cell in cells}
+    total = {name: sum(row[name] for row in table.values()) for name in columns}
+    return kept, {"in": len(rows), "total": total, "by_cell": table}
+
+
+def _reason(row: dict[str, Any], problem: Problem, filters: FilterConfig, judged: bool) -> str | None:
+    """The first rule of a single sample that it breaks."""
+    checks = {
+        "format": row["well_formed"],
+        "wrong": row["right"],
+        "language": language_consistency(row["thinking"], problem.language) >= filters.min_language,
+        "repetition": repetition_rate(row["thinking"]) <= filters.max_repetition,
+        "long paragraph": longest_paragraph(row["thinking"]) <= filters.max_paragraph,
+        "judge": not judged or row.get("judged_right", True),
+    }
+    return next((name for name, fine in checks.items() if not fine), None)

@@ -1,0 +1,178 @@
+"""Training a reward model (R1 supplement 3.1): pairwise for helpfulness, point-wise for harmlessness."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from aha.configuration import Config
+from aha.data.conversations import epoch_order
+from aha.errors import ConfigError
+from aha.models.hf import load_pretrained
+from aha.models.reward_model import RewardModel, save_reward_model
+from aha.rewards.preference import judged_token_ids
+from aha.stages.preferences import LABELLED, PAIRS
+from aha.text.tokenizer import Tokenizer
+from aha.training.model_state import load_training_state, training_state
+from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.stage import StageContext, StageResult
+
+Sequences = tuple[list[int], ...]
+"""What one example is made of: the chosen and the rejected sequence, or a single labelled one."""
+
+
+class RewardModelConfig(Config):
+    """How a reward model is trained."""
+
+    preference: Literal["helpful", "harmless"] = Field(description="what it judges, and so by which loss")
+    data: str = Field(description="the stage that made the pairs and labels")
+    epochs: int = Field(1, gt=0, description="passes over the data (R1: 1)")
+    examples_per_step: int = Field(32, gt=0, description="pairs or labelled responses in the global batch (R1: 256)")
+    optimizer: OptimizerConfig = Field(
+        default_factory=lambda: OptimizerConfig(
+            adam_lr=5e-4, muon_lr=0.0, weight_decay=0.0, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
+        ),
+        description="rates and schedule (R1: 6e-6)",
+    )
+    validation_share: float = Field(0.15, gt=0, lt=1, description="share of the data left out, for the accuracy")
+    log_every: int = Field(5, gt=0, description="steps between rows in metrics.jsonl")
+
+
+class RewardModelTraining:
+    """The stage: a parent's model gets a scalar head and learns to tell better from worse."""
+
+    kind: ClassVar[str] = "reward_model"
+
+    def run(self, context: StageContext) -> StageResult:
+        """Trains, or goes on training, and writes the reward model."""
+        config = context.config
+        assert isinstance(config, RewardModelConfig)
+        parent = context.parent_model_folder()
+        tokenizer = Tokenizer.load(parent)
+        model = RewardModel(load_pretrained(parent, device=context.distributed.device))
+        rows = read_rows(context.parent_folder(config.data) / (PAIRS if config.preference == "helpful" else LABELLED))
+        trainer = RewardModelTrainer(config, model, tokenizer, rows, context)
+        trainer.train()
+        about = {"preference": config.preference, **trainer.measure()}
+        if context.distributed.is_first:
+            save_reward_model(model, context.folder, about, tokenizer.files())
+        context.distributed.barrier()
+        return StageResult({"examples": len(trainer.rows), **about}, tokens_trained=trainer.tokens_seen())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a data stage's file.
+
+    Raises:
+        ConfigError: there are too few to learn from.
+    """
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if len(rows) < 20:
+        raise ConfigError(f"{path} has {len(rows)} examples; a reward model needs at least 20: sample more prompts")
+    return rows
+
+
+class RewardModelTrainer:
+    """The training loop; every process takes its share of each step's examples."""
+
+    def __init__(
+        self,
+        config: RewardModelConfig,
+        model: RewardModel,
+        tokenizer: Tokenizer,
+        rows: list[dict[str, Any]],
+        context: StageContext,
+    ) -> None:
+        self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
+        held_out = _held_out(rows, config.validation_share, context.derive_seed("held-out"))
+        self.held_out = [row for row, out in zip(rows, held_out, strict=True) if out]
+        self.rows = [row for row, out in zip(rows, held_out, strict=True) if not out]
+        self.order = epoch_order(len(self.rows), config.epochs, context.derive_seed("order"))
+        self.steps = -(-len(self.order) // config.examples_per_step)
+        self.optimizer = Optimizer(model, config.optimizer, self.steps)
+
+    def sequences(self, row: dict[str, Any]) -> Sequences:
+        """What the model reads of an example."""
+        if self.config.preference == "helpful":
+            responses = [row["chosen"], row["rejected"]]
+            return tuple(judged_token_ids(self.tokenizer, "helpful", row["question"], "", one) for one in responses)
+        return (judged_token_ids(self.tokenizer, "harmless", row["question"], row["reasoning"], row["response"]),)
+
+    def tokens_seen(self) -> int:
+        """Tokens of all steps."""
+        return sum(len(ids) for i in self.order for ids in self.sequences(self.rows[i]))
+
+    def train(self) -> None:
+        """Runs the remaining steps."""
+        context = self.context
+        saved = context.checkpointer.load()
+        start = 0
+        if saved:
+            load_training_state(self.model, self.optimizer, saved.tensors, saved.state["optimizer_steps"])
+            start = saved.step
+        with context.progress.task(context.name, self.steps, start) as task:
+            for step in range(start, self.steps):
+                loss = self.step(step)
+                if step % self.config.log_every == 0 or step + 1 == self.steps:
+                    context.metrics.write({"step": step, "loss": loss})
+                task.update(step + 1, {"loss": loss})
+                if context.checkpointer.due():
+                    tensors = training_state(self.model, self.optimizer)
+                    context.checkpointer.save(step + 1, tensors, {"optimizer_steps": self.optimizer.steps})
+
+    def step(self, step: int) -> float:
+        """One optimizer step on the global batch; returns its loss."""
+        distributed, size = self.context.distributed, self.config.examples_per_step
+        batch = [self.rows[i] for i in self.order[step * size : (step + 1) * size]]
+        own = batch[distributed.rank :: distributed.world_size]
+        self.optimizer.zero_grad()
+        loss = torch.zeros(1, dtype=torch.float64)
+        if own:
+            summed = self._loss(own)
+            (summed / len(batch)).backward()
+            loss += float(summed.detach()) / len(batch)
+        distributed.all_reduce_sum([*self.optimizer.gradients(), loss])
+        self.optimizer.step()
+        return float(loss)
+
+    def _scores(self, rows: Sequence[dict[str, Any]]) -> Tensor:
+        """Scores, one row per example and one column per sequence of it."""
+        examples = [self.sequences(row) for row in rows]
+        scores = self.model.score_sequences([ids for example in examples for ids in example])
+        return scores.view(len(examples), -1)
+
+    def _loss(self, rows: Sequence[dict[str, Any]]) -> Tensor:
+        """Summed loss: -log sigmoid(chosen - rejected), or the cross-entropy of the label."""
+        scores = self._scores(rows)
+        if self.config.preference == "helpful":
+            return -F.logsigmoid(scores[:, 0] - scores[:, 1]).sum()
+        labels = torch.tensor([float(row["safe"]) for row in rows], device=scores.device)
+        return F.binary_cross_entropy_with_logits(scores[:, 0], labels, reduction="sum")
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Accuracy on held-out examples, against the judge and against the truth; mean and deviation of the scores."""
+        scores = self._scores(self.held_out)
+        figures = {"mean": float(scores.mean()), "std": max(float(scores.std()), 1e-3), "held_out": len(self.held_out)}
+        if self.config.preference == "helpful":
+            better = (scores[:, 0] > scores[:, 1]).tolist()
+            truly = [row["true_scores"][0] > row["true_scores"][1] for row in self.held_out]
+            agree = sum(a == b for a, b in zip(better, truly, strict=True)) / len(better)
+            return {**figures, "accuracy": sum(better) / len(better), "accuracy_true": agree}
+        right = [(s > 0) == row["safe"] for s, row in zip(scores[:, 0].tolist(), self.held_out, strict=True)]
+        return {**figures, "accuracy": sum(right) / len(right), "accuracy_true": sum(right) / len(right)}
+
+
+def _held_out(rows: list[dict[str, Any]], share: float, seed: int) -> list[bool]:
+    """Which rows are left out: whole questions, so that no question is on both sides."""
+    questions = sorted({row["question"] for row in rows})
+    order = epoch_order(len(questions), 1, seed)
+    chosen = {questions[i] for i in order[: max(1, round(share * len(questions)))]}
+    return [row["question"] in chosen for row in rows]

@@ -1,0 +1,210 @@
+"""Supervised fine-tuning on conversations (R1 2.3.1, 2.3.3; distillation 2.4; V3 section 5.1).
+
+Examples are packed one after another without attention between them, and only the assistant's last turn is trained on.
+The papers' settings: 2 to 3 epochs, a cosine from the initial rate to a tenth of it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from aha.configuration import Config
+from aha.data.conversations import Conversation, Example, encode, epoch_order, micro_batches, read_conversations
+from aha.errors import ConfigError
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.layouts import Ragged
+from aha.models.moe import update_router_bias
+from aha.text.tokenizer import Tokenizer
+from aha.training.checkpointer import Saved
+from aha.training.logprobs import chunked_logprobs
+from aha.training.model_state import load_training_state, training_state
+from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.stage import StageContext, StageResult
+
+EXAMPLES = "examples.jsonl"
+"""The file, in a data stage's folder, that holds its conversations."""
+
+
+class Source(Config):
+    """Conversations that another stage made."""
+
+    stage: str = Field(description="the stage whose conversations are read")
+    limit: int = Field(0, ge=0, description="at most so many of them, from the front; 0 takes all")
+
+
+class SFTConfig(Config):
+    """Supervised fine-tuning."""
+
+    sources: tuple[Source, ...] = Field((), min_length=1, description="what is trained on")
+    epochs: int = Field(2, gt=0, description="passes over the examples (R1: 2 to 3)")
+    examples_per_step: int = Field(64, gt=0, description="conversations in the global batch (R1: 128; students: 64)")
+    optimizer: OptimizerConfig = Field(
+        default_factory=lambda: OptimizerConfig(
+            adam_lr=1.5e-3, muon_lr=0.008, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
+        ),
+        description="rates and schedule (R1: cosine from 5e-5 to 5e-6 at 671B)",
+    )
+    bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule")
+    validation_examples: int = Field(64, ge=0, description="conversations left out of training, for the held-out loss")
+    micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass")
+    log_every: int = Field(5, gt=0, description="steps between rows in metrics.jsonl")
+
+    @model_validator(mode="after")
+    def _different(self) -> SFTConfig:
+        names = [source.stage for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sources: a stage is named twice in {names}")
+        return self
+
+
+class SFT:
+    """The stage: a parent's model, trained on other parents' conversations."""
+
+    kind: ClassVar[str] = "sft"
+
+    def run(self, context: StageContext) -> StageResult:
+        """Trains, or goes on training, and writes the model folder."""
+        config = context.config
+        assert isinstance(config, SFTConfig)
+        parent = context.parent_model_folder()
+        model = load_pretrained(parent, device=context.distributed.device)
+        tokenizer = Tokenizer.load(parent)
+        examples = [encode(tokenizer, conversation) for conversation in conversations(context, config)]
+        trainer = SFTTrainer(config, model, examples, context)
+        trainer.train()
+        loss = trainer.validate()
+        if context.distributed.is_first:
+            save_pretrained(model, context.model_folder, tokenizer_files=tokenizer.files())
+        context.distributed.barrier()
+        summary = {"examples": len(trainer.examples), "held_out_loss": loss}
+        return StageResult(summary, tokens_trained=trainer.tokens_seen())
+
+
+def conversations(context: StageContext, config: SFTConfig) -> list[Conversation]:
+    """All sources' conversations, in order.
+
+    Raises:
+        ConfigError: there are fewer than are needed for one step and the held-out loss.
+    """
+    found: list[Conversation] = []
+    for source in config.sources:
+        rows = list(read_conversations(context.parent_folder(source.stage) / EXAMPLES))
+        found += rows[: source.limit] if source.limit else rows
+    if len(found) <= config.validation_examples:
+        raise ConfigError(
+            f"{context.name}: {len(found)} conversations from {', '.join(s.stage for s in config.sources)}, and "
+            f"validation_examples = {config.validation_examples} of them are left out: nothing to train on. Sample "
+            "more prompts, loosen the filters, or lower validation_examples"
+        )
+    return found
+
+
+class SFTTrainer:
+    """The training loop; every process takes its share of each step's examples."""
+
+    def __init__(
+        self, config: SFTConfig, model: DeepseekV3, examples: list[Example], context: StageContext
+    ) -> None:
+        self.config, self.model, self.context = config, model, context
+        order = epoch_order(len(examples), 1, context.derive_seed("held-out"))
+        held_out = set(order[: config.validation_examples])
+        self.held_out = [examples[i] for i in sorted(held_out)]
+        self.examples = [example for i, example in enumerate(examples) if i not in held_out]
+        self.order = epoch_order(len(self.examples), config.epochs, context.derive_seed("order"))
+        self.steps = -(-len(self.order) // config.examples_per_step)
+        for parameter in model.mtp.parameters():
+            parameter.requires_grad_(False)
+        self.optimizer = Optimizer(model, config.optimizer, self.steps)
+
+    def tokens_seen(self) -> int:
+        """Tokens of all steps, prompts included."""
+        return sum(len(self.examples[i].token_ids) for i in self.order)
+
+    def train(self) -> None:
+        """Runs the remaining steps."""
+        context, config = self.context, self.config
+        saved = context.checkpointer.load()
+        start = self._restore(saved) if saved else 0
+        if start == 0:
+            context.metrics.write({"step": 0, "held_out_loss": self.validate()})
+        with context.progress.task(context.name, self.steps, start) as task:
+            for step in range(start, self.steps):
+                figures = self.step(step)
+                if step % config.log_every == 0 or step + 1 == self.steps:
+                    context.metrics.write({"step": step, **figures})
+                task.update(step + 1, {"loss": figures["loss"]})
+                if context.checkpointer.due():
+                    tensors = training_state(self.model, self.optimizer)
+                    context.checkpointer.save(step + 1, tensors, {"optimizer_steps": self.optimizer.steps})
+        context.metrics.write({"step": self.steps, "held_out_loss": self.validate()})
+
+    def _restore(self, saved: Saved) -> int:
+        load_training_state(self.model, self.optimizer, saved.tensors, saved.state["optimizer_steps"])
+        return saved.step
+
+    def step(self, step: int) -> dict[str, float]:
+        """One optimizer step on the global batch; returns what is logged."""
+        config, distributed = self.config, self.context.distributed
+        size = config.examples_per_step
+        batch = [self.examples[i] for i in self.order[step * size : (step + 1) * size]]
+        total = sum(sum(example.loss_mask) for example in batch)
+        self.optimizer.zero_grad()
+        loss = torch.zeros(1, dtype=torch.float64)
+        counts = torch.zeros(_router_shape(self.model), dtype=torch.int64)
+        own = sorted(batch[distributed.rank :: distributed.world_size], key=lambda example: len(example.token_ids))
+        for part in micro_batches(own, config.micro_tokens):
+            summed, part_counts, balance = self._losses(part)
+            share = sum(sum(example.loss_mask) for example in part) / total
+            objective = summed / total
+            (objective if balance is None else objective + balance * share).backward()
+            loss += float(summed.detach()) / total
+            counts += part_counts.cpu()
+        distributed.all_reduce_sum([*self.optimizer.gradients(), loss])
+        distributed.all_reduce_sum([counts])
+        norm, factor, updated = self.optimizer.step()
+        if updated:
+            update_router_bias(list(self.model.routers())[: len(counts)], counts, config.bias_update_rate)
+        return {
+            "loss": float(loss),
+            "grad_norm": norm,
+            "learning_rate": factor * config.optimizer.adam_lr,
+            "skipped": float(not updated),
+            "epoch": min(len(self.order), (step + 1) * size) / len(self.examples),
+        }
+
+    def _losses(self, part: list[Example]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Summed cross-entropy of the trained tokens, expert counts, balance loss."""
+        device = self.context.distributed.device
+        ids_N = torch.tensor([token for example in part for token in example.token_ids], device=device)
+        mask_N = torch.tensor([flag for example in part for flag in example.loss_mask], device=device).bool()
+        layout = Ragged([len(example.token_ids) for example in part], device)
+        hidden = self.model(ids_N, layout)
+        targets_M = mask_N.nonzero().squeeze(-1)
+        logprobs_M, _ = chunked_logprobs(
+            hidden.hidden_ND.index_select(0, targets_M - 1),
+            self.model.lm_head.weight,
+            ids_N.index_select(0, targets_M),
+            entropy=False,
+        )
+        return -logprobs_M.sum(), hidden.router_counts, hidden.balance_loss
+
+    @torch.no_grad()
+    def validate(self) -> float | None:
+        """Mean cross-entropy on the conversations left out of training; None where there are none."""
+        distributed = self.context.distributed
+        own = self.held_out[distributed.rank :: distributed.world_size]
+        sums = torch.zeros(2, dtype=torch.float64)
+        for part in micro_batches(own, self.config.micro_tokens):
+            summed, _, _ = self._losses(part)
+            sums += torch.tensor([float(summed), float(sum(sum(example.loss_mask) for example in part))])
+        distributed.all_reduce_sum([sums])
+        return float(sums[0] / sums[1]) if sums[1] else None
+
+
+def _router_shape(model: DeepseekV3) -> tuple[int, int]:
+    return model.config.num_hidden_layers - model.config.first_k_dense_replace, model.config.n_routed_experts

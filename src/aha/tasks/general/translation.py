@@ -1,0 +1,82 @@
+"""Translation of short phrases between English and Chinese."""
+
+from __future__ import annotations
+
+import random
+
+from aha.tasks.general.lexicon import ADJECTIVES, NOUNS, VERBS, Word, share, tokens
+from aha.types import Domain, Language, Problem, Solution, Style, Voice
+
+VOCABULARY: dict[str, tuple[Word, ...]] = {"adjective": ADJECTIVES, "noun": NOUNS, "verb": VERBS}
+SHAPES: dict[int, tuple[str, ...]] = {
+    1: ("adjective", "noun"),
+    2: ("noun", "verb", "noun"),
+    3: ("adjective", "noun", "verb", "adjective", "noun"),
+}
+
+
+def phrase(words: list[Word], language: Language) -> str:
+    """Words one after another, as the language writes them."""
+    return (" " if language == "en" else "").join(word.within(language) for word in words)
+
+
+class Translation:
+    """Level 1: adjective and noun. Level 2: who does what to whom. Level 3: the same with adjectives."""
+
+    name = "translation"
+    domain: Domain = "general"
+    levels: tuple[int, ...] = (1, 2, 3)
+
+    def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
+        """Draws a phrase in the question's language; the answer is in the other one."""
+        indices = [rng.randrange(len(VOCABULARY[part])) for part in SHAPES[level]]
+        words = self._words(indices, level)
+        given = phrase(words, language)
+        question = f"Translate into Chinese: {given}" if language == "en" else f"译成英文：{given}"
+        facts = {"words": indices, "from": language}
+        answer = phrase(words, "zh" if language == "en" else "en")
+        return Problem(self.name, self.domain, level, language, question, answer, facts)
+
+    @staticmethod
+    def _words(indices: list[int], level: int) -> list[Word]:
+        return [VOCABULARY[part][index] for part, index in zip(SHAPES[level], indices, strict=True)]
+
+    def score(self, problem: Problem, response: str) -> float:
+        """Share of the words (Chinese: characters) that stand in their places, of the longer of the two texts."""
+        target: Language = "zh" if problem.language == "en" else "en"
+        wanted, found = tokens(problem.answer, target), tokens(response, target)
+        same = sum(a == b for a, b in zip(wanted, found, strict=False))
+        other = tokens(response, problem.language)
+        return 0.0 if other else same / max(len(wanted), len(found))
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """A perfect score."""
+        return self.score(problem, answer) == 1.0
+
+    def think(self, problem: Problem) -> str:
+        """Word by word."""
+        words = self._words(list(problem.facts["words"]), problem.level)
+        english = problem.language == "en"
+        return ", ".join(f"{word.en} {word.zh}" if english else f"{word.zh} {word.en}" for word in words)
+
+    def respond(self, problem: Problem, rng: random.Random, quality: float = 1.0) -> str:
+        """The translation; with probability 1 - quality one word of it is another."""
+        words = self._words(list(problem.facts["words"]), problem.level)
+        if rng.random() >= quality:
+            place = rng.randrange(len(words))
+            part = SHAPES[problem.level][place]
+            words[place] = rng.choice([word for word in VOCABULARY[part] if word != words[place]])
+        return phrase(words, "zh" if problem.language == "en" else "en")
+
+    def solve(
+        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+    ) -> Solution:
+        """Word by word, then the phrase."""
+        return Solution(self.think(problem), self.respond(problem, rng, 1.0 - slip_rate))
+
+    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
+        """Word pairs that are in the lexicon."""
+        pairs = [pair.split() for pair in thinking.split(",")]
+        known = {frozenset(word) for words in VOCABULARY.values() for word in words}
+        found = [frozenset(pair) in known for pair in pairs if len(pair) == 2]
+        return (round(share(found) * len(found)), len(found)) if found else (0, 0)
