@@ -209,6 +209,7 @@ def summarize(samples: Sequence[Sample]) -> dict[str, Any]:
             domain: asdict(pass_at_1([sample for sample in samples if sample.domain == domain]))
             for domain in sorted({sample.domain for sample in samples})
         },
+        "by_domain_level": _by_domain_level(samples),
         "format_rate": len(formed) / max(1, len(samples)),
         "true_step_rate": sum(sample.true_steps for sample in samples) / steps if steps else None,
         "mean_completion_tokens": _mean([sample.tokens for sample in samples]),
@@ -263,6 +264,24 @@ def _by_cell(samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
     return {
         family: {level: sum(values) / len(values) for level, values in sorted(levels.items())}
         for family, levels in sorted(cells.items())
+    }
+
+
+def _by_domain_level(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, float]]]:
+    """pass@1, cons@k and pass@k, k the samples of a problem, by domain and level."""
+    cells: dict[str, dict[str, dict[str, list[Sample]]]] = {}
+    for sample in samples:
+        cells.setdefault(sample.domain, {}).setdefault(str(sample.level), {}).setdefault(sample.key, []).append(sample)
+    return {
+        domain: {
+            level: {
+                "pass_at_1": _mean_pass_at_k(groups, 1),
+                "cons_at_k": _mean_consensus(groups),
+                "pass_at_k": _mean_pass_at_k(groups, min(map(len, groups.values()))),
+            }
+            for level, groups in sorted(levels.items())
+        }
+        for domain, levels in sorted(cells.items())
     }
 
 

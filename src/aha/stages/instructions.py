@@ -1,7 +1,7 @@
 """Conversations that the world writes: general data, short answers, exercises that make V3 a refiner and judge.
 
-The papers' non-reasoning data (V3 section 5.1; R1 2.3.3: writing, factual questions, self-cognition, translation). People
-wrote those; here the world does, with as many lapses as the settings say.
+The papers' non-reasoning data (V3 section 5.1; R1 2.3.3: writing, factual questions, self-cognition, translation).
+People wrote those; here the world does, with as many lapses as the settings say.
 """
 
 from __future__ import annotations
