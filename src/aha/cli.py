@@ -148,6 +148,34 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN|CKPT...", help="Run folders, or model folders.")],
+    asked: Annotated[
+        str, typer.Option(help="How model folders are asked: chat, zero, chat_direct, direct, steps, zero_think.")
+    ] = "chat",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of their evaluation.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="table, markdown or json.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="Also write it to this file.", dir_okay=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the sampling.")] = 0,
+) -> None:
+    """Compare models: accuracy, format, language, readability, general tasks, length, cost, in one table.
+
+    A run folder brings the numbers of its own evaluation; a model folder is evaluated now.
+
+    [bold]Examples[/bold]
+
+      aha compare runs/r1-tiny-seed0
+
+      aha compare runs/r1-tiny-seed0/dev3/model runs/r1-tiny-seed0/r1/model --format markdown
+    """
+    from aha.recipes.acts import compare as compare_models
+
+    compare_models(paths, asked, set_ or [], form, out, seed)
+
+
+@app.command()
 def model(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="tiny, v2-lite, v3, or a model folder.")],
 ) -> None:

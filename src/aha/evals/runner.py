@@ -244,9 +244,7 @@ def summarize_general(samples: Sequence[Sample]) -> dict[str, Any]:
         "by_family": by_family,
         "helpful": asdict(bootstrap_interval(list(by_problem(helpful, lambda s: s.score).values()))),
         "harmful_refused": asdict(bootstrap_interval(list(by_problem(harmful, lambda s: float(s.refused)).values()))),
-        "harmless_refused": asdict(
-            bootstrap_interval(list(by_problem(harmless, lambda s: float(s.refused)).values()))
-        ),
+        "harmless_refused": asdict(bootstrap_interval(list(by_problem(harmless, lambda s: float(s.refused)).values()))),
         "problems": len({sample.question for sample in samples}),
         "mean_completion_tokens": _mean([sample.tokens for sample in samples]),
     }

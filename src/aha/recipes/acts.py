@@ -21,6 +21,10 @@ EVALUATION = "aha.recipes.evaluate:evaluate_model"
 """`module:function`, called with (model folder, overrides, output path or None, seed); prints its results."""
 
 
+COMPARISON = "aha.recipes.compare:compare"
+"""`module:function`, called with (paths, way of asking, overrides, format, output path or None, seed)."""
+
+
 def make_report(run_folder: Path, out: Path | None) -> Path:
     """Makes the HTML page of a run and returns its path."""
     path: Path = _act(REPORT, "report")(run_folder, out)
@@ -32,6 +36,15 @@ def evaluate_model(checkpoint: Path, overrides: Sequence[str], out: Path | None,
     for name, value in WORKER_SETTINGS.items():  # before torch is imported
         os.environ.setdefault(name, value)
     _act(EVALUATION, "eval")(checkpoint, overrides, out, seed)
+
+
+def compare(
+    paths: Sequence[Path], asked: str, overrides: Sequence[str], form: str, out: Path | None, seed: int
+) -> None:
+    """Prints one table of the models of runs and model folders."""
+    for name, value in WORKER_SETTINGS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
+    _act(COMPARISON, "compare")(paths, asked, overrides, form, out, seed)
 
 
 def _act(reference: str, verb: str) -> Any:

@@ -13,11 +13,10 @@ from rich.table import Table
 
 from aha.configuration import override_config
 from aha.evals.runner import Elicitation, Sample, evaluate
-from aha.evals.stage import LONGEST_PROMPT, EvaluationSettings, report
+from aha.evals.stage import LONGEST_PROMPT, EvaluationSettings, question_sets, report
 from aha.files import write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
-from aha.tasks.families import held_out_suite
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
 
@@ -45,34 +44,49 @@ def evaluate_model(checkpoint: Path, overrides: Sequence[str], out: Path | None,
         ConfigError: a setting is unknown or out of bounds.
     """
     config = override_config(ModelEvaluation(suite_seed=seed), {}, overrides)
-    model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
-    engine = Engine(model, max_rows=256, max_context=LONGEST_PROMPT + config.max_completion_tokens)
-    problems = list(held_out_suite(config.families, config.levels, config.problems_per_level, config.suite_seed))
     results: dict[str, Any] = {}
     kept: list[dict[str, Any]] = []
     for elicitation in config.elicitations:
-        samples: list[Sample] = []
-        with Progress().task(f"asked as {elicitation!r}", len(problems)) as task:
-            for start in range(0, len(problems), PROBLEMS_AT_ONCE):
-                samples += evaluate(
-                    engine,
-                    tokenizer,
-                    problems[start : start + PROBLEMS_AT_ONCE],
-                    elicitation,
-                    config.samples,
-                    seed,
-                    config.max_completion_tokens,
-                    config.temperature,
-                    config.top_p,
-                )
-                task.update(min(start + PROBLEMS_AT_ONCE, len(problems)))
-        results[elicitation] = report(samples, config)
+        results[elicitation], samples = measure(checkpoint, config, elicitation, seed)
         kept += [{"elicitation": elicitation, **asdict(sample)} for sample in samples]
         Console().print(_table(elicitation, results[elicitation], config))
     if out is not None:
         write_json(
             out, {"model": str(checkpoint), "settings": config.model_dump(), "results": results, "samples": kept}
         )
+
+
+def measure(
+    checkpoint: Path, config: ModelEvaluation, elicitation: Elicitation, seed: int
+) -> tuple[dict[str, Any], list[Sample]]:
+    """Asks a model folder all held-out questions in one way, with progress.
+
+    Returns:
+        The numbers (see `aha.evals.stage.report`), and all graded completions.
+    """
+    model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
+    engine = Engine(model, max_rows=256, max_context=LONGEST_PROMPT + config.max_completion_tokens)
+    sets = question_sets(config)
+    samples: list[Sample] = []
+    with Progress().task(f"asked as {elicitation!r}", sum(len(problems) for problems, _ in sets)) as task:
+        done = 0
+        for problems, count in sets:
+            for start in range(0, len(problems), PROBLEMS_AT_ONCE):
+                some = problems[start : start + PROBLEMS_AT_ONCE]
+                samples += evaluate(
+                    engine,
+                    tokenizer,
+                    some,
+                    elicitation,
+                    count,
+                    seed,
+                    config.max_completion_tokens,
+                    config.temperature,
+                    config.top_p,
+                )
+                done += len(some)
+                task.update(done)
+    return report(samples, config), samples
 
 
 def _table(elicitation: str, result: dict[str, Any], config: ModelEvaluation) -> Table:
@@ -85,6 +99,7 @@ def _table(elicitation: str, result: dict[str, Any], config: ModelEvaluation) ->
     table.caption = (
         f"{config.samples} samples a problem at temperature {config.temperature}; well formed "
         f"{result['all_levels']['format_rate']:.1%}; {result['all_levels']['mean_completion_tokens']:.1f} tokens"
+        + (f"; general tasks {result['general']['score']:.1%}" if "general" in result else "")
     )
     table.add_column("family")
     for level in config.levels:

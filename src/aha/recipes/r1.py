@@ -128,7 +128,7 @@ def r1_tiny() -> R1Config:
     chat = {"form": "chat", "rubric": RubricConfig(language=1.0)}
     paper = {"clip_low": 10.0, "clip_high": 10.0, "kl_beta": 0.001, "reference_reset_steps": 25}
     lengths = (LengthStage(from_step=0, max_completion_tokens=224),)
-    pretrain = PretrainConfig(corpus=CORPUS, vocab_size=896, steps=440)
+    pretrain = PretrainConfig(corpus=CORPUS, vocab_size=1100, steps=440)
     return R1Config(
         recipe="r1-tiny",
         pretrain=pretrain,

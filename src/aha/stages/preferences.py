@@ -114,8 +114,13 @@ class Preferences:
             config.max_completion_tokens,
         )
         mine = [
-            list({s.parsed.summary: {"reasoning": s.parsed.thinking, "response": s.parsed.summary} for s in group
-                  if s.parsed.well_formed}.values())
+            list(
+                {
+                    s.parsed.summary: {"reasoning": s.parsed.thinking, "response": s.parsed.summary}
+                    for s in group
+                    if s.parsed.well_formed
+                }.values()
+            )
             for group in groups
         ]
         parts = context.distributed.all_gather_object(mine)
@@ -201,6 +206,4 @@ def labels(problem: Problem, group: Sequence[dict[str, str]]) -> list[dict[str, 
     if problem.family != "requests":
         return []
     world = Requests()
-    return [
-        {"question": problem.question, **one, "safe": world.is_safe(problem, one["response"])} for one in group
-    ]
+    return [{"question": problem.question, **one, "safe": world.is_safe(problem, one["response"])} for one in group]

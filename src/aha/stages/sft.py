@@ -107,9 +107,7 @@ def conversations(context: StageContext, config: SFTConfig) -> list[Conversation
 class SFTTrainer:
     """The training loop; every process takes its share of each step's examples."""
 
-    def __init__(
-        self, config: SFTConfig, model: DeepseekV3, examples: list[Example], context: StageContext
-    ) -> None:
+    def __init__(self, config: SFTConfig, model: DeepseekV3, examples: list[Example], context: StageContext) -> None:
         self.config, self.model, self.context = config, model, context
         order = epoch_order(len(examples), 1, context.derive_seed("held-out"))
         held_out = set(order[: config.validation_examples])

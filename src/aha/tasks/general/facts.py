@@ -14,9 +14,7 @@ _CITY_STEMS = "Red=红 White=白 Gold=金 Stone=石 Wood=木 Wind=风 Rain=雨 S
 
 def _names(stems: str, endings: str) -> tuple[Word, ...]:
     pairs = [tuple(stem.split("=")) for stem in stems.split()]
-    return tuple(
-        Word(en + end.split("=")[0], zh + end.split("=")[1]) for end in endings.split() for en, zh in pairs
-    )
+    return tuple(Word(en + end.split("=")[0], zh + end.split("=")[1]) for end in endings.split() for en, zh in pairs)
 
 
 COUNTRIES = _names(_COUNTRY_STEMS, "land=国 ia=邦")
@@ -47,10 +45,7 @@ def _world() -> tuple[Country, ...]:
     return tuple(
         Country(
             name,
-            {
-                key: capital if key == "capital" else rng.choice(values)
-                for key, (_, values) in ATTRIBUTES.items()
-            },
+            {key: capital if key == "capital" else rng.choice(values) for key, (_, values) in ATTRIBUTES.items()},
         )
         for name, capital in zip(COUNTRIES, capitals, strict=True)
     )

@@ -43,9 +43,7 @@ class Persona:
         if level == 1:
             index = rng.randrange(len(SELF[language]))
             facts: dict[str, int] = {"self": index}
-            return Problem(
-                self.name, self.domain, 1, language, SELF[language][index], INTRODUCTION[language], facts
-            )
+            return Problem(self.name, self.domain, 1, language, SELF[language][index], INTRODUCTION[language], facts)
         persona, act, name = rng.randrange(len(PERSONAS)), rng.randrange(len(ACTS)), rng.randrange(len(NAMES))
         who, what = PERSONAS[persona][0].within(language), ACTS[act][0].within(language)
         what = what.format(NAMES[name].within(language))

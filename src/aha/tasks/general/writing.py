@@ -42,9 +42,7 @@ class Writing:
         text = sentence(words, language)
         count = len(tokens(text, language)) if level == 3 else 0
         facts = {"words": [word.en for word in asked], "count": count, "language": language if count else ""}
-        return Problem(
-            self.name, self.domain, level, language, self._question(asked, count, language), text, facts
-        )
+        return Problem(self.name, self.domain, level, language, self._question(asked, count, language), text, facts)
 
     @staticmethod
     def _question(asked: list[Word], count: int, language: Language) -> str:
