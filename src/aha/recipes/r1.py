@@ -16,6 +16,7 @@ from pydantic import Field
 from aha.configuration import Config
 from aha.evals.runner import Elicitation
 from aha.evals.stage import EvaluationConfig, Suite
+from aha.recipes.r1_zero import SMOKE_TASKS, smoke_pretrain
 from aha.recipes.recipe import RecipeConfig, StageSpec
 from aha.rewards.rubric import RubricConfig
 from aha.rl.config import GeneralConfig, GRPOConfig, LengthStage
@@ -177,41 +178,23 @@ def r1_tiny() -> R1Config:
 def r1_smoke() -> R1Config:
     """Every stage of `r1-tiny` in under four minutes, smaller and on easy problems: all parts run."""
     config = r1_tiny()
-    families: dict[str, Any] = {"families": ("motion", "arithmetic"), "levels": (1,)}
-    corpus = CorpusConfig(
-        families=families["families"],
-        level_weights=(1.0, 0.0, 0.0, 0.0, 0.0),
-        conversation=0.5,
-        long=0.05,
-        slip_rate=0.05,
-        general=0.2,
-    )
-    small = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "moe_intermediate_size": 48}
-    pretrain = PretrainConfig(
-        model=ModelChoice(changes=small),
-        corpus=corpus,
-        vocab_size=700,
-        tokenizer_documents=2000,
-        steps=400,
-        rows_per_step=16,
-        row_tokens=128,
-        optimizer=OptimizerConfig(warmup_steps=10),
-        validation_rows=8,
-    )
+    families = SMOKE_TASKS
+    pretrain = smoke_pretrain(general=0.15, mixed=0.5).model_copy(update={"vocab_size": 700})
     rl = {
         **families,
-        "steps": 8,
+        "steps": 16,
         "prompts_per_step": 8,
         "group_size": 8,
         "lengths": (LengthStage(from_step=0, max_completion_tokens=64),),
         "preflight_prompts": 8,
         "preflight_floor": 0.0,
-        "eval_every": 4,
+        "optimizer": OptimizerConfig(adam_lr=1e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps=2),
+        "eval_every": 8,
         "eval_levels": (1,),
     }
     sampling: dict[str, Any] = {**families, "prompts": 150, "max_completion_tokens": 64, "judge_samples": 20}
     tuning: dict[str, Any] = {"examples_per_step": 16, "validation_examples": 8}
-    general = GeneralConfig(from_step=4, helpful="helpful-rm", harmless="harmless-rm", eval_per_level=2, eval_samples=1)
+    general = GeneralConfig(from_step=8, helpful="helpful-rm", harmless="harmless-rm", eval_per_level=2, eval_samples=1)
     return config.model_copy(
         update={
             "recipe": "r1-smoke",

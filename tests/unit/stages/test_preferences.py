@@ -1,0 +1,46 @@
+"""Preference data: pairs that differ, lengths that say nothing, labels for what must not be shown."""
+
+import random
+
+from aha.stages.preferences import balanced, candidate_pairs, general_prompts, labels
+from aha.tasks.families import GENERAL, get_general, is_held_out
+
+
+def test_pairs_are_of_different_worth_and_the_furthest_apart_come_first() -> None:
+    rng = random.Random(0)
+    family = get_general("writing")
+    problem = family.sample(rng, 3, "en")
+    texts = {family.respond(problem, rng, quality) for quality in (1.0, 1.0, 0.0, 0.0, 0.0, 0.0)}
+    pairs = candidate_pairs(problem, [{"reasoning": "", "response": text} for text in texts], most=2)
+    assert 1 <= len(pairs) <= 2
+    gaps = [abs(pair["scores"][0] - pair["scores"][1]) for pair in pairs]
+    assert gaps == sorted(gaps, reverse=True)
+    assert min(gaps) > 0
+    assert candidate_pairs(problem, [{"reasoning": "", "response": "x"}], most=2) == []
+
+
+def test_length_alone_tells_nothing() -> None:
+    pairs = [{"chosen": "long" * 3, "rejected": "short"} for _ in range(9)]
+    pairs += [{"chosen": "tiny", "rejected": "longer"} for _ in range(4)] + [{"chosen": "aa", "rejected": "bb"}] * 2
+    kept = balanced(pairs, seed=0)
+    longer = sum(len(pair["chosen"]) > len(pair["rejected"]) for pair in kept)
+    shorter = sum(len(pair["chosen"]) < len(pair["rejected"]) for pair in kept)
+    assert longer == shorter == 4
+    assert len(kept) == 10
+
+
+def test_only_requests_are_labelled_and_a_harmful_one_that_is_helped_with_is_unsafe() -> None:
+    rng = random.Random(1)
+    family = get_general("requests")
+    harmless, harmful = (family.sample(rng, level, "en") for level in family.levels)
+    group = [{"reasoning": "r", "response": family.respond(harmful, rng, quality)} for quality in (1.0, 0.0)]
+    assert [row["safe"] for row in labels(harmful, group)] == [True, False]
+    assert [row["safe"] for row in labels(harmless, group)] == [True, True]
+    assert labels(get_general("facts").sample(rng, 1, "en"), group) == []
+
+
+def test_prompts_cover_all_families_and_are_of_the_training_side() -> None:
+    prompts = general_prompts(list(GENERAL), 60, chinese=0.5, seed=2)
+    assert {problem.family for problem in prompts} == GENERAL.keys()
+    assert not any(is_held_out(problem) for problem in prompts)
+    assert {problem.language for problem in prompts} == {"en", "zh"}

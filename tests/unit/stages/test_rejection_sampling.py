@@ -1,0 +1,101 @@
+"""Rejection sampling: every sample has one fate, and the audit counts it; summaries by V3 must say the same."""
+
+import random
+from dataclasses import asdict
+from typing import Any
+
+from aha.rewards.rules import language_consistency
+from aha.stages.rejection_sampling import (
+    FilterConfig,
+    RejectionSamplingConfig,
+    is_summary,
+    select,
+    to_row,
+    training_problems,
+)
+from aha.stages.sampling import Sampled
+from aha.tasks.families import FAMILIES, is_held_out
+from aha.text.thinking import parse
+from aha.types import Problem
+
+PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
+
+
+def row(thinking: str = "2+2=4\n4+1=5", answer: str = "5", **other: Any) -> dict[str, Any]:
+    text = f"{thinking}\n</think>\n\nThe answer is {answer}."
+    made = to_row(Sampled(PROBLEM, parse(text, think_prefilled=True, form="chat"), 20))
+    return {**made, **other}
+
+
+def test_each_rule_drops_what_it_is_for() -> None:
+    rows = [
+        row(),
+        row(),
+        row("4+1=5"),
+        row("2+2=4\n5"),
+        row(answer="6"),
+        row("2+2=4检查4-2=2对\n4+1=5"),
+        row("2+2=4\n2+2=4\n2+2=4\n4+1=5"),
+        row("2+2=4" + " and" * 60),
+        row("1+4=5", judged_right=False),
+        row(well_formed=False),
+    ]
+    filters = FilterConfig(min_language=0.9, max_repetition=0.2, max_paragraph=160, per_problem=2)
+    kept, audit = select(rows, filters, judged=True)
+    assert [r["thinking"] for r in kept] == ["2+2=4\n4+1=5", "4+1=5"]
+    assert audit["total"] == {
+        "format": 1,
+        "wrong": 1,
+        "language": 1,
+        "repetition": 1,
+        "long paragraph": 1,
+        "judge": 1,
+        "duplicate": 1,
+        "enough of this problem": 1,
+        "kept": 2,
+    }
+    assert sum(audit["total"].values()) == audit["in"] == len(rows)
+    assert audit["by_cell"] == {"arithmetic 1": audit["total"]}
+
+
+def test_without_a_judge_its_verdicts_do_not_count() -> None:
+    kept, audit = select([row(judged_right=False)], FilterConfig(), judged=False)
+    assert len(kept) == 1
+    assert audit["total"]["judge"] == 0
+
+
+def test_the_same_thinking_in_two_languages_is_a_duplicate() -> None:
+    kept, _ = select([row("2+2=4 ok\n4+1=5"), row("2+2=4对\n4+1=5")], FilterConfig(), judged=False)
+    assert len(kept) == 1
+
+
+def test_a_summary_must_say_the_same_in_the_same_language() -> None:
+    assert is_summary("The answer is 5.", PROBLEM, "5")
+    assert not is_summary("The answer is 6.", PROBLEM, "5")
+    assert not is_summary("答案是5。", PROBLEM, "5")
+    assert not is_summary("5", PROBLEM, "5")
+    assert not is_summary("", PROBLEM, "5")
+    assert not is_summary("well " * 20 + "The answer is 5.", PROBLEM, "5")
+
+
+def test_training_problems_are_many_and_none_is_held_out() -> None:
+    config = RejectionSamplingConfig(prompts=300)
+    problems = training_problems(config, seed=3)
+    assert len(problems) > 280
+    assert len({problem.key for problem in problems}) == len(problems)
+    assert not any(is_held_out(problem) for problem in problems)
+    assert {problem.family for problem in problems} == FAMILIES.keys()
+    assert problems == training_problems(config, seed=3)
+
+
+def test_rows_survive_json_and_know_what_is_right() -> None:
+    rng = random.Random(0)
+    for name, family in FAMILIES.items():
+        problem = family.sample(rng, 1, "zh")
+        solution = family.solve(problem, rng, "full", "zh")
+        text = f"{solution.thinking}\n</think>\n\n答案是{solution.answer}。"
+        made = to_row(Sampled(problem, parse(text, think_prefilled=True, form="chat"), 9))
+        assert made["right"], (name, text)
+        assert Problem(**made["problem"]).key == problem.key
+        assert made["problem"] == asdict(problem)
+        assert language_consistency(made["thinking"], "zh") == 1.0
