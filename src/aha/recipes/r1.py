@@ -179,7 +179,7 @@ def r1_smoke() -> R1Config:
     """Every stage of `r1-tiny` in under four minutes, smaller and on easy problems: all parts run."""
     config = r1_tiny()
     families = SMOKE_TASKS
-    pretrain = smoke_pretrain(general=0.15, mixed=0.5).model_copy(update={"vocab_size": 700})
+    pretrain = smoke_pretrain(general=0.15, mixed=0.3).model_copy(update={"vocab_size": 700})
     rl = {
         **families,
         "steps": 16,
@@ -192,14 +192,14 @@ def r1_smoke() -> R1Config:
         "eval_every": 8,
         "eval_levels": (1,),
     }
-    sampling: dict[str, Any] = {**families, "prompts": 150, "max_completion_tokens": 64, "judge_samples": 20}
+    sampling: dict[str, Any] = {**families, "prompts": 400, "max_completion_tokens": 64, "judge_samples": 40}
     tuning: dict[str, Any] = {"examples_per_step": 16, "validation_examples": 8}
     general = GeneralConfig(from_step=8, helpful="helpful-rm", harmless="harmless-rm", eval_per_level=2, eval_samples=1)
     return config.model_copy(
         update={
             "recipe": "r1-smoke",
             "pretrain": pretrain,
-            "r1_zero": config.r1_zero.model_copy(update=rl),
+            "r1_zero": config.r1_zero.model_copy(update={**rl, "steps": 30}),
             "v3_data": config.v3_data.model_copy(update={"count": 400, **families}),
             "v3": config.v3.model_copy(update=tuning),
             "cold_start_data": config.cold_start_data.model_copy(update=sampling),

@@ -36,6 +36,8 @@ from aha.types import Language, Problem
 AUDIT = "audit.json"
 RULES = ("format", "wrong", "language", "repetition", "long paragraph", "judge", "duplicate", "enough of this problem")
 """Why a sample is dropped, in the order in which it is looked at."""
+FEWEST_JUDGED = 20
+"""Answers on which an agreement must be measured to mean anything."""
 
 
 class FilterConfig(Config):
@@ -164,7 +166,7 @@ class RejectionSampling:
         chosen = random.Random(context.derive_seed("judge")).sample(named, min(config.judge_samples, len(named)))
         verdicts = self._spread(context, [(_problem(row), row["answer"]) for row in chosen], assistant.judge)
         agreement = sum(v == row["right"] for v, row in zip(verdicts, chosen, strict=True)) / max(1, len(chosen))
-        say = bool(chosen) and agreement >= config.judge_floor
+        say = len(chosen) >= FEWEST_JUDGED and agreement >= config.judge_floor
         context.progress.say(
             f"{context.name}: V3, given the truth, agrees with the rules on {agreement:.1%} of {len(chosen)} answers: "
             f"{'it has a say' if say else 'the rules decide alone'}"

@@ -63,6 +63,7 @@ class Task:
         self._start = self._done = start
         self._began = self._shown = progress._clock()
         self._figures: Mapping[str, float | str] = {}
+        self._said: int | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> Task:
@@ -78,7 +79,7 @@ class Task:
         if self._live:
             self._live.stop()
             self._live = None
-        if self._progress._enabled:
+        if self._progress._enabled and self._said != self._done:
             self._progress.say(self.line())
 
     def update(self, done: int, figures: Mapping[str, float | str] | None = None) -> None:
@@ -87,7 +88,7 @@ class Task:
         self._figures = figures if figures is not None else self._figures
         now = self._progress._clock()
         if self._progress._enabled and not self._live and now - self._shown >= PLAIN_SECONDS:
-            self._shown = now
+            self._shown, self._said = now, done
             self._progress.say(self.line())
 
     def seconds_left(self) -> float | None:

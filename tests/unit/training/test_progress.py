@@ -33,7 +33,6 @@ def test_a_line_every_ten_seconds_with_the_time_left() -> None:
         "pretrain  80/100   80%  20s left  loss 1.23  tokens/s 12,346",
         "pretrain  90/100   90%  10s left  loss 1.23  tokens/s 12,346",
         "pretrain  100/100  100%  50s elapsed  loss 1.23  tokens/s 12,346",
-        "pretrain  100/100  100%  50s elapsed  loss 1.23  tokens/s 12,346",
     ]
 
 

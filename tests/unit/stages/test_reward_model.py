@@ -1,0 +1,86 @@
+"""Reward models: they learn an order, score alike in any batch, and come back from disk as they were."""
+
+import json
+import math
+import random
+
+import pytest
+import torch
+
+from aha.errors import CheckpointError, ConfigError
+from aha.models.reward_model import RewardScorer, load_reward_model
+from aha.rewards.preference import judged_token_ids
+from aha.stages.reward_model import RewardModelConfig, RewardModelTraining
+from aha.text.tokenizer import Tokenizer
+from aha.training.optimizer import OptimizerConfig
+from aha.training.stage import StageContext
+
+from .conftest import MakeContext
+
+FAST = OptimizerConfig(adam_lr=3e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps=2)
+
+
+def context_with_pairs(make: MakeContext, count: int = 80) -> StageContext:
+    """The better response ends with a full stop."""
+    config = RewardModelConfig(
+        preference="helpful", data="preferences", epochs=6, examples_per_step=16, optimizer=FAST, validation_share=0.2
+    )
+    context = make("helpful-rm", config, ("base", "preferences"))
+    folder = context.run.path / "preferences"
+    folder.mkdir(exist_ok=True)
+    rng = random.Random(0)
+    rows = []
+    for number in range(count):
+        value = rng.randint(1, 99)
+        row = {"question": f"What is {number}?", "family": "facts", "chosen": f"{value}.", "rejected": f"{value}?"}
+        rows.append({**row, "true_scores": [1.0, 0.0]})
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    labelled = [
+        {"question": f"Do {i}?", "reasoning": "r", "response": "no" if i % 2 else "yes", "safe": bool(i % 2)}
+        for i in range(count)
+    ]
+    (folder / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled), encoding="utf-8")
+    return context
+
+
+def test_it_learns_the_order_and_is_itself_again_when_loaded(make_context: MakeContext, base: Tokenizer) -> None:
+    context = context_with_pairs(make_context)
+    result = RewardModelTraining().run(context)
+    assert result.summary["accuracy"] > 0.9
+    assert result.summary["accuracy_true"] > 0.9
+    model, about = load_reward_model(context.folder)
+    assert about["preference"] == "helpful"
+    assert math.isfinite(about["mean"])
+    assert about["std"] > 0
+    scorer = RewardScorer(model)
+    pairs = [
+        judged_token_ids(base, "helpful", f"What is {number}?", "", text)
+        for number in range(200, 210)
+        for text in ("17.", "17?")
+    ]
+    scores = scorer.score(pairs)
+    assert sum(a > b for a, b in zip(scores[::2], scores[1::2], strict=True)) >= 9
+    assert torch.allclose(torch.tensor(scores), torch.tensor([scorer.score([ids])[0] for ids in pairs]), atol=1e-5)
+
+
+def test_labels_are_learned_too(make_context: MakeContext, base: Tokenizer) -> None:
+    context = context_with_pairs(make_context)
+    config = RewardModelConfig(
+        preference="harmless", data="preferences", epochs=6, examples_per_step=16, optimizer=FAST, validation_share=0.2
+    )
+    harmless = make_context("harmless-rm", config, ("base", "preferences"))
+    assert harmless.run.path == context.run.path
+    assert RewardModelTraining().run(harmless).summary["accuracy"] > 0.9
+
+
+def test_too_few_examples_are_refused(make_context: MakeContext, base: Tokenizer) -> None:
+    with pytest.raises(ConfigError, match="at least 20"):
+        RewardModelTraining().run(context_with_pairs(make_context, count=5))
+
+
+def test_a_damaged_head_is_refused(make_context: MakeContext, base: Tokenizer) -> None:
+    context = context_with_pairs(make_context, count=40)
+    RewardModelTraining().run(context)
+    (context.folder / "reward_head.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CheckpointError, match="not a reward model's head"):
+        load_reward_model(context.folder)
