@@ -1,0 +1,80 @@
+"""General prompts in a step: judged by reward models, watched by the world's own score, out of the curriculum's way."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from aha.rewards.preference import CalibratedScorer, PreferenceReward
+from aha.rewards.rubric import RubricConfig
+from aha.rl.config import GeneralConfig
+from aha.rl.metrics import cell_accuracy, group_facts, step_metrics
+from aha.rl.rollout import assign_advantages, grade_general
+from aha.tasks.families import get_family, get_general
+from aha.text.templates import CHAT_TEMPLATE
+from aha.text.tokenizer import Tokenizer
+from aha.types import FinishReason, Rollout, RolloutGroup
+
+
+class ByLength:
+    """A reward model that likes long answers: anything that can be hacked will do."""
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
+        return [float(len(sequence)) for sequence in sequences]
+
+
+@pytest.fixture
+def preference() -> PreferenceReward:
+    tokenizer = Tokenizer.train(["The capital of Norland is Windport."] * 5, 300, CHAT_TEMPLATE)
+    scorer = CalibratedScorer(ByLength(), 60.0, 20.0)
+    return PreferenceReward(tokenizer, {"helpful": scorer, "harmless": scorer})
+
+
+def group(*summaries: str, finish: FinishReason = FinishReason.STOP) -> RolloutGroup:
+    made = RolloutGroup(get_general("facts").sample(random.Random(0), 1, "en"), (1, 2))
+    for summary in summaries:
+        text = f"<think>\nthe capital\n</think>\n\n{summary}"
+        made.rollouts.append(Rollout((5,) * 7, (0.0,) * 7, finish, text))
+    return made
+
+
+def test_the_reward_is_preference_and_form_and_language_and_never_the_truth(preference: PreferenceReward) -> None:
+    facts = get_general("facts")
+    right = group("x").problem
+    best = facts.respond(right, random.Random(0))
+    groups = [group(best, "Norland is good. " * 12, ""), group(best, finish=FinishReason.LENGTH)]
+    grade_general(preference, groups, RubricConfig(language=1.0), weight=2.0, form="chat")
+    truly, hacked, empty = groups[0].rollouts
+    assert truly.rewards["true_score"] == 1.0
+    assert hacked.rewards["true_score"] == 0.0
+    assert hacked.rewards["preference"] > truly.rewards["preference"]
+    for rollout in (truly, hacked):
+        expected = 2.0 * rollout.rewards["preference"] + rollout.rewards["format"] + rollout.rewards["language"]
+        assert rollout.reward == pytest.approx(expected)
+    assert empty.reward == 0.0
+    assert groups[1].rollouts[0].reward == 0.0, "a truncated answer has no form and is not judged"
+
+
+def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward) -> None:
+    general = group("The capital of Norland is Windport.", "no")
+    grade_general(preference, [general], RubricConfig(), weight=1.0, form="chat")
+    reasoning = RolloutGroup(get_family("arithmetic").sample(random.Random(0), 2, "en"), (1,))
+    for reward in (2.0, 1.0):
+        rewards = {"accuracy": reward - 1.0, "format": 1.0}
+        reasoning.rollouts.append(Rollout((5,) * 9, (0.0,) * 9, FinishReason.STOP, "", rewards, reward))
+    facts = [group_facts(reasoning), group_facts(general)]
+    metrics = step_metrics(facts)
+    assert metrics["completions/mean_length_right"] == metrics["completions/mean_length_wrong"] == 9.0
+    assert metrics["accuracy_well_formed"] == 0.5
+    assert metrics["completions/mean_length"] == 8.0
+    assert 0.0 < metrics["rewards/preference/mean"] < 1.0
+    assert cell_accuracy(facts) == [("arithmetic", 2, 0.5)]
+    assign_advantages([reasoning, general], divide_by_std=True)
+    assert reasoning.rollouts[0].advantage == pytest.approx(1.0, abs=1e-3)
+
+
+def test_both_reward_models_are_needed() -> None:
+    with pytest.raises(ValueError, match="both reward models"):
+        GeneralConfig(helpful="helpful-rm")
+    with pytest.raises(ValueError, match="did you mean 'facts'"):
+        GeneralConfig(families=("fact",), helpful="a", harmless="b")
