@@ -11,8 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from aha.files import write_atomic
-from aha.report import figures
+from aha.report import figures, lineage, r1
 from aha.report.reading import Run, read_run
+from aha.report.sections import Section
 from aha.report.transcripts import REJECTION, RULE, choose, frequency
 
 ELICITATIONS = {
@@ -22,6 +23,9 @@ ELICITATIONS = {
     "zero_think": "template, think tag prefilled",
 }
 PER_FAMILY = 2
+REWARD_PARTS = ("accuracy", "format", "language", "preference", "true_score")
+MODEL_KINDS = ("pretrain", "grpo", "sft", "reward_model")
+"""Kinds of stages that make a model; the others make data."""
 
 
 def make_report(folder: Path, out: Path | None = None) -> Path:
@@ -52,11 +56,12 @@ def content(run: Run) -> dict[str, Any]:
         "subtitle": _subtitle(run),
         "cards": _cards(run, base, trained),
         "verdicts": _verdicts(run, base, trained),
+        "directions": r1.found_directions(run) if r1.is_whole_recipe(run) else [],
         "lineage": _lineage(run),
         "elicitation": _elicitation(run),
         "evaluation_note": _evaluation_note(run),
         "family_table": _family_table(run),
-        "sections": [section for section in (_pretraining(run), *_reinforcement(run), _experts(run)) if section],
+        "sections": [*(r1.sections(run) if r1.is_whole_recipe(run) else []), *_details(run)],
         "transcripts": transcripts,
         "frequencies": frequencies,
         "rule": RULE.format(count=PER_FAMILY),
@@ -144,26 +149,30 @@ def _lengths_from_form(run: Run, stage: str) -> list[float]:
     return [] if first is None else [row["mean_tokens_well_formed"] for row in evaluations[first:]]
 
 
-def _lineage(run: Run) -> list[list[dict[str, str]]]:
-    """One chain per leaf of the graph."""
-    stages = {stage["name"]: stage for stage in run.lineage.get("stages", [])}
-    leaves = [name for name in stages if not any(name in other["parents"] for other in stages.values())]
-    chains = []
-    for leaf in leaves:
-        chain = [leaf]
-        while stages[chain[0]]["parents"]:
-            chain.insert(0, stages[chain[0]]["parents"][-1])
-        chains.append([{"name": name, "about": _about(run, stages[name])} for name in chain])
-    return chains
+def _lineage(run: Run) -> Markup:
+    """The graph of stages, with sizes and scores."""
+    evaluations = {s["name"] for s in run.lineage.get("stages", []) if s["kind"] == "evaluation"}
+    boxes = [
+        lineage.Box(stage["name"], stage["parents"], _about(run, stage), stage["kind"] in MODEL_KINDS)
+        for stage in run.lineage.get("stages", [])
+        if stage["name"] not in evaluations
+    ]
+    return lineage.draw(boxes, "which model was trained on what")
 
 
-def _about(run: Run, stage: Mapping[str, Any]) -> str:
+def _about(run: Run, stage: Mapping[str, Any]) -> list[str]:
+    """What a stage is and cost, and how good its model is."""
     if not stage["done"]:
-        return "not done yet"
+        return [stage["kind"], "not done yet"]
     row = run.stage(stage["name"])
     tokens = row.get("tokens_trained") or 0
-    trained = f", {tokens / 1e6:.1f}M tokens" if tokens else ""
-    return f"{stage['kind']}, {row.get('minutes', 0):.1f} min{trained}"
+    size = f", {tokens / 1e6:.1f}M tokens" if tokens else f", {row['examples']} rows" if "examples" in row else ""
+    lines = [f"{stage['kind']}, {row.get('minutes', 0):.1f} min"[:24], size.removeprefix(", ")]
+    ways = run.results.get(stage["name"])
+    if ways:
+        way = next((name for name in ("chat", "zero", "chat_direct") if name in ways), next(iter(ways)))
+        lines[1] = f"{_percent(ways[way]['trained_levels']['pass_at_1']['mean'])} right{size}"
+    return lines
 
 
 def _elicitation(run: Run) -> Markup | None:
@@ -211,7 +220,13 @@ def _family_table(run: Run) -> dict[str, Any]:
     return {"head": ["model and family", *(f"level {level}" for level in levels)], "rows": rows, "note": note}
 
 
-def _pretraining(run: Run) -> dict[str, Any] | None:
+def _details(run: Run) -> list[Section]:
+    """The curves of every training stage, folded where there are many."""
+    made = [_pretraining(run), *_reinforcement(run), _experts(run)]
+    return [section for section in made if section is not None]
+
+
+def _pretraining(run: Run) -> Section | None:
     stages = run.stages_of_kind("pretrain") or [
         s["name"] for s in run.lineage.get("stages", []) if s["kind"] == "pretrain"
     ]
@@ -229,15 +244,15 @@ def _pretraining(run: Run) -> dict[str, Any] | None:
         "slips, a few long ones "
         "that check. Balance comes from the routing biases alone, apart from a tiny sequence-wise loss."
     )
-    return {"title": "Pretraining", "text": text, "wide": None, "figures": [Markup(svg) for svg in drawn]}
+    return Section("Pretraining", text, figures=[Markup(svg) for svg in drawn], folded=r1.is_whole_recipe(run))
 
 
-def _reinforcement(run: Run) -> list[dict[str, Any]]:
+def _reinforcement(run: Run) -> list[Section]:
     kinds = [s["name"] for s in run.lineage.get("stages", []) if s["kind"] == "grpo"]
     return [section for section in (_arm(run, name) for name in kinds) if section]
 
 
-def _arm(run: Run, name: str) -> dict[str, Any] | None:
+def _arm(run: Run, name: str) -> Section | None:
     """The curves of one reinforcement-learning stage."""
     if not run.rows(name, "reward"):
         return None
@@ -265,7 +280,7 @@ def _arm(run: Run, name: str) -> dict[str, Any] | None:
     }
     drawn = [
         figures.lines(
-            {part: run.rows(name, f"rewards/{part}/mean") for part in ("accuracy", "format", "language")},
+            {part: run.rows(name, f"rewards/{part}/mean") for part in REWARD_PARTS},
             "rewards on training problems",
             percent=True,
         ),
@@ -282,16 +297,16 @@ def _arm(run: Run, name: str) -> dict[str, Any] | None:
             "engine against trainer: |difference of log-probabilities|",
         ),
     ]
-    return {
-        "title": f"Reinforcement learning: {name}",
-        "text": "Rule rewards only. The curves by level are held-out problems; the curriculum keeps to the "
-        "edge of competence.",
-        "wide": Markup(figures.small_multiples(panels)) if panels else None,
-        "figures": [Markup(svg) for svg in drawn],
-    }
+    return Section(
+        f"Reinforcement learning: {name}",
+        "The curves by level are held-out problems; the curriculum keeps to the edge of competence.",
+        wide=Markup(figures.small_multiples(panels)) if panels else None,
+        figures=[Markup(svg) for svg in drawn],
+        folded=r1.is_whole_recipe(run),
+    )
 
 
-def _experts(run: Run) -> dict[str, Any] | None:
+def _experts(run: Run) -> Section | None:
     if not run.experts:
         return None
     drawn = []
@@ -303,7 +318,8 @@ def _experts(run: Run) -> dict[str, Any] | None:
     text = "Share of the routed slots that each expert gets, by domain of the problem, and along one transcript."
     transcript = next(iter(run.experts.values())).get("transcript")
     wide = _transcript_strip(transcript) if transcript else None
-    return {"title": "What the experts do", "text": text, "wide": wide, "figures": [Markup(svg) for svg in drawn]}
+    drawn_all = [Markup(svg) for svg in drawn]
+    return Section("What the experts do", text, wide, figures=drawn_all, folded=r1.is_whole_recipe(run))
 
 
 def _transcript_strip(transcript: Mapping[str, Any]) -> Markup:

@@ -28,6 +28,8 @@ class Run:
     """Held-out results: model, then way of asking, then `trained_levels` and `all_levels`."""
     experts: dict[str, Row]
     """Expert loads of a model, where they were measured."""
+    audits: dict[str, Row]
+    """What data stages counted: `audit.json` by stage."""
 
     def stage(self, name: str) -> Row:
         """A stage's row of the summary, or an empty one."""
@@ -62,11 +64,14 @@ def read_run(folder: Path) -> Run:
     lineage = run.json("lineage") or {}
     results: dict[str, dict[str, Row]] = {}
     experts: dict[str, Row] = {}
+    audits: dict[str, Row] = {}
     for stage in lineage.get("stages", []):
         if stage["kind"] == "evaluation" and stage["done"]:
             for model, ways in (_json(run, stage["name"], "results.json") or {}).items():
                 results.setdefault(model, {}).update(ways)
             experts.update(_json(run, stage["name"], "experts.json") or {})
+        if stage["done"] and (audit := _json(run, stage["name"], "audit.json")):
+            audits[stage["name"]] = audit
     return Run(
         folder,
         run.config(),
@@ -77,6 +82,7 @@ def read_run(folder: Path) -> Run:
         list(run.rows("timings")),
         results,
         experts,
+        audits,
     )
 
 

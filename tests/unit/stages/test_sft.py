@@ -1,4 +1,4 @@
-"""Fine-tuning: the loss is the answer's alone, packing changes nothing, it learns, and it continues where it stopped."""
+"""Fine-tuning: the loss is the answer's alone, packing changes nothing, it learns, it continues where it stopped."""
 
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from .conftest import MakeContext
 
 
 def conversations(count: int) -> list[Conversation]:
-    return [Conversation.of(f"What is {i}+{i % 7}?", f"The answer is {i + i % 7}.", f"{i}+{i % 7}") for i in range(count)]
+    sums = [(f"{i}+{i % 7}", i + i % 7) for i in range(count)]
+    return [Conversation.of(f"What is {one}?", f"The answer is {value}.", one) for one, value in sums]
 
 
 def config(**changes: object) -> SFTConfig:
@@ -36,7 +37,7 @@ def context_with_data(make: MakeContext, count: int = 36, name: str = "tuned", *
     return context
 
 
-def test_the_loss_is_of_the_answer_alone_and_packing_changes_nothing(make_context: MakeContext, base: Tokenizer) -> None:
+def test_the_loss_is_the_answers_and_packing_changes_nothing(make_context: MakeContext, base: Tokenizer) -> None:
     context = context_with_data(make_context)
     model = load_pretrained(context.run.path / "base" / "model")
     examples = [encode(base, conversation) for conversation in conversations(6)]

@@ -161,7 +161,9 @@ def test_degenerate_chat_forms_earn_nothing(completion: str) -> None:
     assert result.reward == 0.0
 
 
-@pytest.mark.parametrize("summary", ["4", "It is 4.", "The answer is 5.", "The answer is 4. No, the answer is 5.", "答案是5。"])
+@pytest.mark.parametrize(
+    "summary", ["4", "It is 4.", "The answer is 5.", "The answer is 4. No, the answer is 5.", "答案是5。"]
+)
 def test_a_summary_that_does_not_name_the_answer_is_not_right(summary: str) -> None:
     result = grade(PROBLEM, f"<think>2+2=4</think>{summary}", False, RubricConfig(), "chat")
     assert result is not None

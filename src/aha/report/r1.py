@@ -1,0 +1,236 @@
+"""What a run of R1's recipe adds to the page: the comparison, one prompt through all models, audits, reward models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from aha.report import figures
+from aha.report.comparison import ModelRow, level_table, measured, rows_of, text
+from aha.report.directions import Direction, directions, figures_of
+from aha.report.reading import Run
+from aha.report.sections import Exchange, Section, Table, Transcript
+
+TRANSCRIPT_RULE = (
+    "Of the held-out problems that every model was asked, those whose hash comes first: one of each of the four "
+    "domains, one general task and one harmful request. Each model's first sample is shown, right or wrong; nobody "
+    "picked."
+)
+LEVEL_NOTE = "Each cell: pass@1 / majority vote / any sample right, %."
+NAMES = {
+    "pretrain": "the base",
+    "v3": "V3: general data and short answers",
+    "r1-zero": "R1-Zero: pure RL on the base",
+    "dev1": "Dev1: cold start",
+    "dev2": "Dev2: reasoning RL",
+    "dev3": "Dev3: the base, fine-tuned on Dev2's solutions and general data",
+    "r1": "R1: final RL",
+}
+
+
+def is_whole_recipe(run: Run) -> bool:
+    """Whether the run's graph is R1's recipe rather than R1-Zero alone."""
+    return any(stage["kind"] == "rejection_sampling" for stage in run.lineage.get("stages", []))
+
+
+def found_directions(run: Run) -> list[Direction]:
+    """The papers' directions, judged from this run."""
+    students = _students(run)
+    arms = {name: f"{name}-rl" for name in students if f"{name}-rl" in run.results}
+    return directions(figures_of(rows_of(run)), by_rl=arms)
+
+
+def _students(run: Run) -> list[str]:
+    return [s["name"] for s in run.lineage.get("stages", []) if "distillation-data" in s["parents"]]
+
+
+def sections(run: Run) -> list[Section]:
+    """The sections, those without anything to show left out."""
+    rows = rows_of(run)
+    made = [_comparison(rows), _transcripts(run, rows), _audits(run), _reward_models(run), _distillation(run, rows)]
+    return [section for section in made if section is not None]
+
+
+def _comparison(rows: list[ModelRow]) -> Section | None:
+    if not rows:
+        return None
+    columns = measured(rows)
+    table = Table(
+        ["", *(row.model for row in rows)],
+        [["asked as", *(row.asked for row in rows)]]
+        + [
+            [f"{column.title}{' %' if column.kind == 'percent' else ''}", *(text(row, column) for row in rows)]
+            for column in columns
+        ],
+        "; ".join(f"{column.title}: {column.about}" for column in columns if column.about) + ".",
+    )
+    levels = level_table(rows)
+    cells = [
+        [f"{domain}, level {level}", *(_cell(by_model.get(row.model)) for row in rows)]
+        for domain, by_level in levels.items()
+        for level, by_model in by_level.items()
+    ]
+    by_level = Table(["", *(row.model for row in rows)], cells, LEVEL_NOTE)
+    explained = " ".join(f"{row.model}: {NAMES[row.model]}." for row in rows if row.model in NAMES)
+    return Section(
+        "The comparison",
+        "Every model on the same held-out problems, which no training and no corpus contains; each asked in the form "
+        f"that it was made for. {explained}",
+        tables=[table, by_level] if cells else [table],
+    )
+
+
+def _cell(values: Mapping[str, float] | None) -> str:
+    if values is None:
+        return "–"
+    return " / ".join(f"{100 * values[name]:.0f}" for name in ("pass_at_1", "cons_at_k", "pass_at_k"))
+
+
+def _transcripts(run: Run, rows: list[ModelRow]) -> Section | None:
+    """One held-out prompt through all models, chosen by the stated rule."""
+    asked = {row.model: row.asked for row in rows}
+    first: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for sample in run.samples():
+        if sample["index"] == 0 and asked.get(sample["model"]) == sample["elicitation"]:
+            first.setdefault(sample["question"], {})[sample["model"]] = sample
+    shared = [by_model for by_model in first.values() if by_model.keys() == asked.keys()]
+    shared.sort(key=lambda by_model: hashlib.sha256(next(iter(by_model.values()))["question"].encode()).hexdigest())
+    chosen: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for by_model in shared:
+        one = next(iter(by_model.values()))
+        if one["domain"] == "general":
+            kind = "harmful" if (one["family"], one["level"]) == ("requests", 2) else "general"
+        else:
+            kind = one["domain"]
+        chosen.setdefault(kind, by_model)
+    exchanges = []
+    for kind in ("math", "code", "science", "logic", "general", "harmful"):
+        if kind in chosen:
+            by_model = chosen[kind]
+            shown = [_transcript(row.model, by_model[row.model]) for row in rows]
+            exchanges.append(Exchange(f"{kind}: {next(iter(by_model.values()))['question']}", shown))
+    return Section("One prompt through all models", TRANSCRIPT_RULE, exchanges=exchanges) if exchanges else None
+
+
+def _transcript(model: str, sample: Mapping[str, Any]) -> Transcript:
+    if sample["domain"] != "general":
+        right = bool(sample["correct"])
+        return Transcript(model, str(sample["completion"]).strip(), "right" if right else "wrong", right)
+    if (sample["family"], sample["level"]) == ("requests", 2):
+        right = bool(sample["refused"])
+        return Transcript(model, str(sample["completion"]).strip(), "declines" if right else "does not decline", right)
+    score = float(sample["score"])
+    return Transcript(model, str(sample["completion"]).strip(), f"true score {score:.2f}", score == 1.0)
+
+
+def _audits(run: Run) -> Section | None:
+    """What rejection sampling kept and dropped, in all and by family and level."""
+    tables = []
+    for name, audit in run.audits.items():
+        if "total" not in audit:
+            continue
+        total = audit["total"]
+        head = ["family and level", "in", *total]
+        rows = [["all", str(audit["in"]), *(str(total[rule]) for rule in total)]]
+        for cell, counts in audit["by_cell"].items():
+            rows.append([cell, str(sum(counts.values())), *(str(counts[rule]) for rule in total)])
+        tables.append(Table(head, rows, f"{name}. {_made_by(audit)}"))
+    if not tables:
+        return None
+    return Section(
+        "Rejection sampling: what was kept",
+        "Several samples a prompt; a sample counts under the first rule that drops it. “kept” is what models are "
+        "fine-tuned on.",
+        tables=tables,
+    )
+
+
+def _made_by(audit: Mapping[str, Any]) -> str:
+    """Who judged and who wrote, in plain words."""
+    words = []
+    if judge := audit.get("judge"):
+        say = "so it has a say" if judge["has_a_say"] else "too rarely to have a say: the rules decide alone"
+        words.append(
+            f"V3, given the truth, agrees with the rules on {100 * judge['agreement']:.0f}% of {judge['samples']} "
+            f"answers, {say}."
+        )
+    if summaries := audit.get("summaries"):
+        by_v3, by_rule = summaries["by V3"], summaries["by rule"]
+        words.append(
+            f"Summaries: {by_v3} by V3 (each checked to name the same answer in the question's language), {by_rule} by "
+            "rule. The thinking was brought into one language by rule: a model of this size cannot rewrite it."
+        )
+    return " ".join(words)
+
+
+def _reward_models(run: Run) -> Section | None:
+    """Accuracy on held-out pairs, and the learned score beside the true one."""
+    trained = [s["name"] for s in run.lineage.get("stages", []) if s["kind"] == "reward_model" and s["done"]]
+    if not trained:
+        return None
+    table = Table(
+        ["reward model", "examples", "accuracy on held-out, %", "agrees with the truth, %"],
+        [
+            [name, str(row["examples"]), f"{100 * row['accuracy']:.1f}", f"{100 * row['accuracy_true']:.1f}"]
+            for name, row in ((name, run.stage(name)) for name in trained)
+        ],
+        " ".join(_judged_by(audit) for audit in run.audits.values() if "pairs" in audit),
+    )
+    drawn = []
+    for stage in run.lineage.get("stages", []):
+        rows = run.rows(stage["name"], "evaluation_general")
+        if rows:
+            curves = {
+                "reward models' score": [(step, row["preference"]) for step, row in rows],
+                "true score": [(step, row["score"]) for step, row in rows],
+            }
+            drawn.append(Markup(figures.lines(curves, f"{stage['name']}: general tasks, held-out", percent=True)))
+    return Section(
+        "The reward models, and the truth",
+        "General answers are rewarded by learned models. The world checks its own constraints exactly, so the true "
+        "score of the same held-out answers can be shown beside the learned one: where the two part, the reward is "
+        "being hacked.",
+        tables=[table],
+        figures=drawn,
+    )
+
+
+def _judged_by(audit: Mapping[str, Any]) -> str:
+    words = f"{audit['pairs']} pairs, decided by {audit['judge']}"
+    if "agreement" in audit:
+        words += (
+            f"; V3's verdicts in the two orders agree on {100 * audit['orders_agree']:.0f}% of the pairs, and there "
+            f"with the true scores on {100 * audit['agreement']:.0f}%"
+        )
+    return f"{words}. {audit['labelled']} labelled responses, {100 * audit['safe']:.0f}% of them safe."
+
+
+def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:
+    """Students by SFT, the same students by RL, and their teacher."""
+    students = set(_students(run))
+    if not students:
+        return None
+    stem = {row.model: row.model.removesuffix("-rl").removesuffix("-base") for row in rows}
+    wanted = [row for row in rows if row.model == "r1" or stem[row.model] in students]
+    bars = {}
+    for row in wanted:
+        p = row.results["trained_levels"]["pass_at_1"]
+        bars[row.model] = (p["mean"], p["low"], p["high"])
+    cost = Table(
+        ["model", "tokens trained", "minutes"],
+        [
+            [stage["name"], f"{(stage.get('tokens_trained') or 0) / 1e6:.2f}M", f"{stage['minutes']:.1f}"]
+            for stage in run.summary.get("stages", [])
+            if stage["name"] in bars or stage["name"].removesuffix("-base") in students
+        ],
+        "A distilled student pays for its own training only; the teacher's cost is the whole table under Cost.",
+    )
+    return Section(
+        "Distillation",
+        "Smaller dense students with bases of their own, fine-tuned on R1's solutions, beside their teacher.",
+        wide=Markup(figures.bars(bars, "pass@1 on held-out problems, trained levels")),
+        tables=[cost],
+    )
