@@ -303,6 +303,8 @@ def _experts(run: Run) -> dict[str, Any] | None:
     text = "Share of the routed slots that each expert gets, by domain of the problem, and along one transcript."
     transcript = next(iter(run.experts.values())).get("transcript")
     wide = _transcript_strip(transcript) if transcript else None
+    if not drawn and wide is None:
+        return None
     return {"title": "What the experts do", "text": text, "wide": wide, "figures": [Markup(svg) for svg in drawn]}
 
 
