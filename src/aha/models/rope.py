@@ -46,7 +46,7 @@ def _cos_sin_factor(scaling: RopeScaling | Llama3Scaling | None) -> float:
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
-    """Angles per position, in radians, of the R/2 pairs: theta^(-2i/R), divided by the scaling where they turn rarely."""
+    """Angles per position, in radians, of the R/2 pairs: theta^(-2i/R), divided by scaling where they turn rarely."""
     dim, theta, scaling = config.rope_dim, config.rope_theta, config.rope_scaling
     plain = 1.0 / theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim)
     if scaling is None:
