@@ -46,7 +46,7 @@ def expert_report(model: LanguageModel, tokenizer: Tokenizer, samples: Sequence[
 
 def _transcript(model: LanguageModel, tokenizer: Tokenizer, sample: Sample) -> dict[str, Any]:
     routes, ids = _routes(model, tokenizer, [sample])
-    last = routes[max(routes)] if routes else torch.zeros(len(ids), 1, dtype=torch.long)
+    last = routes[max(routes)]
     return {"tokens": [tokenizer.decode([token]) for token in ids], "experts": last[:, 0].tolist()}
 
 
