@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aha.evals.runner import Sample
-from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.moe import Routing
 from aha.text.templates import zero_prompt
@@ -18,7 +18,7 @@ from aha.text.tokenizer import Tokenizer
 SAMPLES_PER_DOMAIN = 40
 
 
-def expert_report(model: DeepseekV3, tokenizer: Tokenizer, samples: Sequence[Sample]) -> dict[str, Any]:
+def expert_report(model: LanguageModel, tokenizer: Tokenizer, samples: Sequence[Sample]) -> dict[str, Any]:
     """Shares of routed slots per expert.
 
     Args:
@@ -29,27 +29,31 @@ def expert_report(model: DeepseekV3, tokenizer: Tokenizer, samples: Sequence[Sam
 
     Returns:
         ``by_domain``: layer to domain to one share per expert. ``transcript``: tokens, and the first expert of each
-        in the last layer.
+        in the last layer. Both are empty for a model without routers.
     """
+    if not model.config.num_moe_layers:
+        return {"by_domain": {}, "transcript": None}
     by_domain: dict[str, dict[str, list[float]]] = {}
     for domain in sorted({sample.domain for sample in samples}):
         chosen = [sample for sample in samples if sample.domain == domain and sample.completion][:SAMPLES_PER_DOMAIN]
         routes, _ = _routes(model, tokenizer, chosen)
         for layer, indices_NA in routes.items():
-            counts_E = torch.bincount(indices_NA.flatten(), minlength=model.config.n_routed_experts).double()
+            counts_E = torch.bincount(indices_NA.flatten(), minlength=model.config.num_experts).double()
             by_domain.setdefault(str(layer), {})[domain] = (counts_E / counts_E.sum()).tolist()
     shown = next((sample for sample in samples if sample.correct and sample.well_formed), None)
     return {"by_domain": by_domain, "transcript": _transcript(model, tokenizer, shown) if shown else None}
 
 
-def _transcript(model: DeepseekV3, tokenizer: Tokenizer, sample: Sample) -> dict[str, Any]:
+def _transcript(model: LanguageModel, tokenizer: Tokenizer, sample: Sample) -> dict[str, Any]:
     routes, ids = _routes(model, tokenizer, [sample])
-    last = routes[max(routes)] if routes else torch.zeros(len(ids), 1, dtype=torch.long)
+    last = routes[max(routes)]
     return {"tokens": [tokenizer.decode([token]) for token in ids], "experts": last[:, 0].tolist()}
 
 
 @torch.no_grad()
-def _routes(model: DeepseekV3, tokenizer: Tokenizer, samples: Sequence[Sample]) -> tuple[dict[int, Tensor], list[int]]:
+def _routes(
+    model: LanguageModel, tokenizer: Tokenizer, samples: Sequence[Sample]
+) -> tuple[dict[int, Tensor], list[int]]:
     """Experts of every completion token, per layer with experts [N, A], and the token ids."""
     sequences, masks = [], []
     for sample in samples:

@@ -11,8 +11,8 @@ from aha.configuration import Config
 from aha.evals.experts import expert_report
 from aha.evals.runner import Elicitation, Sample, evaluate, summarize, summarize_general
 from aha.files import write_json
-from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.hf import load_pretrained
+from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general, held_out_suite
 from aha.text.tokenizer import Tokenizer
@@ -66,7 +66,7 @@ class EvaluationConfig(EvaluationSettings):
 class MakeGenerator(Protocol):
     """Builds an engine around a model."""
 
-    def __call__(self, model: DeepseekV3, max_rows: int, max_context: int) -> Generator:
+    def __call__(self, model: LanguageModel, max_rows: int, max_context: int) -> Generator:
         """An engine for so many samples at once, of so many tokens each."""
         ...
 
@@ -112,7 +112,7 @@ class Evaluation:
         return StageResult(about={stage: headline(ways) for stage, ways in results.items()})
 
     @staticmethod
-    def _load(context: StageContext, stage: str) -> tuple[DeepseekV3, Tokenizer]:
+    def _load(context: StageContext, stage: str) -> tuple[LanguageModel, Tokenizer]:
         folder = context.parent_model_folder(stage)
         return load_pretrained(folder, device=context.distributed.device), Tokenizer.load(folder)
 
@@ -120,7 +120,7 @@ class Evaluation:
         self,
         context: StageContext,
         config: EvaluationConfig,
-        model: DeepseekV3,
+        model: LanguageModel,
         tokenizer: Tokenizer,
         stage: str,
         elicitation: Elicitation,

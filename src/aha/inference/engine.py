@@ -1,7 +1,7 @@
-"""The built-in engine: continuous batching over the latent cache, for any model with `prefill` and `decode`.
+"""The built-in engine: continuous batching over the rows of a cache, for any `LanguageModel`.
 
 The life of a request: `add` queues its n samples; `step` admits waiting samples to free cache rows (one prefill per
-prompt, its latents copied to the sibling rows), decodes one token for every running row, and retires the finished
+prompt, its cache entries copied to the sibling rows), decodes one token for every running row, and retires the finished
 ones, so that others can enter. Rows in use are contiguous. What a sample draws depends on (seed, sample number,
 position) alone.
 """
@@ -18,8 +18,8 @@ from torch import Tensor
 from aha.errors import GenerationError
 from aha.inference.sampler import RowSettings, sample, uniforms
 from aha.inference.scheduler import Sample, Scheduler
-from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.kv_cache import LatentCache
+from aha.models.kv_cache import RowCache
+from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.types import Completion, Request
 
@@ -38,14 +38,14 @@ class Engine:
     """
 
     def __init__(
-        self, model: DeepseekV3, max_rows: int = 256, max_context: int = 512, weights_version: int = 0
+        self, model: LanguageModel, max_rows: int = 256, max_context: int = 512, weights_version: int = 0
     ) -> None:
         self.model = model
         self.max_rows = max_rows
         self.max_context = max_context
         self._version = weights_version
         self._scheduler = Scheduler(max_rows)
-        self._cache: LatentCache | None = None
+        self._cache: RowCache | None = None
         self._settings: RowSettings | None = None
         self._tickets = itertools.count()
 
@@ -112,20 +112,17 @@ class Engine:
         if scheduler.running and not groups:
             if changed or self._settings is None:
                 self._settings = None
-            last = torch.tensor([item.tokens[-1] for item in scheduler.running], device=cache.entries.device)
+            last = torch.tensor([item.tokens[-1] for item in scheduler.running], device=cache.device)
             self._take(scheduler.running, self.model.decode(last, cache))
             self._retire(cache)
         return bool(scheduler.running or scheduler.waiting)
 
-    def _ensure_cache(self) -> LatentCache:
+    def _ensure_cache(self) -> RowCache:
         if self._cache is None:
-            parameter = next(self.model.parameters())
-            self._cache = LatentCache(
-                self.model.config, self.max_rows, self.max_context, device=parameter.device, dtype=parameter.dtype
-            )
+            self._cache = self.model.new_cache(self.max_rows, self.max_context)
         return self._cache
 
-    def _prefill(self, groups: list[list[Sample]], cache: LatentCache) -> None:
+    def _prefill(self, groups: list[list[Sample]], cache: RowCache) -> None:
         """Fills the cache for newly admitted samples and draws their first tokens."""
         row = len(self._scheduler.running) - sum(map(len, groups))
         prompts, rows, siblings = [], [], []
@@ -153,7 +150,7 @@ class Engine:
         for item, token, logprob in zip(samples, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
             item.append(token, logprob)
 
-    def _retire(self, cache: LatentCache) -> bool:
+    def _retire(self, cache: RowCache) -> bool:
         before = len(self._scheduler.running)
         moves = self._scheduler.retire()
         for source, target in moves:

@@ -5,38 +5,25 @@ Every field is spelled as in Hugging Face's `config.json`. No torch here.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from aha.configuration import Config
-from aha.errors import ConfigError, nearest
+from aha.errors import ConfigError
+from aha.models.model_config import (
+    INERT_KEYS,
+    ModelConfig,
+    RopeScaling,
+    read_rope,
+    refuse_unsupported,
+    warn_of_unknown,
+)
 
 MODEL_TYPES = ("deepseek_v3", "deepseek_v2")
 
 
-class RopeScaling(Config):
-    """YaRN context extension (V3 section 4.3).
-
-    We write no `attention_factor`: with it vLLM drops the softmax mscale.
-    """
-
-    type: Literal["yarn"] = "yarn"
-    factor: float = Field(ge=1, description="context length over original_max_position_embeddings (paper s = 40)")
-    original_max_position_embeddings: int = Field(gt=0, description="context length of pretraining, tokens")
-    beta_fast: float = Field(default=32.0, gt=0, description="rotations above which a frequency is kept (paper beta)")
-    beta_slow: float = Field(
-        default=1.0, gt=0, description="rotations below which a frequency is divided (paper alpha)"
-    )
-    mscale: float | None = Field(default=None, ge=0, description="numerator of the factor on cos and sin")
-    mscale_all_dim: float | None = Field(
-        default=None, ge=0, description="its denominator; its square is on the softmax"
-    )
-
-
-class DeepseekV3Config(Config):
+class DeepseekV3Config(ModelConfig):
     """Sizes and rules of a DeepSeek-V3 model. Defaults are the released 671B model's, so presets state what differs."""
 
     vocab_size: int = Field(default=129280, gt=0)
@@ -87,6 +74,16 @@ class DeepseekV3Config(Config):
         """Mixture-of-experts layers among the `num_hidden_layers`."""
         return max(0, self.num_hidden_layers - self.first_k_dense_replace)
 
+    @property
+    def num_experts(self) -> int:
+        """E: routed experts of each mixture-of-experts layer."""
+        return self.n_routed_experts
+
+    @property
+    def rope_dim(self) -> int:
+        """R: width of the rotary part of a head."""
+        return self.qk_rope_head_dim
+
     @model_validator(mode="after")
     def _check_groups(self) -> Self:
         experts, groups, limit = self.n_routed_experts, self.n_group, self.topk_group
@@ -105,7 +102,7 @@ class DeepseekV3Config(Config):
         return self
 
     @model_validator(mode="after")
-    def _check_lengths_and_ids(self) -> Self:
+    def _check_length(self) -> Self:
         if self.rope_scaling is not None:
             longest = round(self.rope_scaling.factor * self.rope_scaling.original_max_position_embeddings)
             if self.max_position_embeddings > longest:
@@ -113,9 +110,6 @@ class DeepseekV3Config(Config):
                     f"max_position_embeddings must be at most rope_scaling.factor * original_max_position_embeddings "
                     f"= {longest}, got max_position_embeddings = {self.max_position_embeddings}"
                 )
-        for name in ("bos_token_id", "eos_token_id"):
-            if getattr(self, name) >= self.vocab_size:
-                raise ValueError(f"{name} must be below vocab_size = {self.vocab_size}, got {getattr(self, name)}")
         return self
 
     def to_hf_dict(self) -> dict[str, Any]:
@@ -153,27 +147,14 @@ class DeepseekV3Config(Config):
         """
         if raw.get("model_type") not in MODEL_TYPES:
             raise ConfigError(f"model_type must be one of {', '.join(MODEL_TYPES)}, got {raw.get('model_type')!r}")
-        _refuse_unsupported(raw)
+        refuse_unsupported(raw, _REQUIRED_VALUES)
+        _refuse_unequal_heads(raw)
         known = {k: v for k, v in raw.items() if k in cls.model_fields and k not in ("rope_scaling", "rope_theta")}
         if isinstance(raw.get("eos_token_id"), list):
             known["eos_token_id"] = raw["eos_token_id"][0]
-        theta, scaling = _read_rope(raw)
-        for key in set(raw) - set(cls.model_fields) - _INERT_KEYS - set(_REQUIRED_VALUES):
-            hint = nearest(key, cls.model_fields)
-            warnings.warn(f"config.json key {key!r} is not known and has no effect{hint}", stacklevel=2)
+        theta, scaling = read_rope(raw)
+        warn_of_unknown(raw, _INERT_KEYS | _REQUIRED_VALUES.keys(), cls.model_fields)
         return cls.checked(known | _v2_defaults(raw) | {"rope_theta": theta, "rope_scaling": scaling})
-
-    @classmethod
-    def checked(cls, fields: Mapping[str, Any]) -> Self:
-        """Builds the configuration and reports every bad field in one line.
-
-        Raises:
-            ConfigError: names each field, its bound and the value given.
-        """
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise ConfigError("model config: " + "; ".join(_one_line(detail) for detail in error.errors())) from None
 
 
 _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
@@ -188,42 +169,21 @@ _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 }
 """Keys of config.json that would change the computation, with the values this implementation computes."""
 
-# fmt: off
-_INERT_KEYS = frozenset(
-    {
-        "_name_or_path", "architectures", "auto_map", "chunk_size_feed_forward", "dtype", "ep_size", "head_dim",
-        "id2label", "is_encoder_decoder", "label2id", "model_type", "num_key_value_heads", "num_local_experts",
-        "num_mtp_layers", "output_attentions", "output_hidden_states", "output_router_logits", "pad_token_id",
-        "pretraining_tp", "problem_type", "qk_head_dim", "return_dict", "rope_parameters", "rope_type",
-        "torch_dtype", "transformers_version", "use_cache",
-    }
-)
-# fmt: on
+_INERT_KEYS = INERT_KEYS | {
+    "ep_size",
+    "num_key_value_heads",
+    "num_local_experts",
+    "num_mtp_layers",
+    "output_router_logits",
+    "qk_head_dim",
+}
 """Keys of config.json that are read elsewhere or have no effect on the computation."""
 
 
-def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
-    for key, allowed in _REQUIRED_VALUES.items():
-        if key in raw and raw[key] not in allowed:
-            hint = "; convert it to bf16 first" if key == "quantization_config" else ""
-            raise ConfigError(f"config.json: {key} must be {allowed[0]!r}, got {raw[key]!r}{hint}")
+def _refuse_unequal_heads(raw: Mapping[str, Any]) -> None:
     heads, kv_heads = raw.get("num_attention_heads"), raw.get("num_key_value_heads")
     if kv_heads is not None and kv_heads != heads:
         raise ConfigError(f"config.json: num_key_value_heads must equal num_attention_heads = {heads}, got {kv_heads}")
-
-
-def _read_rope(raw: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
-    """Returns rope_theta and the fields of `RopeScaling`, from either spelling."""
-    merged = dict(raw.get("rope_scaling") or {}) | dict(raw.get("rope_parameters") or {})
-    theta = float(merged.pop("rope_theta", raw.get("rope_theta") or 10000.0))
-    kind = merged.pop("rope_type", merged.pop("type", "default"))
-    merged.pop("type", None)
-    merged.pop("truncate", None)
-    if merged.pop("attention_factor", None) is not None:
-        raise ConfigError("config.json: rope attention_factor must be absent, it contradicts mscale; remove it")
-    if kind == "default":
-        return theta, None
-    return theta, merged | {"type": kind}
 
 
 def _v2_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,11 +193,3 @@ def _v2_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
     missing = {"scoring_func": "softmax", "topk_method": "greedy", "num_nextn_predict_layers": 0}
     missing |= {"n_group": 1, "topk_group": 1}
     return {key: value for key, value in missing.items() if raw.get(key) is None}
-
-
-def _one_line(detail: Any) -> str:
-    field = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"unknown field {field!r}{nearest(field, DeepseekV3Config.model_fields)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return f"{field}: {message}, got {detail['input']!r}" if field else message

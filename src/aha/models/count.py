@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aha.models.config import DeepseekV3Config
+from aha.models.dense_config import DenseConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +72,34 @@ def attention_parameters(config: DeepseekV3Config) -> int:
     kv_side = width * (latent + config.qk_rope_head_dim) + latent
     kv_up = latent * heads * (config.qk_nope_head_dim + config.v_head_dim)
     return q_side + kv_side + kv_up + heads * config.v_head_dim * width
+
+
+@dataclass(frozen=True, slots=True)
+class DenseDescription:
+    """Sizes of a dense model, in parameters and bytes."""
+
+    total_parameters: int
+    """Embedding, layers and head; a tied head is counted once."""
+    embedding_parameters: int
+    """Of those, embedding and head."""
+    cache_bytes_per_token: int
+    """Keys and values of all layers."""
+    mha_cache_bytes_per_token: int
+    """The same with one key-value head per query head."""
+
+
+def describe_dense(config: DenseConfig, bytes_per_number: int = 2) -> DenseDescription:
+    """Counts parameters, and cache bytes at `bytes_per_number` (2: bfloat16)."""
+    width, dim = config.hidden_size, config.head_dim
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    qkv = (heads + 2 * kv_heads) * dim
+    attention = width * qkv + heads * dim * width + (qkv if config.qkv_bias else 0) + (2 * dim if config.qk_norm else 0)
+    layer = attention + 3 * width * config.intermediate_size + 2 * width
+    embedding = config.vocab_size * width * (1 if config.tie_word_embeddings else 2)
+    per_head = config.num_hidden_layers * 2 * dim * bytes_per_number
+    return DenseDescription(
+        total_parameters=embedding + config.num_hidden_layers * layer + width,
+        embedding_parameters=embedding,
+        cache_bytes_per_token=per_head * kv_heads,
+        mha_cache_bytes_per_token=per_head * heads,
+    )

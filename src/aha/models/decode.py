@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aha.models.kv_cache import LatentCache
+from aha.models.kv_cache import RowCache
 from aha.models.mla import MultiHeadLatentAttention, rotated
 from aha.models.moe import DeepseekMoE
 
@@ -32,7 +32,7 @@ class AbsorbedDecoder:
         """Never: views follow the weights."""
         return False
 
-    def step(self, token_ids_B: Tensor, cache: LatentCache) -> Tensor:
+    def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
         """Logits [B, V] after one more token in each of the rows 0 to B-1."""
         model, batch = self.model, token_ids_B.shape[0]
         slots_B, positions_B, longest = cache.append(batch)

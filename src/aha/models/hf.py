@@ -1,9 +1,9 @@
-"""DeepSeek-V3 checkpoints in the Hugging Face layout, in and out.
+"""Checkpoints in the Hugging Face layout, in and out, of every family.
 
-A folder written here loads in transformers, vLLM and SGLang: one tensor per expert, routing biases in float32, and
-a config.json with the keys that vLLM wants. The multi-token prediction modules are in `mtp.safetensors`, outside
-the index, and config.json says 0 of them, because other software expects them at V3's own layer 61 only; at that
-depth they are inside.
+A folder written here loads in transformers, vLLM and SGLang: one tensor per expert, routing biases in float32, a tied
+head once, as the embedding, and a config.json with the keys that vLLM wants. DeepSeek-V3's multi-token prediction
+modules are in `mtp.safetensors`, outside the index, and config.json says 0 of them, because other software expects
+them at V3's own layer 61 only; at that depth they are inside.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aha.errors import CheckpointError
+from aha.models.build import build
 from aha.models.checkpoint_files import (
     DEFAULT_SHARD_BYTES,
     TensorReader,
@@ -25,16 +26,19 @@ from aha.models.checkpoint_files import (
     write_tensors,
 )
 from aha.models.config import DeepseekV3Config
-from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.dense_config import DenseConfig
+from aha.models.families import read_config
 from aha.models.fp8 import SCALE_SUFFIX, dequantize, has_scale
 from aha.models.hf_names import V3_LAYERS, Piece, is_ignorable, pieces, shared_copies
+from aha.models.language_model import LanguageModel
+from aha.models.model_config import ModelConfig
 
 MTP_FILE = "mtp.safetensors"
 MTP_KEY = "aha_mtp_layers"
 """In config.json: how many prediction modules `mtp.safetensors` holds."""
 
 
-def hf_tensors(model: DeepseekV3) -> dict[str, Tensor]:
+def hf_tensors(model: LanguageModel) -> dict[str, Tensor]:
     """The model's weights under their Hugging Face names, as views: what a checkpoint or an inference server gets.
 
     Routing biases are included, although they are buffers: without them another engine routes differently.
@@ -44,7 +48,7 @@ def hf_tensors(model: DeepseekV3) -> dict[str, Tensor]:
 
 
 def save_pretrained(
-    model: DeepseekV3,
+    model: LanguageModel,
     folder: str | Path,
     dtype: torch.dtype | None = None,
     tokenizer_files: Mapping[str, str | bytes] | None = None,
@@ -60,15 +64,16 @@ def save_pretrained(
         max_shard_bytes: size at which weights are split into several files.
     """
     config, tensors = model.config, hf_tensors(model)
+    modules = [piece.hf_name for piece in pieces(config) if piece.is_mtp]
     inside = config.num_hidden_layers == V3_LAYERS
-    outside = {} if inside else {piece.hf_name: tensors.pop(piece.hf_name) for piece in pieces(config) if piece.is_mtp}
-    if inside:
+    outside = {} if inside else {name: tensors.pop(name) for name in modules}
+    if inside and modules:
         tensors |= {copy: tensors[source].clone() for copy, source in shared_copies(config).items()}
     target = dtype or model.embed_tokens.weight.dtype
     dtypes = {n: torch.float32 if n.endswith("e_score_correction_bias") else target for n in {**tensors, **outside}}
     settings = config.to_hf_dict() | {"torch_dtype": str(target).removeprefix("torch.")}
     if outside:
-        settings |= {"num_nextn_predict_layers": 0, MTP_KEY: config.num_nextn_predict_layers}
+        settings |= {"num_nextn_predict_layers": 0, MTP_KEY: len(model.mtp)}
     with atomic_folder(Path(folder)) as temporary:
         write_sharded(tensors, temporary, dtypes, max_shard_bytes)
         if outside:
@@ -80,11 +85,11 @@ def save_pretrained(
             (temporary / Path(name).name).write_bytes(data)
 
 
-def load_config(folder: str | Path) -> DeepseekV3Config:
+def load_config(folder: str | Path) -> ModelConfig:
     """Reads a checkpoint's configuration, prediction modules in `mtp.safetensors` included.
 
     Raises:
-        CheckpointError: where there is no readable config.json.
+        CheckpointError: where there is no readable config.json, or its model_type is not one of ours.
         ConfigError: where it describes a model that we do not compute.
     """
     folder = Path(folder)
@@ -92,17 +97,18 @@ def load_config(folder: str | Path) -> DeepseekV3Config:
     mtp_layers = raw.pop(MTP_KEY, 0)
     if mtp_layers and (folder / MTP_FILE).is_file():
         raw["num_nextn_predict_layers"] = mtp_layers
-    if raw.get("quantization_config", {}).get("quant_method") == "fp8":
+    if (raw.get("quantization_config") or {}).get("quant_method") == "fp8":
         del raw["quantization_config"]
-    return DeepseekV3Config.from_hf_dict(raw)
+    return read_config(raw)
 
 
 def load_pretrained(
     folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> DeepseekV3:
-    """Builds the model of a checkpoint. FP8 weights are multiplied out by their block scales.
+) -> LanguageModel:
+    """Builds the model of a checkpoint, of the family that config.json names.
 
-    Names and shapes are checked from the file headers before anything is allocated.
+    FP8 weights are multiplied out by their block scales. Names and shapes are checked from the file headers
+    before anything is allocated.
 
     Raises:
         CheckpointError: where the files are damaged, refused, or do not fit config.json.
@@ -112,7 +118,7 @@ def load_pretrained(
     with TensorReader(folder, extra=(MTP_FILE,)) as reader:
         config = _without_absent_mtp(config, reader)
         with torch.device("meta"):
-            model = DeepseekV3(config)
+            model = build(config)
         shapes = model.state_dict()
         wanted = list(pieces(config))
         _check_names(reader, wanted, config)
@@ -123,6 +129,7 @@ def load_pretrained(
         with torch.no_grad():
             for piece in wanted:
                 piece.of(own[piece.own_name]).copy_(_read(reader, piece.hf_name))
+        _check_tied(reader, config)
     return model
 
 
@@ -133,15 +140,28 @@ def _read(reader: TensorReader, name: str) -> Tensor:
     return tensor
 
 
-def _without_absent_mtp(config: DeepseekV3Config, reader: TensorReader) -> DeepseekV3Config:
+def _check_tied(reader: TensorReader, config: ModelConfig) -> None:
+    """A head in the file that is not the embedding, although config.json ties the two, belongs to another model."""
+    copies = shared_copies(config) if isinstance(config, DenseConfig) else {}
+    for copy, source in copies.items():
+        if copy in reader.names() and not torch.equal(_read(reader, copy), _read(reader, source)):
+            raise CheckpointError(
+                f"{reader.folder}: {copy} differs from {source}, but config.json has tie_word_embeddings = true: "
+                "set it to false"
+            )
+
+
+def _without_absent_mtp(config: ModelConfig, reader: TensorReader) -> ModelConfig:
     """Published conversions often drop the prediction modules and leave their number in config.json."""
+    if not isinstance(config, DeepseekV3Config):
+        return config
     first = f"model.layers.{config.num_hidden_layers}."
     if config.num_nextn_predict_layers and not any(name.startswith(first) for name in reader.names()):
         return config.model_copy(update={"num_nextn_predict_layers": 0})
     return config
 
 
-def _check_names(reader: TensorReader, wanted: list[Piece], config: DeepseekV3Config) -> None:
+def _check_names(reader: TensorReader, wanted: list[Piece], config: ModelConfig) -> None:
     expected = {piece.hf_name for piece in wanted}
     present = reader.names()
     scales = {name for name in present if name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in expected}
@@ -167,11 +187,10 @@ def _check_shape(reader: TensorReader, piece: Piece, own: Tensor) -> None:
         )
 
 
-def _generation_config(config: DeepseekV3Config) -> dict[str, object]:
-    return {
+def _generation_config(config: ModelConfig) -> dict[str, object]:
+    ids = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+    return {name: value for name, value in ids.items() if value is not None} | {
         "_from_model_config": True,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
         "do_sample": True,
         "temperature": 0.6,
         "top_p": 0.95,

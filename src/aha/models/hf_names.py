@@ -12,6 +12,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from aha.models.config import DeepseekV3Config
+from aha.models.dense_config import DenseConfig
+from aha.models.model_config import ModelConfig
 
 V3_LAYERS = 61
 """transformers ignores prediction modules by the literal pattern `model.layers.61.*`.
@@ -41,8 +43,39 @@ class Piece(NamedTuple):
         return self.own_name.startswith("mtp.")
 
 
-def pieces(config: DeepseekV3Config) -> Iterator[Piece]:
+def pieces(config: ModelConfig) -> Iterator[Piece]:
     """Every tensor of the checkpoint, prediction modules last."""
+    if isinstance(config, DenseConfig):
+        return _dense_pieces(config)
+    assert isinstance(config, DeepseekV3Config)
+    return _v3_pieces(config)
+
+
+def _dense_pieces(config: DenseConfig) -> Iterator[Piece]:
+    yield Piece("model.embed_tokens.weight", "embed_tokens.weight")
+    for index in range(config.num_hidden_layers):
+        hf, own = f"model.layers.{index}", f"layers.{index}"
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            yield Piece(f"{hf}.{name}.weight", f"{own}.{name}.weight")
+        yield from _grouped_attention(config, f"{hf}.self_attn", f"{own}.self_attn")
+        yield from _swiglu(f"{hf}.mlp", f"{own}.mlp", config.intermediate_size)
+    yield Piece("model.norm.weight", "norm.weight")
+    if not config.tie_word_embeddings:
+        yield Piece("lm_head.weight", "lm_head.weight")
+
+
+def _grouped_attention(config: DenseConfig, hf: str, own: str) -> Iterator[Piece]:
+    start = 0
+    for name, heads in zip("qkv", (config.num_attention_heads, *[config.num_key_value_heads] * 2), strict=True):
+        stop = start + heads * config.head_dim
+        for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
+            yield Piece(f"{hf}.{name}_proj.{kind}", f"{own}.qkv_proj.{kind}", None, start, stop)
+        start = stop
+    for name in ("q_norm", "k_norm", "o_proj") if config.qk_norm else ("o_proj",):
+        yield Piece(f"{hf}.{name}.weight", f"{own}.{name}.weight")
+
+
+def _v3_pieces(config: DeepseekV3Config) -> Iterator[Piece]:
     yield Piece("model.embed_tokens.weight", "embed_tokens.weight")
     for index in range(config.num_hidden_layers):
         yield from _layer(config, f"model.layers.{index}", f"layers.{index}", index)
@@ -56,8 +89,14 @@ def pieces(config: DeepseekV3Config) -> Iterator[Piece]:
         yield Piece(f"{hf}.shared_head.norm.weight", f"{own}.norm.weight")
 
 
-def shared_copies(config: DeepseekV3Config) -> dict[str, str]:
-    """The copies of embedding and head that released checkpoints keep with each prediction module, and their source."""
+def shared_copies(config: ModelConfig) -> dict[str, str]:
+    """The copies of embedding and head that released checkpoints may keep, and the tensor each is a copy of.
+
+    DeepSeek's keep both with each prediction module, and some dense ones a head that is the embedding.
+    """
+    if isinstance(config, DenseConfig):
+        return {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
+    assert isinstance(config, DeepseekV3Config)
     copies = {}
     for depth in range(config.num_nextn_predict_layers):
         hf = f"model.layers.{config.num_hidden_layers + depth}"

@@ -1,4 +1,4 @@
-"""The latent cache: per token and layer one latent of width C and one rotary key of width R, for all heads together.
+"""What generation keeps of past tokens, per layer: a latent and a rotary key for all heads, or keys and values by head.
 
 Rows are contiguous: generation works on rows 0 to B-1 without gathering, so whoever schedules keeps active rows in
 front with `move`. A prompt is prefilled once and copied to its samples with `fork`.
@@ -13,39 +13,41 @@ import torch
 from torch import Tensor
 
 from aha.models.config import DeepseekV3Config
+from aha.models.dense_config import DenseConfig
 
 
-class LatentCache:
-    """[layers, rows, max_length, C + R], with the number of tokens held by each row.
-
-    What is stored is the latent after its norm and the rotary key after its rotation, on interleaved pairs:
-    transformers stores the key in half-split order, so the two are not interchangeable.
+class RowCache:
+    """[layers, rows, max_length, width], with the number of tokens held by each row.
 
     Attributes:
         lengths: tokens in each row, int64 on the CPU. Change it through the methods only.
-        entries: the latents and keys.
-        by_row: of each layer, [rows, max_length, C + R].
-        by_slot: of each layer, [rows * max_length, C + R].
+        entries: what is kept of each token.
+        by_row: of each layer, [rows, max_length, width].
+        by_slot: of each layer, [rows * max_length, width].
     """
 
     def __init__(
         self,
-        config: DeepseekV3Config,
+        layers: int,
         rows: int,
         max_length: int,
+        width: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.rows, self.max_length = rows, max_length
-        self.width = config.kv_lora_rank + config.qk_rope_head_dim
-        shape = (config.num_hidden_layers, rows, max_length, self.width)
-        self.entries = torch.zeros(shape, device=device, dtype=dtype)
+        self.rows, self.max_length, self.width = rows, max_length, width
+        self.entries = torch.zeros((layers, rows, max_length, width), device=device, dtype=dtype)
         self.by_row = list(self.entries.unbind())
         self.by_slot = [layer.view(-1, self.width) for layer in self.by_row]
         self._lengths = np.zeros(rows, dtype=np.int64)
         self.lengths = torch.from_numpy(self._lengths)
         self._bars = torch.full((rows, max_length), float("-inf"), device=device, dtype=dtype)
         self._row_starts = torch.arange(rows, device=device) * max_length
+
+    @property
+    def device(self) -> torch.device:
+        """Where the entries are."""
+        return self.entries.device
 
     @property
     def bytes_per_token(self) -> int:
@@ -118,3 +120,45 @@ class LatentCache:
         self._lengths[row] = length
         self._bars[row, :length] = 0.0
         self._bars[row, length:] = float("-inf")
+
+
+class LatentCache(RowCache):
+    """Entries of width C + R: a token's latent and rotary key, for all heads together.
+
+    What is stored is the latent after its norm and the rotary key after its rotation, on interleaved pairs:
+    transformers stores the key in half-split order, so the two are not interchangeable.
+    """
+
+    def __init__(
+        self,
+        config: DeepseekV3Config,
+        rows: int,
+        max_length: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        width = config.kv_lora_rank + config.qk_rope_head_dim
+        super().__init__(config.num_hidden_layers, rows, max_length, width, device, dtype)
+
+
+class KeyValueCache(RowCache):
+    """Entries of width 2 J K: the keys of a token's J heads after their rotation, then their values.
+
+    Attributes:
+        keys: of each layer, a view of the entries as [rows, J, max_length, K].
+        values: likewise.
+    """
+
+    def __init__(
+        self,
+        config: DenseConfig,
+        rows: int,
+        max_length: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        heads, dim = config.num_key_value_heads, config.head_dim
+        super().__init__(config.num_hidden_layers, rows, max_length, 2 * heads * dim, device, dtype)
+        split = self.entries.unflatten(-1, (2, heads, dim)).transpose(2, 4)
+        self.keys = list(split[:, :, :, 0].unbind())
+        self.values = list(split[:, :, :, 1].unbind())

@@ -1,5 +1,7 @@
 """The decode step for small models on a CPU: the mathematics of `decode.py` in as few operations as possible.
 
+The dense families' own part is in `dense_packed.py`.
+
 At one token per row a small model's time goes into starting operations, not into arithmetic. So weights are packed
 once per version: norm weights and softmax scale multiplied into the next matrix, queries made against latents in
 one product, router and shared experts reading the token in one product. One workspace per batch size is written
@@ -10,14 +12,15 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, NamedTuple
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from aha.models.kv_cache import LatentCache
+from aha.models.kv_cache import RowCache
 from aha.models.layers import RMSNorm, SwiGLU
 from aha.models.mla import LATENT_NORM_EPS, MultiHeadLatentAttention
 from aha.models.moe import DeepseekMoE
@@ -25,6 +28,7 @@ from aha.models.rope import rotate_
 
 if TYPE_CHECKING:
     from aha.models.deepseek_v3 import DeepseekV3
+    from aha.models.language_model import LanguageModel
 
 MAX_PACKED_BYTES = 1 << 30
 """Larger models are bound by memory, not by starting operations, and should not be held twice."""
@@ -75,7 +79,8 @@ class CacheStep(NamedTuple):
     """Where one step reads and writes the cache, the same in all layers."""
 
     slots: Tensor
-    cis: Tensor
+    turns: Tensor
+    """The new tokens' rotations, [B, 1, ...]."""
     mask: Tensor | None
     longest: int
 
@@ -83,10 +88,17 @@ class CacheStep(NamedTuple):
 class Workspace:
     """Buffers of one batch size, with the views that the steps use."""
 
-    def __init__(self, batch: int, width: int, attention: MultiHeadLatentAttention) -> None:
-        heads, latent, rope, query = attention.num_heads, attention.latent_dim, attention.rope_dim, attention.query_dim
+    def __init__(self, batch: int, width: int) -> None:
         self.norm_B1 = torch.empty(batch, 1)
         self.normed_BD = torch.empty(batch, width)
+
+
+class LatentWorkspace(Workspace):
+    """With the buffers of latent attention."""
+
+    def __init__(self, batch: int, width: int, attention: MultiHeadLatentAttention) -> None:
+        super().__init__(batch, width)
+        heads, latent, rope, query = attention.num_heads, attention.latent_dim, attention.rope_dim, attention.query_dim
         self.down_BX = torch.empty(batch, query + latent + rope)
         self.query_BQ, self.latent_BC, self.rope_BR = self.down_BX.split([query, latent, rope], dim=-1)
         self.normed_query_BQ = torch.empty(batch, query)
@@ -130,7 +142,7 @@ class PackedAttention:
         out_HCD = torch.bmm(up_HXC[:, nope:].transpose(1, 2), o_HVD)
         self.latent_out = F.pad(out_HCD, (0, 0, 0, attention.rope_dim)).flatten(0, 1)
 
-    def step(self, x_BD: Tensor, work: Workspace, by_slot: Tensor, by_row: Tensor, at: CacheStep) -> None:
+    def step(self, x_BD: Tensor, work: LatentWorkspace, by_slot: Tensor, by_row: Tensor, at: CacheStep) -> None:
         """Stores the new entries, then adds the attention output to x in place."""
         self.normalize(x_BD, work.normed_BD, work.norm_B1)
         torch.mm(work.normed_BD, self.down, out=work.down_BX)
@@ -142,7 +154,7 @@ class PackedAttention:
         self.normalize_latent(work.latent_BC, work.entry_latent_BC, work.norm_B1)
         work.entry_latent_BC.mul_(self.latent_weight)
         work.entry_rope_BR.copy_(work.rope_BR)
-        work.rotate(at.cis)
+        work.rotate(at.turns)
         by_slot.index_copy_(0, at.slots, work.entry_BC)
         batch = x_BD.shape[0]
         kv_B1TC = by_row[:batch, None, : at.longest]
@@ -221,21 +233,21 @@ def _mm_per_expert(splits: list[int], inputs_S: Tensor, weights: list[Tensor], o
             torch.mm(x, weight, out=out)
 
 
-class PackedDecoder:
-    """The decode step of a small model, with weights packed at construction."""
+W = TypeVar("W", bound=Workspace)
 
-    def __init__(self, model: DeepseekV3) -> None:
-        self.model = model
+
+class PackedModel(ABC, Generic[W]):
+    """What packed decoders share: knowing when they are stale, workspaces, the final norm and the head."""
+
+    def __init__(self, model: LanguageModel) -> None:
         self._parameters = [p for p in model.parameters() if not p.is_inference()]
         self._version = self._current_version()
-        self.layers: list[tuple[PackedAttention, PackedSwiGLU | PackedMoE]] = []
-        for layer in model.decoder_layers():
-            norm, mlp = layer.post_attention_layernorm, layer.mlp
-            feed_forward = PackedSwiGLU(mlp, norm) if isinstance(mlp, SwiGLU) else PackedMoE(mlp, norm)
-            self.layers.append((PackedAttention(layer.self_attn, layer.input_layernorm), feed_forward))
-        self.normalize = Normalizer(model.config.hidden_size, model.norm.eps)
-        self.head = fold(model.norm, model.lm_head.weight)
-        self._workspaces: dict[int, Workspace] = {}
+        self._normalize = Normalizer(model.config.hidden_size, model.norm.eps)
+        self._head = fold(model.norm, model.lm_head.weight)
+        self._workspaces: dict[int, W] = {}
+
+    @abstractmethod
+    def _new_workspace(self, batch: int) -> W: ...
 
     def is_stale(self) -> bool:
         """Whether a parameter was changed in place since the weights were packed.
@@ -245,27 +257,48 @@ class PackedDecoder:
         """
         return self._version != self._current_version()
 
-    def step(self, token_ids_B: Tensor, cache: LatentCache) -> Tensor:
+    def workspace(self, batch: int) -> W:
+        """The buffers of a batch size."""
+        if batch not in self._workspaces:
+            if len(self._workspaces) >= 64:
+                self._workspaces.clear()
+            self._workspaces[batch] = self._new_workspace(batch)
+        return self._workspaces[batch]
+
+    def logits(self, x_BD: Tensor, work: W) -> Tensor:
+        """Final norm and head, [B, V]."""
+        self._normalize(x_BD, work.normed_BD, work.norm_B1)
+        return torch.mm(work.normed_BD, self._head)
+
+    def _current_version(self) -> int:
+        return sum(map(_VERSION, self._parameters)) + _optimizer_steps.count
+
+
+class PackedDecoder(PackedModel[LatentWorkspace]):
+    """The decode step of a small DeepSeek-V3, with weights packed at construction."""
+
+    def __init__(self, model: DeepseekV3) -> None:
+        super().__init__(model)
+        self.model = model
+        self.layers: list[tuple[PackedAttention, PackedSwiGLU | PackedMoE]] = []
+        for layer in model.decoder_layers():
+            norm, mlp = layer.post_attention_layernorm, layer.mlp
+            feed_forward = PackedSwiGLU(mlp, norm) if isinstance(mlp, SwiGLU) else PackedMoE(mlp, norm)
+            self.layers.append((PackedAttention(layer.self_attn, layer.input_layernorm), feed_forward))
+
+    def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
         """Logits [B, V] after one more token in each of the rows 0 to B-1."""
         model, batch = self.model, token_ids_B.shape[0]
         slots_B, positions_B, longest = cache.append(batch)
         cis_B1R = model.rope.at(positions_B, longest).unsqueeze(1)
         at = CacheStep(slots_B, cis_B1R, cache.mask(batch, longest), longest)
-        work = self._workspace(batch)
+        work = self.workspace(batch)
         x_BD = model.embed_tokens.weight.index_select(0, token_ids_B)
         for (attention, feed_forward), by_slot, by_row in zip(self.layers, cache.by_slot, cache.by_row, strict=True):
             attention.step(x_BD, work, by_slot, by_row, at)
             feed_forward.step(x_BD, work)
-        self.normalize(x_BD, work.normed_BD, work.norm_B1)
-        return torch.mm(work.normed_BD, self.head)
+        return self.logits(x_BD, work)
 
-    def _workspace(self, batch: int) -> Workspace:
-        if batch not in self._workspaces:
-            if len(self._workspaces) >= 64:
-                self._workspaces.clear()
-            attention = next(self.model.decoder_layers()).self_attn
-            self._workspaces[batch] = Workspace(batch, self.model.config.hidden_size, attention)
-        return self._workspaces[batch]
-
-    def _current_version(self) -> int:
-        return sum(map(_VERSION, self._parameters)) + _optimizer_steps.count
+    def _new_workspace(self, batch: int) -> LatentWorkspace:
+        attention = next(self.model.decoder_layers()).self_attn
+        return LatentWorkspace(batch, self.model.config.hidden_size, attention)

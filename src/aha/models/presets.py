@@ -1,4 +1,7 @@
-"""Named model sizes: `tiny` for a laptop, `v2-lite` (16B), `v3` (671B). No torch here."""
+"""Named model sizes: DeepSeek-V3 at `tiny` for a laptop, `v2-lite` (16B), `v3` (671B), and small dense models.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from aha.errors import UnknownNameError
-from aha.models.config import DeepseekV3Config, RopeScaling
+from aha.models.config import DeepseekV3Config
+from aha.models.dense_config import DenseConfig
+from aha.models.model_config import ModelConfig, RopeScaling
 
 
 def tiny(vocab_size: int = 512, **changes: Any) -> DeepseekV3Config:
@@ -76,10 +81,57 @@ def v3(**changes: Any) -> DeepseekV3Config:
     return DeepseekV3Config.checked(changes)
 
 
-PRESETS: dict[str, Callable[..., DeepseekV3Config]] = {"tiny": tiny, "v2-lite": v2_lite, "v3": v3}
+def _dense_tiny(model_type: str, vocab_size: int, changes: dict[str, Any]) -> DenseConfig:
+    """The sizes that the small dense presets share; q, k and v heads of one width suit CPU flash attention."""
+    sizes: dict[str, Any] = {
+        "model_type": model_type,
+        "vocab_size": vocab_size,
+        "hidden_size": 96,
+        "intermediate_size": 304,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 24,
+        "max_position_embeddings": 1024,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    return DenseConfig.checked(sizes | changes)
 
 
-def preset(name: str, **changes: Any) -> DeepseekV3Config:
+def qwen3_tiny(vocab_size: int = 512, **changes: Any) -> DenseConfig:
+    """Qwen3 with 0.35M parameters besides embedding and head."""
+    return _dense_tiny("qwen3", vocab_size, changes)
+
+
+def qwen3_mini(vocab_size: int = 512, **changes: Any) -> DenseConfig:
+    """Qwen3 with 0.79M parameters besides embedding and head."""
+    sizes = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "head_dim": 32}
+    return _dense_tiny("qwen3", vocab_size, sizes | changes)
+
+
+def qwen2_tiny(vocab_size: int = 512, **changes: Any) -> DenseConfig:
+    """Qwen2 (and Qwen2.5) at the size of `qwen3_tiny`."""
+    return _dense_tiny("qwen2", vocab_size, changes)
+
+
+def llama_tiny(vocab_size: int = 512, **changes: Any) -> DenseConfig:
+    """Llama at the size of `qwen3_tiny`."""
+    return _dense_tiny("llama", vocab_size, changes)
+
+
+PRESETS: dict[str, Callable[..., ModelConfig]] = {
+    "tiny": tiny,
+    "v2-lite": v2_lite,
+    "v3": v3,
+    "qwen3-tiny": qwen3_tiny,
+    "qwen3-mini": qwen3_mini,
+    "qwen2-tiny": qwen2_tiny,
+    "llama-tiny": llama_tiny,
+}
+
+
+def preset(name: str, **changes: Any) -> ModelConfig:
     """Returns a preset by name, with fields changed.
 
     Raises:

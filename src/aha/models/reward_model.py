@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from aha.errors import CheckpointError
 from aha.files import read_json, write_json
-from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.language_model import LanguageModel
 from aha.models.layouts import Layout, Ragged
 
 BACKBONE, HEAD, ABOUT = "model", "reward_head.safetensors", "reward_model.json"
@@ -25,14 +25,15 @@ SCORE_TOKENS = 16_384
 class RewardModel(nn.Module):
     """Backbone and head; the backbone's own head and its prediction modules stay unused."""
 
-    def __init__(self, backbone: DeepseekV3) -> None:
+    def __init__(self, backbone: LanguageModel) -> None:
         super().__init__()
         self.backbone = backbone
         self.score = nn.Linear(backbone.config.hidden_size, 1)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
-        for unused in (backbone.lm_head, backbone.mtp):
-            unused.requires_grad_(False)
+        backbone.mtp.requires_grad_(False)
+        if backbone.lm_head.weight is not backbone.embed_tokens.weight:
+            backbone.lm_head.requires_grad_(False)
         self.to(backbone.lm_head.weight.device)
 
     def forward(self, token_ids_N: Int[Tensor, " N"], layout: Layout) -> Float[Tensor, " S"]:

@@ -6,13 +6,17 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aha.errors import ConfigError
 from aha.files import read_json
 from aha.recipes.registry import load_reference
 from aha.training.launch import WORKER_SETTINGS
 from aha.types import Language
+
+if TYPE_CHECKING:
+    from aha.models.config import DeepseekV3Config
+    from aha.models.dense_config import DenseConfig
 
 REPORT = "aha.report.page:make_report"
 """`module:function`, called with (run folder, output path or None), returns the path of the page it wrote."""
@@ -58,22 +62,48 @@ def describe_model(name: str) -> str:
 
     Raises:
         UnknownNameError: no such preset, and no such folder.
+        CheckpointError: the folder's model is of a family that is not ours.
     """
     from aha.models.config import DeepseekV3Config
-    from aha.models.count import describe
+    from aha.models.dense_config import DenseConfig
+    from aha.models.families import read_config
     from aha.models.presets import preset
 
     file = Path(name) / "config.json"
-    sizes = describe(DeepseekV3Config.from_hf_dict(read_json(file)) if file.is_file() else preset(name))
+    config = read_config(read_json(file)) if file.is_file() else preset(name)
+    if isinstance(config, DenseConfig):
+        rows = _dense_rows(config)
+    else:
+        assert isinstance(config, DeepseekV3Config)
+        rows = _deepseek_rows(config)
+    return "\n".join(f"{label:<44}{value:>28}" for label, value in rows)
+
+
+def _deepseek_rows(config: DeepseekV3Config) -> list[tuple[str, str]]:
+    from aha.models.count import describe
+
+    sizes = describe(config)
     cache, heads = sizes.cache_bytes_per_token, sizes.mha_cache_bytes_per_token
-    rows = [
+    return [
         ("parameters, embedding and head included", _count(sizes.total_parameters)),
         ("  of which active for one token", _count(sizes.active_parameters)),
         ("  besides: multi-token prediction", _count(sizes.mtp_parameters)),
         ("cache per token in bf16, latent", f"{cache:,} bytes"),
         ("  multi-head attention of the same heads", f"{heads:,} bytes ({heads / cache:.1f} times)"),
     ]
-    return "\n".join(f"{label:<44}{value:>28}" for label, value in rows)
+
+
+def _dense_rows(config: DenseConfig) -> list[tuple[str, str]]:
+    from aha.models.count import describe_dense
+
+    sizes = describe_dense(config)
+    cache, heads = sizes.cache_bytes_per_token, sizes.mha_cache_bytes_per_token
+    return [
+        ("parameters, embedding and head included", _count(sizes.total_parameters)),
+        ("  of which embedding and head", _count(sizes.embedding_parameters)),
+        ("cache per token in bf16, keys and values", f"{cache:,} bytes"),
+        ("  multi-head attention of the same heads", f"{heads:,} bytes ({heads / cache:.1f} times)"),
+    ]
 
 
 def _count(number: int) -> str:

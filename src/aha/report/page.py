@@ -318,6 +318,8 @@ def _experts(run: Run) -> Section | None:
     text = "Share of the routed slots that each expert gets, by domain of the problem, and along one transcript."
     transcript = next(iter(run.experts.values())).get("transcript")
     wide = _transcript_strip(transcript) if transcript else None
+    if not drawn and wide is None:
+        return None
     drawn_all = [Markup(svg) for svg in drawn]
     return Section("What the experts do", text, wide, figures=drawn_all, folded=r1.is_whole_recipe(run))
 

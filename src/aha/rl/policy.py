@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.language_model import LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.moe import max_violation, update_router_bias
 from aha.rl.config import GRPOConfig
@@ -53,7 +53,7 @@ class PolicyUpdate:
         distributed: the processes that share a batch.
     """
 
-    def __init__(self, model: DeepseekV3, config: GRPOConfig, distributed: Distributed) -> None:
+    def __init__(self, model: LanguageModel, config: GRPOConfig, distributed: Distributed) -> None:
         self.model, self.config, self.distributed = model, config, distributed
         for parameter in model.mtp.parameters():
             parameter.requires_grad_(False)
@@ -81,7 +81,8 @@ class PolicyUpdate:
         self.distributed.all_reduce_sum([totals])
         self.optimizer.zero_grad()
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
-        experts = torch.zeros(self._count_shape(), dtype=torch.int64)
+        config = self.model.config
+        experts = torch.zeros(config.num_moe_layers, config.num_experts, dtype=torch.int64)
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
         for batch in micro_batches(active, self.config.micro_tokens):
             micro_sums, counts = self._backward(batch, int(totals[0]), int(totals[1]), on_policy)
@@ -98,10 +99,6 @@ class PolicyUpdate:
         rollouts = [r for r in group.rollouts if r.advantage != 0.0 or self.config.kl_beta]
         rollouts.sort(key=lambda rollout: len(rollout.completion_token_ids))
         return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
-
-    def _count_shape(self) -> tuple[int, int]:
-        config = self.model.config
-        return config.num_hidden_layers - config.first_k_dense_replace, config.n_routed_experts
 
     def _backward(
         self, batch: list[RolloutGroup], total_tokens: int, total_responses: int, on_policy: bool

@@ -14,8 +14,8 @@ from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
 from aha.evals.runner import Sample, evaluate, summarize, summarize_general
 from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
-from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.language_model import LanguageModel
 from aha.models.reward_model import RewardScorer, load_reward_model
 from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rewards.rubric import Grader
@@ -72,7 +72,7 @@ class GRPOTrainer:
     def __init__(
         self,
         config: GRPOConfig,
-        model: DeepseekV3,
+        model: LanguageModel,
         tokenizer: Tokenizer,
         context: StageContext,
         make_generator: MakeGenerator,

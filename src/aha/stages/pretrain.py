@@ -1,4 +1,4 @@
-"""Pretraining a DeepSeek-V3 on the laptop world's corpus (V3 section 4, at another scale).
+"""Pretraining a model on the laptop world's corpus (V3 section 4, at another scale).
 
 Next-token loss, the prediction modules' loss (V3 Eqs. 24-25), the sequence-wise balance loss (Eq. 17), and the bias
 update after each step. Rows are pure functions of (seed, row number), so any number of processes trains on the same
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from aha.configuration import Config
 from aha.data.stream import packed_row
-from aha.models.config import DeepseekV3Config
-from aha.models.deepseek_v3 import DeepseekV3, HiddenStates
+from aha.models.build import build
 from aha.models.hf import save_pretrained
+from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import Rectangle
+from aha.models.model_config import ModelConfig
 from aha.models.moe import max_violation, update_router_bias
-from aha.models.presets import preset
+from aha.models.presets import PRESETS, preset
 from aha.tasks.corpus import CorpusConfig, document
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
@@ -39,12 +40,12 @@ VALIDATION_ROW = 10**12
 class ModelChoice(Config):
     """A named size with changes to single fields."""
 
-    preset: str = Field("tiny", description="named size: tiny, v2-lite, v3")
+    preset: str = Field("tiny", description=f"named size: {', '.join(PRESETS)}")
     changes: dict[str, Any] = Field(
         default_factory=dict, description="fields of config.json that differ from the preset"
     )
 
-    def resolve(self, vocab_size: int) -> DeepseekV3Config:
+    def resolve(self, vocab_size: int) -> ModelConfig:
         """The model's configuration for a tokenizer."""
         return preset(self.preset, vocab_size=vocab_size, **self.changes)
 
@@ -97,9 +98,9 @@ def train_tokenizer(config: PretrainConfig, seed: int) -> Tokenizer:
     return Tokenizer.train(documents, config.vocab_size, CHAT_TEMPLATE)
 
 
-def build_model(config: PretrainConfig, tokenizer: Tokenizer, context: StageContext) -> DeepseekV3:
+def build_model(config: PretrainConfig, tokenizer: Tokenizer, context: StageContext) -> LanguageModel:
     """A model with random weights, the same in every process."""
-    model = DeepseekV3(config.model.resolve(tokenizer.vocab_size))
+    model = build(config.model.resolve(tokenizer.vocab_size))
     model.init_weights(torch.Generator().manual_seed(context.derive_seed("weights")))
     return model.to(context.distributed.device)
 
@@ -107,7 +108,9 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer, context: StageCont
 class Pretrainer:
     """The training loop."""
 
-    def __init__(self, config: PretrainConfig, model: DeepseekV3, tokenizer: Tokenizer, context: StageContext) -> None:
+    def __init__(
+        self, config: PretrainConfig, model: LanguageModel, tokenizer: Tokenizer, context: StageContext
+    ) -> None:
         self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
         self.optimizer = Optimizer(model, config.optimizer, config.steps)
         self._document = partial(document, config.corpus, context.derive_seed("corpus"))

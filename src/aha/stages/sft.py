@@ -15,8 +15,8 @@ from torch import Tensor
 from aha.configuration import Config
 from aha.data.conversations import Conversation, Example, encode, epoch_order, micro_batches, read_conversations
 from aha.errors import ConfigError
-from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.moe import update_router_bias
 from aha.text.tokenizer import Tokenizer
@@ -107,7 +107,7 @@ def conversations(context: StageContext, config: SFTConfig) -> list[Conversation
 class SFTTrainer:
     """The training loop; every process takes its share of each step's examples."""
 
-    def __init__(self, config: SFTConfig, model: DeepseekV3, examples: list[Example], context: StageContext) -> None:
+    def __init__(self, config: SFTConfig, model: LanguageModel, examples: list[Example], context: StageContext) -> None:
         self.config, self.model, self.context = config, model, context
         order = epoch_order(len(examples), 1, context.derive_seed("held-out"))
         held_out = set(order[: config.validation_examples])
@@ -153,7 +153,7 @@ class SFTTrainer:
         total = sum(sum(example.loss_mask) for example in batch)
         self.optimizer.zero_grad()
         loss = torch.zeros(1, dtype=torch.float64)
-        counts = torch.zeros(_router_shape(self.model), dtype=torch.int64)
+        counts = torch.zeros(self.model.config.num_moe_layers, self.model.config.num_experts, dtype=torch.int64)
         own = sorted(batch[distributed.rank :: distributed.world_size], key=lambda example: len(example.token_ids))
         for part in micro_batches(own, config.micro_tokens):
             summed, part_counts, balance = self._losses(part)
@@ -202,7 +202,3 @@ class SFTTrainer:
             sums += torch.tensor([float(summed), float(sum(sum(example.loss_mask) for example in part))])
         distributed.all_reduce_sum([sums])
         return float(sums[0] / sums[1]) if sums[1] else None
-
-
-def _router_shape(model: DeepseekV3) -> tuple[int, int]:
-    return model.config.num_hidden_layers - model.config.first_k_dense_replace, model.config.n_routed_experts

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from aha.models.config import DeepseekV3Config
-from aha.models.count import describe
+from aha.models.count import describe, describe_dense
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.presets import preset, tiny, v2_lite, v3
+from aha.models.dense import Dense
+from aha.models.dense_config import DenseConfig
+from aha.models.kv_cache import KeyValueCache
+from aha.models.presets import llama_tiny, preset, qwen2_tiny, qwen3_mini, qwen3_tiny, tiny, v2_lite, v3
 
 CONFIGS = {
     "tiny": tiny(),
@@ -47,6 +50,37 @@ def test_v2_lite_is_16b() -> None:
     assert round(describe(preset("v2-lite")).total_parameters / 1e9, 1) == 15.7
 
 
+DENSE = {
+    "qwen3": qwen3_tiny(),
+    "tied": qwen3_mini(tie_word_embeddings=True, num_key_value_heads=1),
+    "qwen2": qwen2_tiny(700),
+    "llama": llama_tiny(head_dim=32),
+}
+
+
+@pytest.mark.parametrize("config", DENSE.values(), ids=DENSE.keys())
+def test_dense_counts_are_those_of_the_tensors(config: DenseConfig) -> None:
+    with torch.device("meta"):
+        parameters = dict(Dense(config).named_parameters())
+    counted = describe_dense(config)
+    assert counted.total_parameters == sum(parameter.numel() for parameter in parameters.values())
+    outside = [parameter.numel() for name, parameter in parameters.items() if name.startswith(("embed", "lm_head"))]
+    assert counted.embedding_parameters == sum(outside)
+    cache = KeyValueCache(config, 1, 1, device="meta", dtype=torch.bfloat16)
+    assert counted.cache_bytes_per_token == cache.bytes_per_token
+
+
+def test_the_small_dense_presets_have_their_sizes() -> None:
+    inside = {
+        name: counted.total_parameters - counted.embedding_parameters
+        for name in ("qwen3-tiny", "qwen2-tiny", "llama-tiny", "qwen3-mini")
+        for counted in [describe_dense(preset(name))]
+    }
+    for name in ("qwen3-tiny", "qwen2-tiny", "llama-tiny"):
+        assert inside[name] == pytest.approx(0.35e6, rel=0.02)
+    assert 2 < inside["qwen3-mini"] / inside["qwen3-tiny"] < 3
+
+
 def test_counting_needs_no_torch() -> None:
-    code = "import sys, aha.models.count, aha.models.presets; assert 'torch' not in sys.modules"
+    code = "import sys, aha.models.count, aha.models.families, aha.models.presets; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

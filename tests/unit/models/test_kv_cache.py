@@ -1,16 +1,16 @@
-"""The latent cache: lengths, masks, copies and limits."""
+"""The caches: lengths, masks, copies and limits of their rows, and what each keeps of a token."""
 
 import pytest
 import torch
 
-from aha.models.kv_cache import LatentCache
-from aha.models.presets import tiny, v3
+from aha.models.kv_cache import KeyValueCache, LatentCache, RowCache
+from aha.models.presets import qwen3_tiny, tiny, v3
 
 torch.set_num_threads(1)
 
 
-def cache(rows: int = 4, length: int = 6) -> LatentCache:
-    return LatentCache(tiny(), rows, length)
+def cache(rows: int = 4, length: int = 6) -> RowCache:
+    return RowCache(3, rows, length, width=8)
 
 
 def test_append_gives_slots_positions_and_the_longest() -> None:
@@ -63,3 +63,21 @@ def test_limits() -> None:
 def test_v3_bytes_per_token() -> None:
     held = LatentCache(v3(), 1, 1, device="meta", dtype=torch.bfloat16)
     assert held.bytes_per_token == 70_272
+
+
+def test_latent_entries_are_a_latent_and_a_rotary_key() -> None:
+    held = LatentCache(tiny(), 2, 5)
+    assert held.entries.shape == (4, 2, 5, 48 + 16)
+
+
+def test_keys_and_values_are_views_of_the_entries() -> None:
+    held = KeyValueCache(qwen3_tiny(num_key_value_heads=2, head_dim=6), 3, 5)
+    assert held.keys[0].shape == held.values[0].shape == (3, 2, 5, 6)
+    held.start([1], [4])
+    entry = torch.arange(24.0)
+    held.by_slot[2].index_copy_(0, held.slots(torch.tensor([1]), torch.tensor([3])), entry[None])
+    assert torch.equal(held.keys[2][1, :, 3].flatten(), entry[:12])
+    assert torch.equal(held.values[2][1, :, 3].flatten(), entry[12:])
+    held.fork(1, [0])
+    assert torch.equal(held.values[2][0], held.values[2][1])
+    assert held.bytes_per_token == 3 * 24 * 4

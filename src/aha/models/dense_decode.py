@@ -1,0 +1,49 @@
+"""One new token per row over the key-value cache: the form for any device and size, on the model's own weights.
+
+The query heads that share a key-value head are taken as the queries of that head, so that nothing cached is repeated.
+`dense_packed.py` has the form for small models on CPUs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aha.models.kv_cache import KeyValueCache, RowCache
+
+if TYPE_CHECKING:
+    from aha.models.dense import Dense
+
+
+class DenseDecoder:
+    """The decode step on the model's weights: never stale, no memory of its own."""
+
+    def __init__(self, model: Dense) -> None:
+        self.model = model
+
+    def is_stale(self) -> bool:
+        """Never: it reads the weights themselves."""
+        return False
+
+    def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
+        """Logits [B, V] after one more token in each of the rows 0 to B-1."""
+        assert isinstance(cache, KeyValueCache)
+        model, batch = self.model, token_ids_B.shape[0]
+        slots_B, positions_B, longest = cache.append(batch)
+        mask = cache.mask(batch, longest)
+        turn_B2K = model.rope.at(positions_B, longest)
+        x_BD = model.embed_tokens(token_ids_B)
+        for index, layer in enumerate(model.dense_layers()):
+            attention = layer.self_attn
+            q_BHK, k_BJK, v_BJK = attention.project(layer.input_layernorm(x_BD), turn_B2K)
+            entry_BC = torch.cat([k_BJK, v_BJK], 1).flatten(1)
+            cache.by_slot[index].index_copy_(0, slots_B, entry_BC.to(cache.entries.dtype))
+            k_BJTK, v_BJTK = (kept[index][:batch, :, :longest] for kept in (cache.keys, cache.values))
+            q_BJGK = q_BHK.unflatten(1, (attention.num_kv_heads, -1)).to(k_BJTK.dtype)
+            out_BJGK = F.scaled_dot_product_attention(q_BJGK, k_BJTK, v_BJTK, mask, scale=attention.scale)
+            x_BD = x_BD + attention.o_proj(out_BJGK.flatten(1).to(x_BD.dtype))
+            x_BD = x_BD + layer.mlp(layer.post_attention_layernorm(x_BD))
+        return model.logits(model.norm(x_BD))

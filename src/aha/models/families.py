@@ -1,0 +1,27 @@
+"""Which model a `config.json` describes. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aha.errors import CheckpointError
+from aha.models.config import MODEL_TYPES, DeepseekV3Config
+from aha.models.dense_config import DENSE_MODEL_TYPES, DenseConfig
+from aha.models.model_config import ModelConfig
+
+
+def read_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """Reads the contents of a `config.json` by its `model_type`.
+
+    Raises:
+        CheckpointError: where the model type is not one of ours; names those that are.
+        ConfigError: where the file asks for something we do not compute, or a field is out of bounds.
+    """
+    kind = raw.get("model_type")
+    if kind in MODEL_TYPES:
+        return DeepseekV3Config.from_hf_dict(raw)
+    if kind in DENSE_MODEL_TYPES:
+        return DenseConfig.from_hf_dict(raw)
+    supported = ", ".join((*MODEL_TYPES, *DENSE_MODEL_TYPES))
+    raise CheckpointError(f"config.json: model_type must be one of {supported}; got {kind!r}")
