@@ -102,12 +102,18 @@ class R1Config(RecipeConfig):
             data = self.distillation_data
             specs.append(StageSpec("distillation-data", "rejection_sampling", data, parents=("r1", "v3")))
         for student in self.students:
-            base = f"{student.name}-base"
-            pretrain = self.student_pretrain.model_copy(update={"model": student.model})
-            specs.append(StageSpec(base, "pretrain", pretrain))
-            parents = (base, "distillation-data", "general-data")
-            specs.append(StageSpec(student.name, "sft", self.distillation, parents=parents))
+            specs += self.student(student)
         return specs
+
+    def student(self, student: Student) -> list[StageSpec]:
+        """One student's base, and its fine-tuning on R1's solutions."""
+        base = f"{student.name}-base"
+        pretrain = self.student_pretrain.model_copy(update={"model": student.model})
+        parents = (base, "distillation-data", "general-data")
+        return [
+            StageSpec(base, "pretrain", pretrain),
+            StageSpec(student.name, "sft", self.distillation, parents=parents),
+        ]
 
     def comparison(self) -> StageSpec:
         """The evaluation of all models."""

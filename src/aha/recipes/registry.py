@@ -16,6 +16,7 @@ from aha.errors import ConfigError, UnknownNameError
 from aha.recipes.recipe import RecipeConfig
 
 RECIPES: dict[str, str] = {
+    "r1-arms": "aha.recipes.r1_arms:r1_arms",
     "r1-smoke": "aha.recipes.r1:r1_smoke",
     "r1-tiny": "aha.recipes.r1:r1_tiny",
     "r1-zero-arms": "aha.recipes.r1_zero_arms:r1_zero_arms",

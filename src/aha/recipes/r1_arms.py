@@ -1,0 +1,77 @@
+"""R1's recipe with the arms of the published comparison, one seed in one graph: what `make results` runs per seed.
+
+mini            a second size of the Qwen3 student, distilled
+qwen2           a Qwen2 student, distilled
+student-rl      the arm against distillation: the Qwen3 student by RL on its own base, no teacher
+distilled-rl    RL after distillation
+long-reward     R1's final RL with reward models from the first step on, and for much longer: it is hacked
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from aha.evals.runner import Elicitation
+from aha.evals.stage import EvaluationConfig, Suite
+from aha.recipes.r1 import R1Config, Student, r1_tiny
+from aha.recipes.recipe import StageSpec
+from aha.rl.config import GRPOConfig
+from aha.stages.pretrain import ModelChoice
+
+R1Arm = Literal["mini", "qwen2", "student-rl", "distilled-rl", "long-reward"]
+R1_ARMS: tuple[R1Arm, ...] = get_args(R1Arm)
+MORE_STUDENTS: dict[str, Student] = {
+    "mini": Student(name="qwen3-mini", model=ModelChoice(preset="qwen3-mini")),
+    "qwen2": Student(name="qwen2", model=ModelChoice(preset="qwen2-tiny")),
+}
+
+
+class R1ArmsConfig(R1Config):
+    """The main run's settings, and what the arms need beside them."""
+
+    arms: tuple[R1Arm, ...] = Field(R1_ARMS, description="which arms run, beside the main run")
+    student_rl: GRPOConfig = Field(description="RL on a student's base, with at least what distillation spends on it")
+    distilled_rl: GRPOConfig = Field(description="RL after distillation")
+    long_reward: GRPOConfig = Field(description="final RL that trusts the reward models for too long")
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The graph. Each arm is evaluated as soon as it is trained, so that a table can grow arm by arm."""
+        specs = list(super().stages())
+        for arm in self.arms:
+            specs += self._arm(arm)
+        return tuple(specs)
+
+    def _arm(self, arm: R1Arm) -> list[StageSpec]:
+        if arm in MORE_STUDENTS:
+            student = MORE_STUDENTS[arm]
+            return [*self.student(student), self._evaluation(arm, {student.name: "chat"})]
+        if arm == "student-rl":
+            spec = StageSpec("qwen3-rl", "grpo", self.student_rl, parents=("qwen3-base",))
+            return [spec, self._evaluation(arm, {"qwen3-base": "zero", "qwen3-rl": "zero"})]
+        if arm == "distilled-rl":
+            spec = StageSpec("qwen3-distilled-rl", "grpo", self.distilled_rl, parents=("qwen3",))
+            return [spec, self._evaluation(arm, {"qwen3-distilled-rl": "chat"})]
+        parents = ("dev3", "helpful-rm", "harmless-rm")
+        spec = StageSpec("r1-long-reward", "grpo", self.long_reward, parents=parents)
+        return [spec, self._evaluation(arm, {"r1-long-reward": "chat"})]
+
+    def _evaluation(self, arm: str, asked: dict[str, Elicitation]) -> StageSpec:
+        suites = tuple(Suite(stage=stage, elicitations=(way,)) for stage, way in asked.items())
+        config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
+        return StageSpec(f"evaluation-{arm}", "evaluation", config, parents=tuple(asked))
+
+
+def r1_arms() -> R1ArmsConfig:
+    """R1's whole recipe with the arms of the published comparison, one seed: hours on two cores."""
+    main = r1_tiny()
+    settings: dict[str, Any] = {name: getattr(main, name) for name in type(main).model_fields}
+    assert main.final_rl.general is not None
+    general = main.final_rl.general.model_copy(update={"from_step": 0, "share": 0.8})
+    return R1ArmsConfig(
+        **{**settings, "recipe": "r1-arms"},
+        student_rl=main.r1_zero,
+        distilled_rl=main.reasoning_rl.model_copy(update={"steps": 60}),
+        long_reward=main.final_rl.model_copy(update={"steps": 160, "general": general, "kl_beta": 0.0}),
+    )
