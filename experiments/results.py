@@ -1,7 +1,8 @@
 """`make results`: runs R1-Zero and its control arms over seeds and writes the published tables.
 
 Arm by arm, over all seeds, so that a table grows as arms finish; interrupt it at any time and run it again. What is
-published is kept in docs/results/r1-zero/: one JSON per seed with the numbers, and the page made of them.
+published is kept in docs/results/r1-zero/: one JSON per seed with the numbers, and the page made of them. A seed's file
+keeps what an earlier machine measured for the arms that this one has not run.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from aha.evals.metrics import Interval, bootstrap_interval, paired_interval, see
 from aha.report.figures import lines
 from aha.report.reading import Run, read_run
 
-ARMS = ("random-reward", "format-only", "no-long", "dense", "bias-off")
+ARMS = ("random-reward", "format-only", "bias-off", "dense", "no-long")
 RECIPE = "r1-zero-arms"
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1-zero"
 
@@ -35,13 +36,14 @@ def main() -> int:
     for count in range(len(options.arms) + 1):
         for seed in options.seeds:
             folder = options.runs / f"{RECIPE}-seed{seed}"
-            if not options.tables_only:
-                code = run(seed, options.arms[:count], folder)
-                if code:
-                    return code
+            if not options.tables_only and (code := run(seed, options.arms[:count], folder)):
+                return code
             if (folder / "summary.json").is_file():
                 keep(read_run(folder), seed)
-        write_page()
+                write_page()
+        if options.tables_only:
+            break
+    write_page()
     return 0
 
 
@@ -77,18 +79,21 @@ def keep(run_: Run, seed: int) -> None:
         ]
         for name in run_.stages_of_kind("grpo")
     }
+    path = HERE / f"seed{seed}.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    summary = dict(run_.summary)
+    rows = {row["name"]: row for row in (*old.get("summary", {}).get("stages", []), *summary.get("stages", []))}
+    summary["stages"] = list(rows.values())
     data = {
         "seed": seed,
         "environment": run_.environment,
-        "summary": run_.summary,
-        "results": run_.results,
-        "per_problem": per_problem,
-        "curves": curves,
+        "summary": summary,
+        "results": {**old.get("results", {}), **run_.results},
+        "per_problem": {**old.get("per_problem", {}), **per_problem},
+        "curves": {**old.get("curves", {}), **curves},
     }
     HERE.mkdir(parents=True, exist_ok=True)
-    (HERE / f"seed{seed}.json").write_text(
-        json.dumps(data, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8"
-    )
+    path.write_text(json.dumps(data, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_page() -> None:
@@ -115,7 +120,7 @@ def write_page() -> None:
     (HERE / "README.md").write_text("\n".join(page).rstrip() + "\n", encoding="utf-8")
     for name, svg in pictures(seeds).items():
         (HERE / f"{name}.svg").write_text(svg, encoding="utf-8")
-    print(f"wrote {HERE / 'README.md'}")
+    print(f"wrote {HERE / 'README.md'}", flush=True)
 
 
 def pictures(seeds: list[dict[str, Any]]) -> dict[str, str]:
@@ -165,7 +170,9 @@ def spread(numbers: list[float], single: Interval | None = None) -> str:
         return "–"
     interval = seed_interval(numbers) if len(numbers) > 1 else single
     text = f"{100 * fmean(numbers):.1f}"
-    return text if interval is None else f"{text} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    if interval is None:
+        return text
+    return f"{text} [{100 * max(0.0, interval.low):.1f}, {100 * min(1.0, interval.high):.1f}]"
 
 
 def accuracy_table(seeds: list[dict[str, Any]]) -> list[str]:

@@ -1,0 +1,254 @@
+"""R1's recipe over seeds: runs what is missing, and writes the published comparison.
+
+Arm by arm, over all seeds, so that the tables grow as arms finish; interrupt it at any time and run it again. What is
+published is kept in docs/results/r1/: one JSON per seed with the numbers, and the page made of them. A seed's file
+keeps what an earlier machine measured for the arms that this one has not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from aha.evals.metrics import seed_interval
+from aha.recipes.r1_arms import R1_ARMS
+from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
+from aha.report.directions import directions
+from aha.report.figures import lines
+from aha.report.reading import Run, read_run
+
+RECIPE = "r1-arms"
+HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1"
+BY_RL = {"qwen3": "qwen3-rl"}
+SIZES = ("qwen3", "qwen3-mini")
+
+
+def main() -> int:
+    """Runs what is missing, then writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds to run (default: 0 1 2)")
+    parser.add_argument("--arms", nargs="*", default=list(R1_ARMS), choices=R1_ARMS, help="arms (default: all)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run folders are (default: runs)")
+    parser.add_argument("--tables-only", action="store_true", help="run nothing; write the page from what is there")
+    options = parser.parse_args()
+    for count in range(len(options.arms) + 1):
+        for seed in options.seeds:
+            folder = options.runs / f"{RECIPE}-seed{seed}"
+            if not options.tables_only and (code := run(seed, options.arms[:count], folder)):
+                return code
+            if (folder / "summary.json").is_file():
+                keep(read_run(folder), seed)
+                write_page()
+        if options.tables_only:
+            break
+    write_page()
+    return 0
+
+
+def run(seed: int, arms: Sequence[str], folder: Path) -> int:
+    """One call of the recipe with the arms so far; what is done already is not repeated."""
+    command = [sys.executable, "-m", "aha", "run", RECIPE, "--seed", str(seed), "--out", str(folder)]
+    return subprocess.run([*command, "--set", f"arms=[{','.join(arms)}]"], check=False).returncode
+
+
+def keep(run_: Run, seed: int) -> None:
+    """Writes a seed's numbers, beside those that are there already."""
+    path = HERE / f"seed{seed}.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    commit = (run_.environment.get("git") or {}).get("commit")
+    models = {
+        row.model: {
+            "asked": row.asked,
+            "commit": commit,
+            **{column.title: value(row, column) for column in COLUMNS},
+            "levels": {
+                domain: {level: by_model[row.model] for level, by_model in levels.items() if row.model in by_model}
+                for domain, levels in level_table([row]).items()
+            },
+        }
+        for row in rows_of(run_)
+    }
+    names = [stage["name"] for stage in run_.lineage.get("stages", [])]
+    curves = {name: run_.rows(name, "evaluation_general") for name in names}
+    hacking = {
+        name: [[step, row["preference"], row["score"]] for step, row in rows] for name, rows in curves.items() if rows
+    }
+    audits = {name: {k: v for k, v in audit.items() if k != "by_cell"} for name, audit in run_.audits.items()}
+    data = {
+        "seed": seed,
+        "versions": run_.environment.get("versions"),
+        "models": {**old.get("models", {}), **models},
+        "stages": {**old.get("stages", {}), **{row["name"]: _cost(row) for row in run_.summary.get("stages", [])}},
+        "audits": {**old.get("audits", {}), **audits},
+        "general_curves": {**old.get("general_curves", {}), **hacking},
+    }
+    HERE.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, ensure_ascii=False, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+
+
+def _cost(row: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = ("minutes", "tokens_trained", "examples", "accuracy", "accuracy_true", "held_out_loss")
+    return {name: row[name] for name in wanted if name in row}
+
+
+def write_page() -> None:
+    """The page of all seeds that are kept."""
+    seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("seed*.json"))]
+    if not seeds:
+        return
+    commits = sorted({str(model["commit"])[:12] for seed in seeds for model in seed["models"].values()})
+    page = [
+        "# DeepSeek-R1's recipe from random weights: results",
+        "",
+        f"`make results` at commit {', '.join(commits)}; seeds {', '.join(str(seed['seed']) for seed in seeds)}. "
+        "Held-out problems of the trained levels, 16 samples each; mean over seeds, with a 95% t-interval over seeds "
+        "where there are several.",
+        "",
+        *direction_list(seeds),
+        *stage_table(seeds),
+        *level_tables(seeds),
+        *reward_model_table(seeds),
+        *audit_table(seeds),
+    ]
+    (HERE / "README.md").write_text("\n".join(page).rstrip() + "\n", encoding="utf-8")
+    curves = {
+        f"{kind}, seed {seed['seed']}": [(step, row[number]) for step, *row in seed["general_curves"]["r1-long-reward"]]
+        for seed in seeds
+        if "r1-long-reward" in seed["general_curves"]
+        for number, kind in enumerate(("learned", "true"))
+    }
+    if curves:
+        title = "general tasks, held-out: the reward models' score and the true one"
+        (HERE / "hacking.svg").write_text(lines(curves, title, percent=True), encoding="utf-8")
+    print(f"wrote {HERE / 'README.md'}", flush=True)
+
+
+def model_names(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Models in the order of the recipe, whatever seed has them."""
+    order = [
+        "pretrain", "v3", "r1-zero", "dev1", "dev2", "dev3", "r1", "qwen3", "llama", "qwen3-mini", "qwen2",
+        "qwen3-base", "qwen3-rl", "qwen3-distilled-rl", "r1-long-reward",
+    ]  # fmt: skip
+    there = {name for seed in seeds for name in seed["models"]}
+    return [name for name in order if name in there] + sorted(there - set(order))
+
+
+def numbers(seeds: Sequence[Mapping[str, Any]], model: str, column: Column) -> list[float]:
+    """One number per seed that has it."""
+    found = [seed["models"].get(model, {}).get(column.title) for seed in seeds]
+    return [number for number in found if number is not None]
+
+
+def cell(found: Sequence[float], column: Column) -> str:
+    """Mean with its interval."""
+    if not found:
+        return "–"
+    scale = 100.0 if column.kind == "percent" else 1e-6 if column.kind == "tokens" else 1.0
+    text = f"{scale * fmean(found):.1f}"
+    if len(found) < 2 or column.kind in ("tokens", "minutes"):
+        return text
+    interval = seed_interval(found)
+    low, high = scale * interval.low, scale * interval.high
+    if column.kind == "percent":
+        low, high = max(0.0, low), min(100.0, high)
+    return f"{text} [{low:.1f}, {high:.1f}]"
+
+
+def header(title: str, columns: Sequence[str]) -> list[str]:
+    """A heading and the head of a Markdown table."""
+    return [f"## {title}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+
+
+def direction_list(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The papers' directions, judged from means over seeds and in each seed."""
+    means = {
+        model: {column.title: fmean(found) if (found := numbers(seeds, model, column)) else None for column in COLUMNS}
+        for model in model_names(seeds)
+    }
+    listed = directions(means, SIZES, BY_RL)
+    each = [directions(seed["models"], SIZES, BY_RL) for seed in seeds]
+    page = header("What the papers say, and what came out", ["", "direction", "measured (mean over seeds)", "seeds"])
+    for one in listed:
+        same = [d.holds for found in each for d in found if d.statement == one.statement]
+        verdict = "holds" if one.holds else "**does not hold**"
+        page.append(f"| {verdict} | {one.statement} | {one.measured} | {sum(same)} of {len(same)} |")
+    return [*page, ""]
+
+
+def stage_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Models down, figures across."""
+    models = model_names(seeds)
+    columns = [column for column in COLUMNS if any(numbers(seeds, model, column) for model in models)]
+    units = {"percent": ", %", "tokens": ", M", "minutes": "", "number": ""}
+    page = header("The stage table", ["model", "asked", *(c.title + units[c.kind] for c in columns)])
+    for model in models:
+        asked = next(seed["models"][model]["asked"] for seed in seeds if model in seed["models"])
+        cells = [cell(numbers(seeds, model, column), column) for column in columns]
+        page.append(f"| {model} | {asked} | " + " | ".join(cells) + " |")
+    return [*page, "", "; ".join(f"{c.title}: {c.about}" for c in columns if c.about) + ".", ""]
+
+
+def level_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """pass@1 / majority vote / any right, by domain and level."""
+    models = model_names(seeds)
+    rows: dict[tuple[str, str], dict[str, list[Mapping[str, float]]]] = {}
+    for seed in seeds:
+        for model, row in seed["models"].items():
+            for domain, levels in row["levels"].items():
+                for level, figures in levels.items():
+                    rows.setdefault((domain, level), {}).setdefault(model, []).append(figures)
+    page = header("By domain and level: pass@1 / cons@16 / pass@16, %", ["", *models])
+    for (domain, level), by_model in sorted(rows.items()):
+        cells = []
+        for model in models:
+            found = by_model.get(model, [])
+            keys = ("pass_at_1", "cons_at_k", "pass_at_k")
+            cells.append(" / ".join(f"{100 * fmean(f[key] for f in found):.0f}" for key in keys) if found else "–")
+        page.append(f"| {domain} {level} | " + " | ".join(cells) + " |")
+    return [*page, ""]
+
+
+def reward_model_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Accuracy of the reward models, and what becomes of the score when it is trusted for long."""
+    titles = ["reward model", "seeds", "accuracy on held-out, %", "agrees with the truth, %"]
+    page = header("Reward models", titles)
+    for name in ("helpful-rm", "harmless-rm"):
+        found = [seed["stages"][name] for seed in seeds if name in seed["stages"]]
+        if found:
+            figures = [f"{100 * fmean(row[key] for row in found):.1f}" for key in ("accuracy", "accuracy_true")]
+            page.append(f"| {name} | {len(found)} | " + " | ".join(figures) + " |")
+    curves = [seed["general_curves"]["r1-long-reward"] for seed in seeds if "r1-long-reward" in seed["general_curves"]]
+    if curves:
+        page += ["", "The reward trusted too long (arm long-reward), held-out general tasks: ", ""]
+        page += ["| seed | step | learned score, % | true score, % |", "|---|---|---|---|"]
+        for seed in seeds:
+            for step, learned, true in seed["general_curves"].get("r1-long-reward", []):
+                page.append(f"| {seed['seed']} | {step:.0f} | {100 * learned:.1f} | {100 * true:.1f} |")
+        page += ["", "![the learned score and the true one](hacking.svg)"]
+    return [*page, ""]
+
+
+def audit_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What rejection sampling kept, per seed."""
+    titles = ["stage", "seed", "in", "dropped by", "kept", "V3 as judge", "summaries by V3"]
+    page = header("Rejection sampling", titles)
+    for seed in seeds:
+        for name, audit in seed["audits"].items():
+            if "total" in audit:
+                total = dict(audit["total"])
+                kept = total.pop("kept")
+                dropped = ", ".join(f"{rule} {count}" for rule, count in total.items() if count)
+                judge = f"{100 * audit['judge']['agreement']:.0f}%" if "judge" in audit else "–"
+                by_v3 = audit.get("summaries", {}).get("by V3", 0)
+                page.append(f"| {name} | {seed['seed']} | {audit['in']} | {dropped} | {kept} | {judge} | {by_v3} |")
+    return [*page, ""]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
