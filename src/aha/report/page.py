@@ -21,6 +21,8 @@ ELICITATIONS = {
     "steps": "asked to think step by step",
     "zero": "R1-Zero's template",
     "zero_think": "template, think tag prefilled",
+    "chat": "chat format",
+    "chat_direct": "chat format, no thinking",
 }
 PER_FAMILY = 2
 REWARD_PARTS = ("accuracy", "format", "language", "preference", "true_score")
@@ -51,17 +53,18 @@ def content(run: Run) -> dict[str, Any]:
     recipe, seed = run.config.get("recipe", "?"), run.config.get("seed", 0)
     base, trained = _main_pair(run)
     transcripts, frequencies = _aha(run, base, trained)
+    whole = r1.is_whole_recipe(run)
     return {
         "title": f"{recipe}, seed {seed}",
         "subtitle": _subtitle(run),
-        "cards": _cards(run, base, trained),
-        "verdicts": _verdicts(run, base, trained),
-        "directions": r1.found_directions(run) if r1.is_whole_recipe(run) else [],
+        "cards": (r1.cards(run) if whole else None) or _cards(run, base, trained),
+        "verdicts": [*([r1.lead(run)] if whole else []), *_verdicts(run, base, trained)],
+        "directions": r1.found_directions(run) if whole else [],
         "lineage": _lineage(run),
         "elicitation": _elicitation(run),
         "evaluation_note": _evaluation_note(run),
-        "family_table": _family_table(run),
-        "sections": [*(r1.sections(run) if r1.is_whole_recipe(run) else []), *_details(run)],
+        "family_table": None if whole else _family_table(run),
+        "sections": [*(r1.sections(run) if whole else []), *_details(run)],
         "transcripts": transcripts,
         "frequencies": frequencies,
         "rule": RULE.format(count=PER_FAMILY),

@@ -47,6 +47,40 @@ def _students(run: Run) -> list[str]:
     return [s["name"] for s in run.lineage.get("stages", []) if "distillation-data" in s["parents"]]
 
 
+def cards(run: Run) -> list[dict[str, str]]:
+    """The few numbers to see first."""
+    measured_of = figures_of(rows_of(run))
+    if "r1" not in measured_of:
+        return []
+    zero, r1 = measured_of.get("r1-zero", {}), measured_of["r1"]
+
+    def percent(number: float | None) -> str:
+        return "–" if number is None else f"{100 * number:.1f}%"
+
+    wanted = {
+        "pass@1": "right answers of R1, reasoning (R1-Zero: {})",
+        "one language": "of R1's thinking in the question's language (R1-Zero: {})",
+        "summary": "of R1's answers with a summary for the reader (R1-Zero: {})",
+        "general": "true score of R1 in general tasks (R1-Zero: {})",
+        "harmful refused": "of harmful requests declined by R1 (R1-Zero: {})",
+    }
+    made = [{"value": percent(r1.get(t)), "label": label.format(percent(zero.get(t)))} for t, label in wanted.items()]
+    return [*made, {"value": f"{run.summary.get('wall_seconds', 0) / 60:.1f}", "label": "minutes in all"}]
+
+
+def lead(run: Run) -> str:
+    """What the page is about, for somebody who has not read the papers."""
+    names = ", ".join(_students(run)) or "none in this run"
+    return (
+        "A small DeepSeek-V3 was grown from random weights. Rewarded only for right answers in the right form, it "
+        "learned to reason (R1-Zero), but in a mix of languages and for nothing else. Its best solutions, made "
+        "readable, then taught the same base again; with more reinforcement learning, rejection sampling, general data "
+        "and learned judges it became R1, which is meant to reason, explain itself and decline what does harm. Its "
+        f"solutions trained smaller students ({names}). Below: what the papers say should come out, whether it did "
+        "here, and the numbers behind it."
+    )
+
+
 def sections(run: Run) -> list[Section]:
     """The sections, those without anything to show left out."""
     rows = rows_of(run)

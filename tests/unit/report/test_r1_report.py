@@ -1,0 +1,141 @@
+"""The page of a whole recipe: directions judged from numbers, the drawing, audits in words, one prompt by rule."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aha.report.directions import directions
+from aha.report.lineage import Box, columns, draw
+from aha.report.page import make_report
+from aha.stages.rejection_sampling import RULES
+
+GOOD: dict[str, dict[str, float | None]] = {
+    "r1-zero": {"one language": 0.7, "pass@1": 0.80, "general": 0.1},
+    "dev2": {"pass@1": 0.81},
+    "dev3": {"pass@1": 0.79},
+    "r1": {"one language": 0.99, "pass@1": 0.82, "general": 0.7, "harmful refused": 0.95, "false refusals": 0.01},
+    "qwen3": {"pass@1": 0.6},
+    "qwen3-mini": {"pass@1": 0.7},
+    "qwen3-rl": {"pass@1": 0.4},
+}
+
+
+def test_directions_hold_where_the_numbers_say_so() -> None:
+    found = directions(GOOD, ("qwen3", "qwen3-mini"), {"qwen3": "qwen3-rl"})
+    assert len(found) == 7
+    assert all(direction.holds for direction in found)
+
+
+@pytest.mark.parametrize(
+    ("model", "title", "number", "words"),
+    [
+        ("r1-zero", "one language", 0.9, "mixes languages"),
+        ("r1", "one language", 0.9, "mixes languages"),
+        ("r1", "pass@1", 0.7, "reasons as well"),
+        ("r1", "general", 0.3, "general tasks"),
+        ("dev3", "pass@1", 0.7, "keeps Dev2's"),
+        ("r1", "false refusals", 0.06, "refuses harmful"),
+        ("r1", "harmful refused", 0.9, "refuses harmful"),
+        ("qwen3-rl", "pass@1", 0.55, "distilling R1 beats"),
+        ("qwen3-mini", "pass@1", 0.5, "grow with size"),
+    ],
+)
+def test_a_direction_that_fails_is_said_to_fail(model: str, title: str, number: float, words: str) -> None:
+    figures = {**GOOD, model: {**GOOD[model], title: number}}
+    found = directions(figures, ("qwen3", "qwen3-mini"), {"qwen3": "qwen3-rl"})
+    assert [words in direction.statement for direction in found if not direction.holds] == [True]
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    assert directions({"r1": GOOD["r1"]}) == [
+        direction for direction in directions(GOOD) if "refuses harmful" in direction.statement
+    ]
+
+
+def test_the_drawing_puts_children_to_the_right_of_their_parents() -> None:
+    boxes = [Box("a", [], []), Box("b", ["a"], []), Box("c", ["a", "b"], ["<script>"]), Box("d", [], [], model=False)]
+    assert columns(boxes) == {"a": 0, "b": 1, "c": 2, "d": 0}
+    svg = draw(boxes, "stages")
+    assert svg.count("<rect") == 4
+    assert svg.count("<path") == 3
+    assert "<script>" not in svg
+
+
+def results(accuracy: float) -> dict[str, Any]:
+    trained = {
+        "pass_at_1": {"mean": accuracy, "low": accuracy, "high": accuracy, "problems": 1, "samples": 2},
+        "by_domain": {"math": {"mean": accuracy}},
+        "format_rate": 1.0,
+        "mean_tokens_well_formed": 10.0,
+        "reflections_per_answer": 1.0,
+        "language_consistency": 0.97,
+    }
+    cell = {"pass_at_1": accuracy, "cons_at_k": accuracy, "pass_at_k": accuracy}
+    levels = {"by_family": {"arithmetic": {"1": accuracy}}, "by_domain_level": {"math": {"1": cell}}}
+    return {"trained_levels": trained, "all_levels": {**trained, **levels}, "general": {"score": 0.4}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    stages = [
+        ("pretrain", "pretrain", []),
+        ("r1-zero", "grpo", ["pretrain"]),
+        ("cold-start-data", "rejection_sampling", ["r1-zero"]),
+        ("helpful-rm", "reward_model", ["pretrain"]),
+        ("r1", "grpo", ["pretrain", "helpful-rm"]),
+        ("distillation-data", "rejection_sampling", ["r1"]),
+        ("qwen3-base", "pretrain", []),
+        ("qwen3", "sft", ["qwen3-base", "distillation-data"]),
+        ("evaluation", "evaluation", ["pretrain", "r1-zero", "r1", "qwen3"]),
+    ]
+    for name, _, _ in stages:
+        (folder / name).mkdir(parents=True)
+    (folder / "config.yaml").write_text("recipe: r1-tiny\nseed: 0\n", encoding="utf-8")
+    lineage = {"stages": [{"name": n, "kind": k, "parents": p, "done": True} for n, k, p in stages]}
+    (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+    rows = [{"name": n, "minutes": 1.0, "tokens_trained": 1000} for n, _, _ in stages]
+    rows[3] |= {"examples": 90, "accuracy": 0.8, "accuracy_true": 0.7}
+    (folder / "summary.json").write_text(json.dumps({"stages": rows, "wall_seconds": 60.0}), encoding="utf-8")
+    ways = {"pretrain": ("zero", 0.1), "r1-zero": ("zero", 0.8), "r1": ("chat", 0.85), "qwen3": ("chat", 0.6)}
+    found = {model: {way: results(accuracy)} for model, (way, accuracy) in ways.items()}
+    (folder / "evaluation" / "results.json").write_text(json.dumps(found), encoding="utf-8")
+    counts = {**dict.fromkeys(RULES, 0), "wrong": 3, "kept": 5}
+    audit = {
+        "in": 8,
+        "total": counts,
+        "by_cell": {"arithmetic 1": counts},
+        "judge": {"samples": 20, "agreement": 0.5, "floor": 0.95, "has_a_say": False},
+        "summaries": {"by V3": 2, "by rule": 3},
+    }
+    (folder / "cold-start-data" / "audit.json").write_text(json.dumps(audit), encoding="utf-8")
+    general = {"stage": "r1", "step": 10, "evaluation_general": {"score": 0.4, "preference": 0.9}}
+    (folder / "metrics.jsonl").write_text(json.dumps(general) + "\n", encoding="utf-8")
+    samples = [
+        {"model": model, "elicitation": way, "key": "k", "family": "arithmetic", "domain": "math", "level": 1,
+         "index": i, "question": "What is <b>1+1</b>?", "completion": f"{model} says 2", "correct": True, "well_formed": True}
+        for model, (way, _) in ways.items()
+        for i in range(2)
+    ]  # fmt: skip
+    text = "".join(json.dumps(sample) + "\n" for sample in samples)
+    (folder / "evaluation" / "rollouts.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_the_page_tells_the_whole_story(run: Path) -> None:
+    page = make_report(run).read_text(encoding="utf-8")
+    for words in (
+        "What the papers say, and what came out here",
+        "One prompt through all models",
+        "qwen3 says 2",
+        "V3, given the truth, agrees with the rules on 50% of 20 answers, too rarely to have a say",
+        "Summaries: 2 by V3",
+        "The reward models, and the truth",
+        "Distillation",
+        "arithmetic 1",
+    ):
+        assert words in page, words
+    assert "<b>1+1</b>" not in page
+    assert page.count("What is &lt;b&gt;1+1&lt;/b&gt;?") == 1, "each prompt once"
