@@ -11,6 +11,7 @@ from aha.report.lineage import Box, columns, draw
 from aha.report.page import make_report
 from aha.stages.rejection_sampling import RULES
 
+QUESTION = "What is <b>1+1</b>?"
 GOOD: dict[str, dict[str, float | None]] = {
     "r1-zero": {"one language": 0.7, "pass@1": 0.80, "general": 0.1},
     "dev2": {"pass@1": 0.81},
@@ -113,12 +114,12 @@ def run(tmp_path: Path) -> Path:
     (folder / "cold-start-data" / "audit.json").write_text(json.dumps(audit), encoding="utf-8")
     general = {"stage": "r1", "step": 10, "evaluation_general": {"score": 0.4, "preference": 0.9}}
     (folder / "metrics.jsonl").write_text(json.dumps(general) + "\n", encoding="utf-8")
+    sample = {"key": "k", "family": "arithmetic", "domain": "math", "level": 1, "correct": True, "well_formed": True}
     samples = [
-        {"model": model, "elicitation": way, "key": "k", "family": "arithmetic", "domain": "math", "level": 1,
-         "index": i, "question": "What is <b>1+1</b>?", "completion": f"{model} says 2", "correct": True, "well_formed": True}
+        {**sample, "model": model, "elicitation": way, "index": i, "question": QUESTION, "completion": f"{model} says 2"}
         for model, (way, _) in ways.items()
         for i in range(2)
-    ]  # fmt: skip
+    ]
     text = "".join(json.dumps(sample) + "\n" for sample in samples)
     (folder / "evaluation" / "rollouts.jsonl").write_text(text, encoding="utf-8")
     return folder
