@@ -116,7 +116,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "metrics.jsonl").write_text(json.dumps(general) + "\n", encoding="utf-8")
     sample = {"key": "k", "family": "arithmetic", "domain": "math", "level": 1, "correct": True, "well_formed": True}
     samples = [
-        {**sample, "model": model, "elicitation": way, "index": i, "question": QUESTION, "completion": f"{model} says 2"}
+        {**sample, "model": model, "elicitation": way, "index": i, "question": QUESTION, "completion": f"{model}: 2"}
         for model, (way, _) in ways.items()
         for i in range(2)
     ]
@@ -130,7 +130,7 @@ def test_the_page_tells_the_whole_story(run: Path) -> None:
     for words in (
         "What the papers say, and what came out here",
         "One prompt through all models",
-        "qwen3 says 2",
+        "qwen3: 2",
         "V3, given the truth, agrees with the rules on 50% of 20 answers, too rarely to have a say",
         "Summaries: 2 by V3",
         "The reward models, and the truth",
