@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from aha.types import Completion, Domain, Language, Problem, Request, Solution, Style, Voice
@@ -66,6 +67,50 @@ class Family(Protocol):
 
     def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
         """Counts (true steps, checkable steps) in a text of thinking."""
+        ...
+
+
+@runtime_checkable
+class DatasetTask(Protocol):
+    """A set of problems from a file, with the rule that judges answers to them."""
+
+    name: str
+    domain: Domain
+    file: str
+    """Where the problems lie in the data folder."""
+    needs_problem: bool
+    """Whether a gold answer alone is not enough to judge by."""
+
+    def load(self, path: Path) -> list[Problem]:
+        """Reads the problems of a JSONL file. Raises ConfigError, with file and line, where a row is not one."""
+        ...
+
+    def from_answer(self, answer: str) -> Problem:
+        """A problem of which nothing but the gold answer is known. Raises ValueError if it is none."""
+        ...
+
+    def extract(self, text: str) -> str:
+        """What `verify` wants to see of a completion without thinking; the whole of it is a good answer."""
+        ...
+
+    def prepare(self) -> None:
+        """Starts what `verify` needs. Raises GradingError, with the way to get it, where it is not there."""
+        ...
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """Whether an answer is right. Raises GradingError where no verdict can be given, and nothing else."""
+        ...
+
+    def gold(self, problem: Problem) -> str:
+        """An answer that is right."""
+        ...
+
+    def wrong_answers(self, problem: Problem) -> list[str]:
+        """Answers that are wrong, some of them nearly right."""
+        ...
+
+    def close(self) -> None:
+        """Ends what grading has started."""
         ...
 
 

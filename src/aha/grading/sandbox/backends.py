@@ -82,7 +82,7 @@ def host_view() -> View:
     prefix = Path(sys.base_prefix).resolve()
     for folder in map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", str(prefix / "lib"), str(prefix / "lib64"))):
         if folder.is_symlink() and folder.parent == Path("/"):
-            links.append((os.readlink(folder), str(folder)))
+            links.append((str(folder.readlink()), str(folder)))
         elif folder.is_dir():
             shown[str(folder)] = str(folder)
     cache = Path("/etc/ld.so.cache")
@@ -170,7 +170,7 @@ def launch(backend: str) -> Launched:
             command = BACKENDS[backend](host_view(), writing)
             process = subprocess.Popen(
                 command,
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=messages,
                 stderr=messages,
                 pass_fds=(writing,),

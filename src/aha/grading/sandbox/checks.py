@@ -69,7 +69,7 @@ class LocalRunner:
 
 
 def _is_answer(answer: Any) -> bool:
-    """Whether a message is a value, as text, or an error, as its type's name and a text. What they say is not judged."""
+    """Whether a message is a value, as text, or an error, as its type's name and a text. Its content is not judged."""
     if not isinstance(answer, dict) or len(answer) != 1:
         return False
     error = answer.get("error")

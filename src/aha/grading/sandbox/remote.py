@@ -1,7 +1,7 @@
 """A sandbox elsewhere, by URL: the `/run_code` of SandboxFusion and of what speaks like it.
 
     POST {url}/run_code   {"code": ..., "language": "python", "stdin": ..., "run_timeout": seconds}
-    -> {"run_result": {"status": "Finished" | "TimeLimitExceeded" | ..., "return_code": 0, "stdout": ..., "stderr": ...}}
+    -> {"run_result": {"status": "Finished" or "TimeLimitExceeded", "return_code": 0, "stdout": ..., "stderr": ...}}
 
 The operator of that service answers for its isolation; what comes back is bounded and taken for claims, as at home.
 Program and tests never run together here either. A service that only runs whole programs cannot carry calls back and

@@ -99,7 +99,7 @@ def _answer_calls(channel: Channel, request: dict[str, Any]) -> None:
     while True:
         arguments, named = decode(channel.receive()["call"])
         try:
-            answer = {"value": encode(function(*arguments, **named))}
+            answer: dict[str, Any] = {"value": encode(function(*arguments, **named))}
         except BaseException as error:  # noqa: BLE001 - a program's failure is its result
             answer = {"error": _describe(error)}
         channel.send(answer)

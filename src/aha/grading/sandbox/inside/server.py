@@ -31,7 +31,7 @@ import socket
 import statistics  # noqa: F401
 import string  # noqa: F401
 import sys
-import typing  # noqa: F401
+import typing
 
 from aha.grading.sandbox.inside import programs
 from aha.grading.sandbox.inside.confine import drop_rights, filter_system_calls, limit_resources
@@ -119,7 +119,7 @@ def _scratch_is_clear() -> bool:
         if len(left) > MAX_LEFTOVERS:
             return False
         for path in left:
-            os.unlink(path)
+            os.remove(path)  # noqa: PTH107 - a program may have left any name
     except OSError:
         return False
     return True
@@ -134,9 +134,9 @@ def _become(descriptors: list[int], limits: dict[str, int]) -> typing.NoReturn:
         os.dup2(100 + target, target, inheritable=target < _CHANNEL)
     os.closerange(4, 256)
     limit_resources(**limits)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace")  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="backslashreplace")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", errors="backslashreplace")  # type: ignore[misc]
+    sys.stdin = os.fdopen(0, encoding="utf-8", errors="replace")
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="backslashreplace")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")
     sys.argv = ["program.py"]
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     code = 1
