@@ -16,11 +16,12 @@ LAST_CHARACTERS = 10_000
 """Of a text are searched for boxes."""
 MAX_DIGITS = 40
 _NUMBER = re.compile(
-    r"(?P<sign>[+-]\s?)?[$€£¥]?\s?"
+    r"(?P<sign>[+-]\s?)?(?:[$€£¥]\s?)?"
     r"(?:(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<decimals>\.[0-9]+)?|(?P<bare>\.[0-9]+))"
     r"(?:\s?/\s?(?P<divisor>[0-9]+)|\s(?P<upper>[0-9]+)\s?/\s?(?P<lower>[0-9]+))?",
     re.ASCII,
 )
+_BOLD = re.compile(r"(?<![\w)\]*])(\*\*|\*|`)(?=\S)([^*`]*\S)\1(?![\w(*])")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", re.ASCII)
 _JOINED_BEFORE = re.compile(r"[A-Za-z_.)\]]$|[-+*/×^]\s*$")
 _JOINED_AFTER = re.compile(
@@ -78,6 +79,7 @@ def number(text: str) -> Fraction | None:
     if len(text) > MAX_CHARACTERS:
         return None
     text = _TEXT.sub(r" \1 ", _FRACTION.sub(r" \1/\2 ", text)).rsplit("=", 1)[-1]
+    text = _BOLD.sub(r"\2", text)
     found = list(_NUMBER.finditer(text))
     if len(found) != 1:
         return None

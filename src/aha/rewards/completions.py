@@ -62,8 +62,8 @@ def grade_file(
     """Grades every row of a JSONL file.
 
     Args:
-        path: rows with `completion`, and `problem` (an id, a question, or a whole problem as an object) or `answer` (the
-            gold one). `finish_reason: "length"` marks a truncated completion.
+        path: rows with `completion`, and `problem` (an id, a question, or a whole problem as an object) or `answer`
+            (the gold one). `finish_reason: "length"` marks a truncated completion.
         name: of the task or family.
         task: the dataset task; None for a family.
         data: where the task's problems lie, needed for rows that name one.

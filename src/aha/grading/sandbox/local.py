@@ -43,7 +43,7 @@ class Program:
         self._deadline = time.monotonic() + seconds
         self._ending: Ending | None = None
         self._end: dict[str, Any] | None = None
-        self._incoming = bytearray()
+        self._outcome: Outcome | None = None
         self._most = {"stdout": sandbox.config.output_kib << 10, "channel": sandbox.config.output_kib << 10}
         self._received = {"stdout": bytearray(), "stderr": bytearray(), "channel": bytearray()}
         self._channel, theirs = socket.socketpair()
@@ -95,27 +95,34 @@ class Program:
             self._wait()
 
     def finish(self, at_once: bool = False) -> Outcome:
-        """Waits for the program's end, or ends it at once, and clears up."""
-        if at_once and self._ending is None:
+        """Waits for the program's end, or ends it at once, and clears up; again, it gives the same outcome.
+
+        Raises:
+            GradingError: the sandbox broke down for no fault of the program's.
+        """
+        if self._outcome is None:
+            try:
+                self._outcome = self._conclude(at_once)
+            finally:
+                self._channel.close()
+                for descriptor, name in self._files.items():
+                    if name != "channel":
+                        os.close(descriptor)
+        return self._outcome
+
+    def _conclude(self, at_once: bool) -> Outcome:
+        if at_once and self._ending is None and self._end is None:
             self._stop(Ending.EXITED)
         while self._end is None and self._ending is None:
             self._wait()
-        if self._end is None:
-            limit = time.monotonic() + GRACE_SECONDS
-            while self._end is None and time.monotonic() < limit:
-                self._wait(limit)
+        limit = time.monotonic() + GRACE_SECONDS
+        while self._end is None and time.monotonic() < limit:
+            self._wait(limit)
         if self._end is None or self._end.get("dirty") or self._end.get("failed"):
             self._sandbox.close()
-        else:
-            self._drain()
-        for descriptor, name in self._files.items():
-            if name != "channel":
-                os.close(descriptor)
-        self._channel.close()
+        self._drain()
         if self._end is not None and self._end.get("failed"):
-            raise GradingError(f"the sandbox could not start a program ({self._end['failed']})")
-        if self._end is None and self._ending is None:
-            raise GradingError("the sandbox ended before its program did")
+            raise GradingError(f"the sandbox broke down: {self._end['failed']}")
         ending = self._ending or Ending.EXITED
         code = self._end.get("status") if ending is Ending.EXITED and self._end is not None else None
         texts = {name: bytes(data).decode(errors="replace") for name, data in self._received.items()}

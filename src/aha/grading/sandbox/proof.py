@@ -45,6 +45,7 @@ def write(folder):
     path = os.path.join(folder, "written-from-inside")
     with open(path, "wb") as file:
         file.write(b"x")
+    os.remove(path)
 
 def connect(family, address):
     with socket.socket(family, socket.SOCK_STREAM) as connection:
@@ -57,6 +58,7 @@ for folder in trap["write"]:
     attempt("write to " + folder, lambda: write(folder))
 attempt("connect to TCP", lambda: connect(socket.AF_INET, ("127.0.0.1", trap["port"])))
 attempt("connect to an abstract socket", lambda: connect(socket.AF_UNIX, chr(0) + trap["abstract"]))
+attempt("open a socket to the machine around", lambda: socket.socket(40, socket.SOCK_STREAM))  # vsock: no namespace
 attempt("become root", lambda: os.setuid(0))
 attempt("change the root folder", lambda: os.chroot("/tmp"))
 if os.fork() == 0:
@@ -141,14 +143,18 @@ class Trap:
         if outcome.ending is not Ending.EXITED or outcome.exit_code != 0 or report.get("word") != challenge["word"]:
             raise GradingError(f"its self-test did not run: {outcome.stderr.strip()[-200:] or outcome.ending}")
         tried = {f"read {path}" for path in challenge["read"]} | {f"write to {path}" for path in challenge["write"]}
-        tried |= {"connect to TCP", "connect to an abstract socket", "become root", "change the root folder"}
+        tried |= {
+            "connect to TCP",
+            "connect to an abstract socket",
+            "become root",
+            "open a socket to the machine around",
+            "change the root folder",
+        }
         escapes = [name for name in tried if report["reached"].get(name) is not False]
         if report["users"] != [NOBODY] * 6 or report["groups"] not in ([], [NOBODY]):
             escapes.append(f"be user {report['users']}")
         if not set(report["names"]) <= ENVIRONMENT_NAMES:
             escapes.append("read the environment")
-        if sorted(path.name for path in self._folder.iterdir()) != ["secret"]:
-            escapes.append("leave a file on the host")
         for listener in self._listeners:
             listener.setblocking(False)
             with contextlib.suppress(BlockingIOError):

@@ -46,6 +46,7 @@ def main() -> None:
     if os.getpid() != 1:  # kill(-1) below must never meet anybody else's processes
         sys.exit("this is the first process of a sandbox, and nothing else")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.setsid()  # else a program's kill(0) would reach what started the sandbox
     drop_rights()
     filtered = filter_system_calls()
     control = socket.socket(fileno=os.dup(0))
@@ -127,6 +128,7 @@ def _scratch_is_clear() -> bool:
 
 def _become(descriptors: list[int], limits: dict[str, int]) -> typing.NoReturn:
     """Turns the forked process into the program's."""
+    os.setsid()
     for source, target in zip(descriptors, (100, 101, 102, 103), strict=True):
         os.dup2(source, target)
     os.closerange(3, 100)
