@@ -89,16 +89,12 @@ class DatasetTask(Protocol):
         """A problem of which nothing but the gold answer is known. Raises ValueError if it is none."""
         ...
 
-    def extract(self, text: str) -> str:
-        """What `verify` wants to see of a completion without thinking; the whole of it is a good answer."""
-        ...
-
     def prepare(self) -> None:
         """Starts what `verify` needs. Raises GradingError, with the way to get it, where it is not there."""
         ...
 
     def verify(self, problem: Problem, answer: str) -> bool:
-        """Whether an answer is right. Raises GradingError where no verdict can be given, and nothing else."""
+        """Whether an answer, or a text that states one, is right. Raises GradingError where there is no telling."""
         ...
 
     def gold(self, problem: Problem) -> str:

@@ -30,10 +30,6 @@ class Gsm8k:
         """A problem known by its gold answer: a number, or a solution that ends with `#### number`."""
         return Problem(self.name, self.domain, 1, "en", "", _final(answer, "answer"), {"answer": answer})
 
-    def extract(self, text: str) -> str:
-        """The text: `verify` looks for the number itself."""
-        return text
-
     def prepare(self) -> None:
         """Nothing is needed."""
 

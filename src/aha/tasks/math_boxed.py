@@ -54,10 +54,6 @@ class MathBoxed:
             raise ValueError("answer: is empty")
         return Problem(self.name, self.domain, 1, "en", "", final, {"answer": final})
 
-    def extract(self, text: str) -> str:
-        """The text: `verify` looks for the box itself."""
-        return text
-
     def prepare(self) -> None:
         """Makes the worker.
 

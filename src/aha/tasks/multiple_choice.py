@@ -44,10 +44,6 @@ class MultipleChoice:
             raise ValueError(f"answer: {answer[:40]!r} is not a letter from A to Z")
         return Problem(self.name, self.domain, 1, "en", "", answer.strip(), {"answer": answer.strip()})
 
-    def extract(self, text: str) -> str:
-        """The text: `verify` looks for the letter itself."""
-        return text
-
     def prepare(self) -> None:
         """Nothing is needed."""
 
