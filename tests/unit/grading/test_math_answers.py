@@ -12,8 +12,8 @@ from aha.grading.workers import GraderWorker
 NONSENSE = [
     "", " ", "?", "nan", "inf", "-inf", "None", "True", "yes", "####", r"\boxed{}", r"\boxed{5", "answer is",
     "1e999999", "9**9**9**9", "__import__('os').system('true')", "(" * 2000, "{" * 2000, "9" * 2000, "-" * 2000,
-    r"\frac{1}{0}", "1/0", "٣", "５", "1,2,3", "0 or 1", "\x00", "\ud800", "<answer>", "= = =", r"\boxed{\boxed{\boxed{}}}",
-    r"\infty",
+    r"\frac{1}{0}", "1/0", "٣", "５", "1,2,3", "0 or 1", "\x00", "\ud800", "<answer>", "= = =",
+    r"\boxed{\boxed{\boxed{}}}", r"\infty",
 ]  # fmt: skip
 
 

@@ -32,7 +32,11 @@ class LocalRunner:
         return self.programs.run(source, stdin)
 
     def check(self, source: str, test: FunctionTest) -> Verdict:
-        """Tests a program's function within the time limit, definition and tests together."""
+        """Tests a program's function within the time limit, definition and tests together.
+
+        Raises:
+            GradingError: no isolation proves itself, it broke down, or the tests themselves do not run.
+        """
         with self.programs.turn, self.tests.turn:
             self.tests.start()
             program = self.programs.open({"mode": "calls", "source": source, "entry_point": test.entry_point})
@@ -54,6 +58,8 @@ class LocalRunner:
             word = tests.receive()
             if not isinstance(word, dict):
                 return Verdict(False, f"the tests: {tests.finish().ending}")
+            if "broken" in word:
+                raise GradingError(f"the tests do not run: {str(word['broken'])[:300]}")
             if "call" not in word:
                 return Verdict(word.get("passed") is True, str(word.get("why", ""))[:500])
             program.send({"call": word["call"]})

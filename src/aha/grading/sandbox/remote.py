@@ -54,27 +54,39 @@ answers = iter({answers!r})
 class Unknown(BaseException):
     pass
 
+class Broken(BaseException):
+    pass
+
 def candidate(*arguments, **named):
     answer = next(answers, None)
     if answer is None:
-        raise Unknown(encode((arguments, named)))
+        try:
+            call = encode((arguments, named))
+        except (TypeError, ValueError) as error:
+            raise Broken(str(error))
+        raise Unknown(call)
     if "error" in answer:
         kind = getattr(builtins, answer["error"][0], None)
         raise (kind if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError)(answer["error"][1])
     return decode(answer["value"])
 
 names = {{"__name__": "check"}}
+started = False
 random.seed(0)
 try:
     exec(compile({prompt!r}, "<prompt>", "exec"), names)
     names[{entry_point!r}] = candidate
     exec(compile({test!r}, "<test>", "exec"), names)
-    names["check"](candidate)
+    check = names["check"]
+    started = True
+    check(candidate)
     word = {{"passed": True}}
+except Broken as error:
+    word = {{"broken": str(error)}}
 except Unknown as unknown:
     word = {{"call": str(unknown)}}
 except BaseException as error:
-    word = {{"passed": False, "why": (type(error).__name__ + ": " + str(error))[:500]}}
+    word = {{"passed" if started else "broken": False, "why": (type(error).__name__ + ": " + str(error))[:500]}}
 print()
 print({nonce!r} + json.dumps(word))
 """
@@ -136,6 +148,8 @@ class RemoteSandbox:
             word = self._say(_CHECK, prompt=test.prompt, test=test.test, entry_point=test.entry_point, answers=answers)
             if not isinstance(word, dict):
                 return Verdict(False, f"the tests: {word}")
+            if "broken" in word:
+                raise GradingError(f"the tests do not run: {str(word.get('why') or word['broken'])[:300]}")
             if "call" not in word:
                 return Verdict(word.get("passed") is True, str(word.get("why", "")))
             calls.append(str(word["call"]))

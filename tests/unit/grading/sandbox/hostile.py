@@ -134,7 +134,13 @@ if os.fork() == 0:
 for name in ("json", "socket", "sitecustomize", "usercustomize", "encodings"):
     open(f"/tmp/{name}.py", "w").write("print('planted')")
 """,
-    "lock the scratch folder": "open('/tmp/x', 'w').write('x'); os.mkdir('/tmp/d'); os.chmod('/tmp/d', 0); attempt(lambda: os.chmod('/tmp', 0))",
+    "lock the scratch folder": """
+open('/tmp/x', 'w').write('x'); os.mkdir('/tmp/d'); os.chmod('/tmp/d', 0)
+try:
+    os.chmod('/tmp', 0)  # where the sandbox was built by an ordinary user, the folder is the program's own
+except OSError:
+    pass
+""",
     "make a program of root's": """
 open("/tmp/su", "w").write("#!/usr/bin/python3\\nprint('REACHED')"); os.chmod("/tmp/su", 0o6755)
 attempt(lambda: os.chown("/tmp/su", 0, 0) or "chown")
@@ -271,7 +277,7 @@ def spin():
 while True:
     try:
         threading.Thread(target=spin, daemon=True).start()
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         pass
 """,
     "hop from process to process": """

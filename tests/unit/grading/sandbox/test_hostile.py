@@ -3,6 +3,7 @@
 Run with: pytest tests/unit/grading/sandbox/test_hostile.py
 """
 
+import dataclasses
 import runpy
 import time
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from aha.grading.sandbox import backends
 from aha.grading.sandbox.checks import LocalRunner
-from aha.grading.sandbox.local import GRACE_SECONDS
+from aha.grading.sandbox.local import GRACE_SECONDS, Sandbox
 from aha.grading.sandbox.outcome import Ending, FunctionTest
 
 TABLE = runpy.run_path(str(Path(__file__).with_name("hostile.py")))
@@ -56,6 +58,22 @@ def test_a_hostile_program_gets_nowhere(runner: LocalRunner, trap: Any, name: st
     assert (outcome.ending is Ending.TIME) >= (name in ENDLESS), outcome
     assert seconds < LIMIT + GRACE_SECONDS + 10
     assert runner.programs.run(AFTER).stdout == "alone [] 1 True\n"
+
+
+def test_the_trap_is_one(runner: LocalRunner, trap: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A view that shows the trap, read-only, and no self-test: what reads it is noticed, what writes still fails."""
+    view = backends.host_view()
+    changed = dataclasses.replace(view, shown=(*view.shown, (str(trap.folder), "/bait")))
+    monkeypatch.setattr(backends, "host_view", lambda: changed)
+    monkeypatch.setattr(Sandbox, "_prove", lambda self: None)
+    told = trap.told.replace(str(trap.folder), "/bait")
+    assert runner.programs.backend is not None
+    with Sandbox(backends=[runner.programs.backend]) as sandbox:
+        for name in ("read a file", "read by a relative path", "read through a symbolic link", "find the tests"):
+            outcome = sandbox.run(TABLE["PRELUDE"] + HOSTILE[name], told)
+            assert "REACHED" in outcome.stdout, name
+        assert "REACHED" not in sandbox.run(TABLE["PRELUDE"] + HOSTILE["write a file"], told).stdout
+    assert trap.is_untouched()
 
 
 @pytest.mark.parametrize("name", list(FORGED))

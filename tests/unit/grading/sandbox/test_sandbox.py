@@ -4,8 +4,10 @@ import dataclasses
 import http.server
 import json
 import signal
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
@@ -107,6 +109,35 @@ def test_tests_may_loop_expect_errors_and_use_the_prompt(runner: LocalRunner) ->
     )
     assert runner.check("def f(n):\n    if n < 0: raise ValueError('minus')\n    return n", test).passed
     assert not runner.check("def f(n): return n", test).passed
+
+
+@pytest.mark.parametrize(
+    "test", ["def check(", "1 / 0", "def test(f): pass", "def check(f):\n    assert f(object()) == 1"]
+)
+def test_tests_that_do_not_run_give_no_verdict(runner: LocalRunner, service: str, test: str) -> None:
+    for one in (runner, make_runner(SandboxConfig(url=service))):
+        with pytest.raises(GradingError, match="the tests do not run"):
+            one.check("def f(x): return 1", FunctionTest("f", test))
+
+
+def test_nothing_outlives_a_killed_parent(runner: LocalRunner) -> None:
+    backend = runner.programs.backend
+    source = f"""
+from aha.grading.sandbox.local import Sandbox
+sandbox = Sandbox(backends=[{backend!r}])
+program = sandbox.open({{"mode": "script", "source": "import os; os.fork(); print(1, flush=True)\\nwhile True: pass"}})
+while len(program._received["stdout"]) < 4: program._wait()
+with open(f"/proc/self/fdinfo/{{sandbox._launched.first_process}}") as file: print(file.read(), flush=True)
+program.finish()
+"""
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        (pid,) = (line.split()[1] for line in parent.stdout if line.startswith("Pid:"))
+        parent.kill()
+    limit = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < limit, "the sandbox outlived its parent"
+        time.sleep(0.02)
 
 
 class Shown(dict[str, int]):

@@ -17,7 +17,7 @@ import threading
 import traceback
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from aha.grading.sandbox.inside.values import decode, encode
 
@@ -106,8 +106,16 @@ def _answer_calls(channel: Channel, request: dict[str, Any]) -> None:
 
 
 def _check(channel: Channel, request: dict[str, Any]) -> None:
+    def broken(error: BaseException) -> NoReturn:
+        channel.send({"broken": ": ".join(_describe(error))})
+        _leave(1)
+
     def candidate(*arguments: Any, **named: Any) -> Any:
-        channel.send({"call": encode((arguments, named))})
+        try:
+            call = encode((arguments, named))
+        except (TypeError, ValueError) as error:
+            broken(error)
+        channel.send({"call": call})
         answer = channel.receive()
         if "error" in answer:
             name, text = answer["error"]
@@ -120,7 +128,11 @@ def _check(channel: Channel, request: dict[str, Any]) -> None:
         names = _execute(request["prompt"], "check")
         names[request["entry_point"]] = candidate
         exec(compile(request["test"], "<test>", "exec"), names)  # noqa: S102 - what the sandbox is for
-        names["check"](candidate)
+        check = names["check"]
+    except BaseException as error:  # noqa: BLE001 - it is for the parent to say what is wrong
+        broken(error)
+    try:
+        check(candidate)
         channel.send({"passed": True, "why": ""})
     except BaseException as error:  # noqa: BLE001 - a failure of the tests is their verdict
         channel.send({"passed": False, "why": ": ".join(_describe(error))})
@@ -134,7 +146,7 @@ def _describe(error: BaseException) -> tuple[str, str]:
         return "Exception", ""
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
