@@ -30,7 +30,7 @@ ENDLESS_SECONDS = 0.2
 INSTALL_HINT = (
     "install bubblewrap 0.8 or newer (apt-get install bubblewrap, dnf install bubblewrap), allow user namespaces "
     "(sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0, as root), "
-    "or name a remote sandbox by its URL"
+    "or name a remote sandbox by its URL (--sandbox)"
 )
 
 

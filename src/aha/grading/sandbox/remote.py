@@ -117,6 +117,7 @@ class RemoteSandbox:
             GradingError: the service cannot be reached, fails, or answers with something else.
         """
         order = {"code": source, "language": "python", "stdin": stdin, "run_timeout": self._config.seconds}
+        order["memory_limit_MB"] = self._config.memory_mib
         body = json.dumps(order).encode()
         request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         most = (self._config.output_kib << 10) * 8
