@@ -192,23 +192,65 @@ def model(
 
 @app.command()
 def task(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A family of problems, such as countdown.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A family, such as countdown, or gsm8k, humaneval, math, choice.")
+    ],
     level: Annotated[int | None, typer.Option(min=1, max=5, help="Of difficulty.", show_default="all")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="Problems per level.")] = 2,
     language: Annotated[str, typer.Option(help="en or zh.")] = "en",
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    data: Annotated[
+        Path | None, typer.Option(envvar="AHA_DATA", help="The data folder (or file) of gsm8k and the like.")
+    ] = None,
+    sandbox: Annotated[
+        str | None, typer.Option(metavar="URL", help="A remote sandbox for programs.", show_default="a local one")
+    ] = None,
 ) -> None:
-    """Show problems of a family with their answers.
+    """Show problems with their answers; where problems come from a file, what right and wrong answers score, too.
 
     [bold]Examples[/bold]
 
       aha task countdown
 
       aha task motion --level 3 -n 5 --language zh
+
+      aha task humaneval --data data
     """
     from aha.recipes.acts import show_task
 
-    show_task(name, level, count, language, seed)
+    show_task(name, level, count, language, seed, data, sandbox)
+
+
+@app.command()
+def grade(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.jsonl", help="Rows with `completion`, and `problem` (an id) or `answer`.")
+    ],
+    task: Annotated[str, typer.Option(help="gsm8k, humaneval, math, choice, or a family.")],
+    data: Annotated[
+        Path | None, typer.Option(envvar="AHA_DATA", help="The data folder (or file), for rows that name a problem.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the lines here.", show_default="standard output", dir_okay=False)
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count answers in the form <think>..</think><answer>..</answer> only.")
+    ] = False,
+    sandbox: Annotated[
+        str | None, typer.Option(metavar="URL", help="A remote sandbox for programs.", show_default="a local one")
+    ] = None,
+) -> None:
+    """Score completions that exist already: one JSON line each with its rewards by part, and a summary. No model.
+
+    [bold]Examples[/bold]
+
+      aha grade --task gsm8k answers.jsonl
+
+      aha grade --task humaneval programs.jsonl --data data --out scores.jsonl
+    """
+    from aha.recipes.acts import grade_completions
+
+    grade_completions(file, task, data, out, strict, sandbox)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from aha.types import Completion, Domain, Language, Problem, Request, Solution, Style, Voice
@@ -91,6 +92,46 @@ class Scorer(Protocol):
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[float]:
         """One finite number per token sequence; larger is better. Only differences and order have a meaning."""
+        ...
+
+
+@runtime_checkable
+class DatasetTask(Protocol):
+    """A set of problems from a file, with the rule that judges answers to them."""
+
+    name: str
+    domain: Domain
+    file: str
+    """Where the problems lie in the data folder."""
+    needs_problem: bool
+    """Whether a gold answer alone is not enough to judge by."""
+
+    def load(self, path: Path) -> list[Problem]:
+        """Reads the problems of a JSONL file. Raises ConfigError, with file and line, where a row is not one."""
+        ...
+
+    def from_answer(self, answer: str) -> Problem:
+        """A problem of which nothing but the gold answer is known. Raises ValueError if it is none."""
+        ...
+
+    def prepare(self) -> None:
+        """Starts what `verify` needs. Raises GradingError, with the way to get it, where it is not there."""
+        ...
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """Whether an answer, or a text that states one, is right. Raises GradingError where there is no telling."""
+        ...
+
+    def gold(self, problem: Problem) -> str:
+        """An answer that is right."""
+        ...
+
+    def wrong_answers(self, problem: Problem) -> list[str]:
+        """Answers that are wrong, some of them nearly right."""
+        ...
+
+    def close(self) -> None:
+        """Ends what grading has started."""
         ...
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aha.errors import ConfigError
-from aha.files import read_json
+from aha.errors import ConfigError, GradingError
+from aha.files import read_json, write_atomic
 from aha.recipes.registry import load_reference
 from aha.training.launch import WORKER_SETTINGS
 from aha.types import Language
 
 if TYPE_CHECKING:
+    from aha.grading.sandbox.outcome import SandboxConfig
     from aha.models.config import DeepseekV3Config
     from aha.models.dense_config import DenseConfig
+    from aha.rewards.completions import Graded
 
 REPORT = "aha.report.page:make_report"
 """`module:function`, called with (run folder, output path or None), returns the path of the page it wrote."""
@@ -111,16 +117,22 @@ def _count(number: int) -> str:
     return f"{number:,} = {scaled}"
 
 
-def show_task(name: str, level: int | None, count: int, language: str, seed: int) -> None:
-    """Prints problems of a family with their answers.
+def show_task(
+    name: str, level: int | None, count: int, language: str, seed: int, data: Path | None, sandbox: str | None
+) -> None:
+    """Prints problems of a family with their answers; of a dataset task, with the scores of right and wrong ones too.
 
     Raises:
-        UnknownNameError: no such family.
-        ConfigError: the family has no such level, or the language is not one of en and zh.
+        UnknownNameError: no such family or task.
+        ConfigError: the family has no such level, the language is not one of en and zh, or the data are not there.
+        GradingError: a gold answer does not score 1, or grading is not possible here.
     """
-    from aha.tasks.families import get_family
+    from aha.tasks.families import FAMILIES
 
-    family = get_family(name)
+    if name not in FAMILIES:
+        _show_dataset(name, count, seed, data, sandbox)
+        return
+    family = FAMILIES[name]
     if language not in ("en", "zh"):
         raise ConfigError(f"language = {language!r}: must be 'en' or 'zh'")
     if level is not None and level not in family.levels:
@@ -131,3 +143,70 @@ def show_task(name: str, level: int | None, count: int, language: str, seed: int
         for _ in range(count):
             problem = family.sample(rng, chosen, chosen_language)
             print(f"[{problem.domain}, level {chosen}] {problem.question}\n    answer: {problem.answer}\n")
+
+
+def _show_dataset(name: str, count: int, seed: int, data: Path | None, sandbox: str | None) -> None:
+    from aha.tasks.datasets import load_dataset, open_dataset
+
+    with open_dataset(name, _sandbox_config(sandbox)) as task:
+        problems = load_dataset(task, data)
+        task.prepare()
+        wrong_paid = 0
+        for problem in random.Random(f"show {seed} {name}").sample(problems, min(count, len(problems))):
+            gold = task.gold(problem)
+            print(f"[{problem.domain}, {problem.facts['_id']}] {problem.question}\n    answer: {gold}")
+            if not task.verify(problem, gold):
+                raise GradingError(f"the gold answer of {problem.facts['_id']} scores 0: the task is broken")
+            print("    the gold answer scores 1")
+            for wrong in task.wrong_answers(problem):
+                score = int(task.verify(problem, wrong))
+                wrong_paid += score
+                print(f"    {wrong!r} scores {score}")
+            print()
+        print(f"{len(problems):,} problems; wrong answers that scored 1 above: {wrong_paid}")
+
+
+def grade_completions(
+    file: Path, name: str, data: Path | None, out: Path | None, strict: bool, sandbox: str | None
+) -> None:
+    """Grades the completions of a file: a JSON line each to `out` or standard output, and a summary.
+
+    Raises:
+        UnknownNameError: no such task or family.
+        ConfigError: a row of the file is not as expected; the message names file and line.
+        GradingError: the task cannot be graded here.
+    """
+    from aha.rewards.completions import grade_file
+    from aha.tasks.datasets import open_dataset
+    from aha.tasks.families import FAMILIES
+
+    with contextlib.ExitStack() as stack:
+        task = None if name in FAMILIES else stack.enter_context(open_dataset(name, _sandbox_config(sandbox)))
+        if task is not None:
+            task.prepare()
+        graded = []
+        lines = []
+        for result in grade_file(file, name, task, data, strict):
+            graded.append(result)
+            lines.append(json.dumps(asdict(result), ensure_ascii=False))
+            if out is None:
+                print(lines[-1], flush=True)
+    if out is not None:
+        write_atomic(out, "".join(f"{line}\n" for line in lines))
+    print(_summary(graded), file=sys.stderr if out is None else sys.stdout)
+
+
+def _summary(graded: Sequence[Graded]) -> str:
+    judged = [result for result in graded if result.reward is not None]
+    parts = [f"{len(graded)} rows", f"{len(graded) - len(judged)} without a verdict"]
+    if judged:
+        for part in judged[0].rewards:
+            parts.append(f"{part} {sum(result.rewards[part] for result in judged) / len(judged):.1%}")
+        parts.append(f"mean reward {sum(result.reward or 0.0 for result in judged) / len(judged):.4f}")
+    return ", ".join(parts)
+
+
+def _sandbox_config(url: str | None) -> SandboxConfig:
+    from aha.grading.sandbox.outcome import SandboxConfig
+
+    return SandboxConfig(url=url)

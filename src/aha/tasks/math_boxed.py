@@ -1,0 +1,109 @@
+r"""MATH-style problems: the gold answer in `\boxed`, judged by math-verify in a worker process that can be killed.
+
+(Hendrycks et al., arXiv:2103.03874.) Rows have `problem` or `question`, and `answer` or a `solution` with a box.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from aha.errors import ConfigError, GradingError
+from aha.grading.math_answers import boxed, stated
+from aha.grading.workers import GraderWorker
+from aha.tasks.rows import read_rows, text_of
+from aha.types import Domain, Problem
+
+SECONDS_PER_ANSWER = 6.0
+MAX_ANSWER_CHARACTERS = 1000
+
+
+class MathBoxed:
+    """Problems with LaTeX answers; ids are the row's `unique_id`, else `math/<row from 0>`."""
+
+    name = "math"
+    domain: Domain = "math"
+    file = "math/test.jsonl"
+    needs_problem = False
+
+    def __init__(self) -> None:
+        self._worker: GraderWorker | None = None
+
+    def load(self, path: Path) -> list[Problem]:
+        """Reads the problems."""
+        problems = []
+        for index, (place, row) in enumerate(read_rows(path)):
+            question = text_of(row, place, "problem", "question")
+            answer = row.get("answer")
+            if not isinstance(answer, str) or not answer.strip():
+                answer = self._boxed(text_of(row, place, "solution", "answer"), place)
+            facts = {"question": question, "_id": str(row.get("unique_id", f"math/{index}"))}
+            problems.append(Problem(self.name, self.domain, _level(row), "en", question, answer.strip(), facts))
+        return problems
+
+    def _boxed(self, solution: str, place: str) -> str:
+        boxes = boxed(solution)
+        if not boxes:
+            raise ConfigError(f"{place}: neither an 'answer' nor a \\boxed in the 'solution'")
+        return boxes[-1]
+
+    def from_answer(self, answer: str) -> Problem:
+        """A problem known by its gold answer, with or without a box around it."""
+        final = (boxed(answer) or [answer.strip()])[-1]
+        if not final:
+            raise ValueError("answer: is empty")
+        return Problem(self.name, self.domain, 1, "en", "", final, {"answer": final})
+
+    def prepare(self) -> None:
+        """Makes the worker.
+
+        Raises:
+            GradingError: math-verify is not installed.
+        """
+        if importlib.util.find_spec("math_verify") is None:
+            raise GradingError("LaTeX answers are judged by math-verify, an extra: pip install 'aha[math]'")
+        if self._worker is None:
+            self._worker = GraderWorker("aha.grading.latex_answers:same_latex", SECONDS_PER_ANSWER)
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """Equality of the boxed or stated answer with the gold one, by math-verify.
+
+        Raises:
+            GradingError: math-verify is not installed, or an answer made its worker die or run out of time.
+        """
+        final = stated(answer)
+        if final is None:
+            final = "" if boxed(answer) or "\n" in answer.strip() else answer
+        final = final.strip().strip("$").removesuffix(".").strip("$").strip()
+        if not final or len(final) > MAX_ANSWER_CHARACTERS:
+            return False
+        self.prepare()
+        assert self._worker is not None
+        (same,) = self._worker.grade([[problem.answer, final.encode(errors="replace").decode()]])
+        if same is None:
+            raise GradingError(
+                f"no verdict on {final[:40]!r}: math-verify failed or took over {SECONDS_PER_ANSWER:g} s"
+            )
+        return same is True
+
+    def gold(self, problem: Problem) -> str:
+        """The answer, boxed."""
+        return rf"\boxed{{{problem.answer}}}"
+
+    def wrong_answers(self, problem: Problem) -> list[str]:
+        """One more, two boxes, both at once, and nothing."""
+        gold = problem.answer
+        more = rf"\boxed{{({gold})+1}}"
+        return [more, rf"\boxed{{{gold}}} \boxed{{0.123}}", rf"\boxed{{{gold}, 0.123}}", r"\boxed{}", "", "nan"]
+
+    def close(self) -> None:
+        """Ends the worker."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+def _level(row: dict[str, object]) -> int:
+    """MATH writes "Level 3" or 3."""
+    digits = [int(character) for character in str(row.get("level", "1")) if character in "12345"]
+    return digits[0] if digits else 1
