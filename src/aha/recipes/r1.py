@@ -123,7 +123,20 @@ class R1Config(RecipeConfig):
         return StageSpec("evaluation", "evaluation", config, parents=tuple(asked))
 
 
-CORPUS = CorpusConfig(general=0.16, mixed=0.5)
+FAMILIES = ("arithmetic", "program", "motion", "riddle")
+"""One family of each of the domains that R1's reasoning RL names: math, code, science, logic."""
+CORPUS = CorpusConfig(
+    short=0.06,
+    worked=0.3,
+    long=0.2,
+    conversation=0.3,
+    direct=0.25,
+    slip_rate=0.12,
+    general=0.2,
+    mixed=0.5,
+    families=FAMILIES,
+    level_weights=(0.34, 0.32, 0.24, 0.06, 0.04),
+)
 """The web of `r1-tiny`: a sixth of it is not about reasoning, and half of its worked solutions mix the languages."""
 
 
@@ -132,23 +145,24 @@ def r1_tiny() -> R1Config:
     fine_tuning = OptimizerConfig(
         adam_lr=1.5e-3, muon_lr=0.008, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
     )
-    chat = {"form": "chat", "rubric": RubricConfig(language=1.0)}
+    asked: dict[str, Any] = {"families": FAMILIES}
+    rl = {**asked, "lengths": (LengthStage(from_step=0, max_completion_tokens=224),), "eval_levels": (1, 2, 3)}
+    chat = {**rl, "form": "chat", "rubric": RubricConfig(language=1.0)}
     paper = {"clip_low": 10.0, "clip_high": 10.0, "kl_beta": 0.001, "reference_reset_steps": 25}
-    lengths = (LengthStage(from_step=0, max_completion_tokens=224),)
-    pretrain = PretrainConfig(corpus=CORPUS, vocab_size=1100, steps=440)
+    pretrain = PretrainConfig(corpus=CORPUS, vocab_size=1100, steps=560)
     return R1Config(
         recipe="r1-tiny",
         pretrain=pretrain,
-        r1_zero=GRPOConfig(steps=100, lengths=lengths, eval_every=25),
-        v3_data=InstructionsConfig(count=4000, general=1.0, short=0.6, brief=0.6, exercises=1.2),
+        r1_zero=GRPOConfig(steps=100, eval_every=25, **rl),
+        v3_data=InstructionsConfig(count=4000, general=1.0, short=0.6, brief=0.6, exercises=1.2, **asked),
         v3=SFTConfig(sources=(Source(stage="v3-data"),), epochs=2, optimizer=fine_tuning),
         cold_start_data=RejectionSamplingConfig(
-            form="zero", prompts=1000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5)
+            form="zero", prompts=1400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
         ),
         cold_start=SFTConfig(sources=(Source(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
-        reasoning_rl=GRPOConfig(steps=80, lengths=lengths, eval_every=20, **chat, **paper),
+        reasoning_rl=GRPOConfig(steps=80, eval_every=20, **chat, **paper),
         rejection_sampling=RejectionSamplingConfig(
-            prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95)
+            prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
         general_data=InstructionsConfig(count=1500, thinking=True, quality=0.75, refusals=0.6),
         sft=SFTConfig(
@@ -159,7 +173,6 @@ def r1_tiny() -> R1Config:
         harmless=RewardModelConfig(preference="harmless", data="preferences"),
         final_rl=GRPOConfig(
             steps=60,
-            lengths=lengths,
             temperature=0.7,
             eval_every=15,
             general=GeneralConfig(from_step=15, share=0.5, helpful="helpful-rm", harmless="harmless-rm"),
@@ -167,9 +180,9 @@ def r1_tiny() -> R1Config:
             **paper,
         ),
         distillation_data=RejectionSamplingConfig(
-            prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95)
+            prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        student_pretrain=pretrain.model_copy(update={"steps": 250}),
+        student_pretrain=pretrain.model_copy(update={"steps": 300}),
         distillation=SFTConfig(
             sources=(Source(stage="distillation-data"), Source(stage="general-data")), epochs=3, optimizer=fine_tuning
         ),
@@ -177,7 +190,9 @@ def r1_tiny() -> R1Config:
             Student(name="qwen3", model=ModelChoice(preset="qwen3-tiny")),
             Student(name="llama", model=ModelChoice(preset="llama-tiny")),
         ),
-        evaluation=EvaluationConfig(problems_per_level=12, samples=16, general=tuple(GENERAL), general_per_level=16),
+        evaluation=EvaluationConfig(
+            problems_per_level=15, samples=16, general=tuple(GENERAL), general_per_level=16, **asked
+        ),
     )
 
 
