@@ -164,13 +164,13 @@ def r1_tiny() -> R1Config:
         rejection_sampling=RejectionSamplingConfig(
             prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        general_data=InstructionsConfig(count=1500, thinking=True, quality=0.75, refusals=0.6),
+        general_data=InstructionsConfig(count=3000, thinking=True, quality=0.8, refusals=0.6),
         sft=SFTConfig(
             sources=(Source(stage="dev3-data"), Source(stage="general-data")), epochs=2, optimizer=fine_tuning
         ),
         preferences=PreferencesConfig(judge="v3"),
-        helpful=RewardModelConfig(preference="helpful", data="preferences"),
-        harmless=RewardModelConfig(preference="harmless", data="preferences"),
+        helpful=RewardModelConfig(preference="helpful", data="preferences", epochs=4),
+        harmless=RewardModelConfig(preference="harmless", data="preferences", epochs=4),
         final_rl=GRPOConfig(
             steps=60,
             temperature=0.7,
@@ -191,7 +191,7 @@ def r1_tiny() -> R1Config:
             Student(name="llama", model=ModelChoice(preset="llama-tiny")),
         ),
         evaluation=EvaluationConfig(
-            problems_per_level=15, samples=16, general=tuple(GENERAL), general_per_level=16, **asked
+            problems_per_level=15, samples=16, general=tuple(GENERAL), general_per_level=16, general_samples=4, **asked
         ),
     )
 

@@ -21,7 +21,7 @@ Preference = Literal["helpful", "harmless"]
 
 def preference_of(problem: Problem) -> Preference:
     """Which reward model judges a general prompt: each belongs to one of the two sets (R1 supplement, 3.1)."""
-    return "harmless" if problem.facts.get("harmful") else "helpful"
+    return "harmless" if problem.facts.get("_harmful") else "helpful"
 
 
 def judged_token_ids(

@@ -91,7 +91,7 @@ def _general(config: InstructionsConfig, rng: random.Random, language: Language)
     family = get_general(rng.choice(config.general_families))
     level = rng.choice(family.levels)
     problem = draw(rng, family, level, language, held_out=False)
-    quality = config.refusals if problem.facts.get("harmful") else config.quality
+    quality = config.refusals if problem.facts.get("_harmful") else config.quality
     reasoning = family.think(problem) if config.thinking else None
     response = family.respond(problem, rng, quality)
     return Conversation.of(

@@ -37,7 +37,7 @@ class RewardModelConfig(Config):
     examples_per_step: int = Field(32, gt=0, description="pairs or labelled responses in the global batch (R1: 256)")
     optimizer: OptimizerConfig = Field(
         default_factory=lambda: OptimizerConfig(
-            adam_lr=5e-4, muon_lr=0.0, weight_decay=0.0, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
+            adam_lr=1e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
         ),
         description="rates and schedule (R1: 6e-6)",
     )

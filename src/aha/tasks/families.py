@@ -29,6 +29,10 @@ GENERAL: dict[str, GeneralFamily] = {
 """Everything else: no part of R1-Zero's training."""
 HELD_OUT_SHARE = 8
 """One problem in so many is held out: never in the corpus, never trained on, at any level."""
+GENERAL_HELD_OUT_SHARE = 4
+"""The same for general families, which have fewer problems."""
+MOST_DRAWS = 2000
+"""Draws after which a level is taken to have no problem on the wanted side."""
 
 
 def get_family(name: str) -> Family:
@@ -56,15 +60,22 @@ def get_general(name: str) -> GeneralFamily:
 
 def is_held_out(problem: Problem) -> bool:
     """Whether a problem belongs to the held-out side: decided by its canonical hash alone, so by nobody's seed."""
-    return int(problem.key, 16) % HELD_OUT_SHARE == 0
+    share = GENERAL_HELD_OUT_SHARE if problem.family in GENERAL else HELD_OUT_SHARE
+    return int(problem.key, 16) % share == 0
 
 
 def draw(rng: random.Random, family: Family, level: int, language: Language, held_out: bool) -> Problem:
-    """Draws a problem from one side of the line."""
-    while True:
+    """Draws a problem from one side of the line.
+
+    Raises:
+        LookupError: the level has so few problems that none lies on that side.
+    """
+    for _ in range(MOST_DRAWS):
         problem = family.sample(rng, level, language)
         if is_held_out(problem) == held_out:
             return problem
+    side = "held-out" if held_out else "training"
+    raise LookupError(f"family {family.name!r}, level {level}: no {side} problem found")
 
 
 def held_out_suite(
@@ -76,8 +87,8 @@ def held_out_suite(
 ) -> Iterator[Problem]:
     """Yields `per_level` different held-out problems of every family and level, languages taken in turn.
 
-    General families are small, so there the same problem may come in other words or in the other language; levels that
-    a family does not have are left out.
+    General families are small, so there the same problem may come in other words or in the other language, and a level
+    may have fewer, or none; levels that a family does not have are left out.
     """
     for name in families:
         family = get_family(name)
@@ -88,7 +99,10 @@ def held_out_suite(
             for attempt in range(per_level * 200):
                 if len(seen) == wanted:
                     break
-                problem = draw(rng, family, level, languages[attempt % len(languages)], held_out=True)
+                try:
+                    problem = draw(rng, family, level, languages[attempt % len(languages)], held_out=True)
+                except LookupError:
+                    break
                 identity = problem.question if name in GENERAL else problem.key
                 if identity not in seen:
                     seen.add(identity)

@@ -1,4 +1,4 @@
-"""Factual questions about a small invented world: twenty countries with a capital, an animal, a food and a colour."""
+"""Factual questions about a small invented world: twelve countries with a capital, an animal and a colour."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from aha.tasks.general.lexicon import ADJECTIVES, NOUNS, Word, contains, is_in
 from aha.types import Domain, Language, Problem, Solution, Style, Voice
 
-_COUNTRY_STEMS = "Nor=北 Sud=南 Est=东 West=西 Sil=林 Mar=海 Mon=山 Lac=湖 Val=谷 Gla=冰"
-_CITY_STEMS = "Red=红 White=白 Gold=金 Stone=石 Wood=木 Wind=风 Rain=雨 Star=星 Sun=日 Moon=月"
+_COUNTRY_STEMS = "Nor=北 Sud=南 Est=东 West=西 Mar=海 Mon=山"
+_CITY_STEMS = "Gold=金 Stone=石 Wood=木 Wind=风 Sun=日 Moon=月"
 
 
 def _names(stems: str, endings: str) -> tuple[Word, ...]:
@@ -20,12 +20,10 @@ def _names(stems: str, endings: str) -> tuple[Word, ...]:
 COUNTRIES = _names(_COUNTRY_STEMS, "land=国 ia=邦")
 CITIES = _names(_CITY_STEMS, "ton=城 port=港")
 ANIMALS = NOUNS[:7]
-FOODS = (Word("rice", "米饭"), Word("soup", "汤"), Word("cheese", "奶酪"), NOUNS[14], NOUNS[15], NOUNS[4])
-COLOURS = ADJECTIVES[:6]
+COLOURS = ADJECTIVES[:5]
 ATTRIBUTES: dict[str, tuple[Word, tuple[Word, ...]]] = {
     "capital": (Word("capital", "首都"), CITIES),
     "animal": (Word("animal", "动物"), ANIMALS),
-    "food": (Word("food", "食物"), FOODS),
     "colour": (Word("colour", "颜色"), COLOURS),
 }
 
@@ -62,7 +60,7 @@ def statement(country: Country, key: str, language: Language) -> str:
 
 
 class Facts:
-    """Level 1: what is the capital (animal, food, colour) of a country. Level 2: which country has the capital."""
+    """Level 1: what is the capital (animal, colour) of a country. Level 2: which country has the capital."""
 
     name = "facts"
     domain: Domain = "general"

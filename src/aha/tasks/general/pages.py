@@ -19,7 +19,7 @@ Respond = Callable[[Problem, float], str]
 def page(rng: random.Random, language: Language, draw: Draw, respond: Respond) -> str:
     """Writes one page of a random kind."""
     kind = rng.choices(
-        (_country, _list, _prose, _glossary, _parallel, _scene, _advice), (3.0, 1.5, 1.0, 0.7, 2.5, 1.2, 2.0)
+        (_country, _list, _prose, _glossary, _parallel, _scene, _advice), (2.5, 1.5, 0.7, 0.7, 2.5, 1.3, 2.0)
     )[0]
     return kind(rng, language, draw, respond)
 

@@ -13,8 +13,6 @@ PERSONAS: tuple[tuple[Word, Word], ...] = (
     (Word("a cat", "猫"), Word("Meow", "喵")),
     (Word("a ghost", "鬼"), Word("Boo", "呜")),
     (Word("a king", "国王"), Word("Ahem", "嗯哼")),
-    (Word("a dragon", "龙"), Word("Roar", "吼")),
-    (Word("an owl", "猫头鹰"), Word("Hoot", "咕")),
     (Word("a dog", "狗"), Word("Woof", "汪")),
 )
 """Who speaks, and the sound by which they are known."""
