@@ -20,8 +20,8 @@ help:  ## Show the targets
 
 setup: $(DEV_STAMP)  ## Set up .venv with the pinned dependencies and the development tools
 
-run: $(STAMP)  ## Grow a reasoning model from random weights: pretraining, then R1-Zero (ARGS="--seed 1" and so on)
-	$(BIN)/aha run r1-zero-tiny $(ARGS)
+run: $(STAMP)  ## Grow DeepSeek-R1 from random weights: V3, R1-Zero, four stages, two students (ARGS="--seed 1" and so on)
+	$(BIN)/aha run r1-tiny $(ARGS)
 
 test: $(DEV_STAMP)  ## The tests, without the slow ones
 	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
@@ -41,6 +41,7 @@ format: $(DEV_STAMP)  ## Format the code and fix what can be fixed by rule
 
 results: $(STAMP)  ## Reproduce the published tables (hours; resumes where it stopped)
 	$(BIN)/python experiments/results.py $(ARGS)
+	$(BIN)/python experiments/r1_results.py $(ARGS)
 
 clean:  ## Remove the environment and caches; runs/ stays
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
