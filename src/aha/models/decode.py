@@ -34,9 +34,25 @@ class AbsorbedDecoder:
 
     def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
         """Logits [B, V] after one more token in each of the rows 0 to B-1."""
-        model, batch = self.model, token_ids_B.shape[0]
+        batch = token_ids_B.shape[0]
         slots_B, positions_B, longest = cache.append(batch)
-        mask = cache.mask(batch, longest)
+        return self.compute(token_ids_B, slots_B, positions_B, cache, longest, cache.mask(batch, longest))
+
+    def compute(
+        self,
+        token_ids_B: Tensor,
+        slots_B: Tensor,
+        positions_B: Tensor,
+        cache: RowCache,
+        longest: int,
+        mask: Tensor | None,
+        fixed_shapes: bool = False,
+    ) -> Tensor:
+        """The step itself, on tokens whose places in the cache are known.
+
+        With `fixed_shapes` no tensor's shape depends on what tensors hold, as a CUDA graph needs it.
+        """
+        model, batch = self.model, token_ids_B.shape[0]
         cis_BR = model.rope.at(positions_B, longest)
         x_BD = model.embed_tokens(token_ids_B)
         for index, layer in enumerate(model.decoder_layers()):
@@ -47,7 +63,10 @@ class AbsorbedDecoder:
             x_BD = x_BD + attend_latents(attention, q_BHC.to(kv_B1TC.dtype), kv_B1TC, mask)
             normed_BD = layer.post_attention_layernorm(x_BD)
             mlp = layer.mlp
-            x_BD = x_BD + (mlp.tokenwise(normed_BD) if isinstance(mlp, DeepseekMoE) else mlp(normed_BD))
+            if isinstance(mlp, DeepseekMoE):
+                x_BD = x_BD + mlp.tokenwise(normed_BD, fixed_shapes)
+            else:
+                x_BD = x_BD + mlp(normed_BD)
         return model.logits(model.norm(x_BD))
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from aha.models.block import DecoderLayer, RouterStats
 from aha.models.config import DeepseekV3Config
 from aha.models.decode import AbsorbedDecoder
+from aha.models.graphed import GraphedDecoder, capture_cuda_graph
 from aha.models.kv_cache import LatentCache
-from aha.models.language_model import HiddenStates, LanguageModel
+from aha.models.language_model import Decoder, HiddenStates, LanguageModel
 from aha.models.layouts import Layout
 from aha.models.mtp import MultiTokenPredictor
 from aha.models.packed import PackedDecoder, can_pack
@@ -58,6 +59,12 @@ class DeepseekV3(LanguageModel):
         weight = self.embed_tokens.weight
         return LatentCache(self.config, rows, max_length, weight.device, weight.dtype)
 
-    def _new_decoder(self) -> PackedDecoder | AbsorbedDecoder:
-        """The absorbed form of the attention: `packed.py` for small models on a CPU, `decode.py` for all others."""
-        return PackedDecoder(self) if can_pack(self) else AbsorbedDecoder(self)
+    def _new_decoder(self) -> Decoder:
+        """The absorbed form of the attention: `packed.py` for small models on a CPU, `decode.py` for all others.
+
+        On CUDA the latter runs as graphs.
+        """
+        if can_pack(self):
+            return PackedDecoder(self)
+        absorbed = AbsorbedDecoder(self)
+        return GraphedDecoder(absorbed, capture_cuda_graph) if self.lm_head.weight.is_cuda else absorbed

@@ -16,8 +16,9 @@ from aha.models.dense_config import DenseConfig
 from aha.models.dense_decode import DenseDecoder
 from aha.models.dense_packed import PackedDenseDecoder
 from aha.models.gqa import GroupedQueryAttention
+from aha.models.graphed import GraphedDecoder, capture_cuda_graph
 from aha.models.kv_cache import KeyValueCache
-from aha.models.language_model import HiddenStates, LanguageModel
+from aha.models.language_model import Decoder, HiddenStates, LanguageModel
 from aha.models.layers import RMSNorm, SwiGLU
 from aha.models.layouts import Layout
 from aha.models.packed import can_pack
@@ -74,6 +75,9 @@ class Dense(LanguageModel):
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 
-    def _new_decoder(self) -> PackedDenseDecoder | DenseDecoder:
-        """`dense_packed.py` for small models on a CPU, `dense_decode.py` for all others."""
-        return PackedDenseDecoder(self) if can_pack(self) else DenseDecoder(self)
+    def _new_decoder(self) -> Decoder:
+        """`dense_packed.py` for small models on a CPU, `dense_decode.py` for all others, as graphs on CUDA."""
+        if can_pack(self):
+            return PackedDenseDecoder(self)
+        decoder = DenseDecoder(self)
+        return GraphedDecoder(decoder, capture_cuda_graph) if self.lm_head.weight.is_cuda else decoder

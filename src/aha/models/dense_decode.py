@@ -30,10 +30,23 @@ class DenseDecoder:
 
     def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
         """Logits [B, V] after one more token in each of the rows 0 to B-1."""
+        batch = token_ids_B.shape[0]
+        slots_B, positions_B, longest = cache.append(batch)
+        return self.compute(token_ids_B, slots_B, positions_B, cache, longest, cache.mask(batch, longest))
+
+    def compute(
+        self,
+        token_ids_B: Tensor,
+        slots_B: Tensor,
+        positions_B: Tensor,
+        cache: RowCache,
+        longest: int,
+        mask: Tensor | None,
+        fixed_shapes: bool = False,
+    ) -> Tensor:
+        """The step itself, on tokens whose places in the cache are known. Its shapes are fixed in any case."""
         assert isinstance(cache, KeyValueCache)
         model, batch = self.model, token_ids_B.shape[0]
-        slots_B, positions_B, longest = cache.append(batch)
-        mask = cache.mask(batch, longest)
         turn_B2K = model.rope.at(positions_B, longest)
         x_BD = model.embed_tokens(token_ids_B)
         for index, layer in enumerate(model.dense_layers()):

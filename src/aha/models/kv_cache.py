@@ -83,9 +83,13 @@ class RowCache:
         """
         if int(self._lengths[:count].min()) == longest:
             return None
-        return self._bars[:count, None, None, :longest]
+        return self.bars(count, longest)
 
-    def slots(self, rows_N: Tensor, positions_N: Tensor) -> Tensor:
+    def bars(self, rows: int, length: int) -> Tensor:
+        """The same for the first rows and tokens, whatever they hold: [rows, 1, 1, length], a view."""
+        return self._bars[:rows, None, None, :length]
+
+    def slots(self, rows_N: Tensor, positions_N: Tensor | int) -> Tensor:
         """Index into `by_slot` of the given positions of the given rows."""
         return rows_N * self.max_length + positions_N
 

@@ -151,10 +151,13 @@ class DeepseekMoE(nn.Module):
             loss = sequence_balance_loss(routing.scores, layout, config.num_experts_per_tok, config.seq_aux)
         return MoEOutput(y_ND, slots.counts, loss)
 
-    def tokenwise(self, x_ND: Tensor) -> Tensor:
+    def tokenwise(self, x_ND: Tensor, fixed_shapes: bool = False) -> Tensor:
         """The tokens only, for inference: no sequences, no balance loss."""
         routing = self.gate(x_ND)
-        y_ND = self.experts(x_ND, routing.gates, sort_slots(routing.indices, self.config.n_routed_experts))
+        if fixed_shapes:
+            y_ND = self.experts.forward_fixed(x_ND, routing.gates, routing.indices)
+        else:
+            y_ND = self.experts(x_ND, routing.gates, sort_slots(routing.indices, self.config.n_routed_experts))
         return y_ND if self.shared_experts is None else y_ND + self.shared_experts(x_ND)
 
 
