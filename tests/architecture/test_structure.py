@@ -15,7 +15,8 @@ SOURCE = ROOT / "src" / "aha"
 MODULES = sorted(SOURCE.rglob("*.py"))
 WITHOUT_TORCH = (
     "cli", "configuration", "environment", "errors", "files", "protocols", "runs", "types",
-    "text", "grading", "rewards", "tasks", "report", "evals.metrics",
+    "text", "grading", "rewards", "tasks", "test_time", "report",
+    "evals.metrics", "evals.scaling", "evals.scaling_rows",
     "recipes.registry", "recipes.recipe", "recipes.run", "training.launch", "training.interrupts",
 )  # fmt: skip
 
