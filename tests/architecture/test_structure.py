@@ -67,7 +67,9 @@ def test_what_needs_no_torch_loads_none() -> None:
 HEAVY = {"torch", "transformers", "matplotlib", "numpy", "yaml", "jinja2", "tokenizers"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], ["report", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["--version"], ["report", "--help"], ["scale", "--help"]]
+)
 def test_help_loads_only_the_command_line(arguments: list[str]) -> None:
     command = f"import sys; sys.argv = ['aha', *{arguments!r}]; import aha.cli"
     loaded = loaded_after(f"{command}\ntry: aha.cli.main()\nexcept SystemExit: pass")

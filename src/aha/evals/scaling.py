@@ -7,7 +7,6 @@ them: any-right exactly, by the unbiased pass@k; votes as means over many subset
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,6 +88,7 @@ class Measured:
 
 Curve = dict[int, list[Measured]]
 """By setting: all problems, in the same order everywhere."""
+Curves = dict[Method, Curve]
 
 
 def curves_of(rows: Sequence[Answered], methods: Sequence[Method], limit: int, subsets: int, seed: int) -> Curves:
@@ -117,9 +117,6 @@ def curves_of(rows: Sequence[Answered], methods: Sequence[Method], limit: int, s
             if curve:
                 curves[method] = curve
     return curves
-
-
-Curves = dict[Method, Curve]
 
 
 def grouped(rows: Sequence[Answered]) -> list[list[Answered]]:
@@ -362,6 +359,5 @@ def from_json(rows: Sequence[Any]) -> Curves:
     """What `to_json` wrote."""
     curves: Curves = {}
     for method, setting, problems in rows:
-        assert all(math.isfinite(value) for problem in problems for value in problem)
         curves.setdefault(method, {})[setting] = [Measured(*problem) for problem in problems]
     return curves

@@ -12,14 +12,12 @@ from aha.configuration import Config
 from aha.evals.scaling import METHODS, REWARDED, Answered, Method, Source
 from aha.tasks.families import FAMILIES, get_family, held_out_suite
 from aha.test_time.best_of_n import scores_by_verifier
-from aha.test_time.budget_forcing import ANSWER_TOKENS, end_thinking_at, think_at_least
+from aha.test_time.budget_forcing import ANSWER_TOKENS, CLOSING_TOKENS, end_thinking_at, think_at_least
 from aha.test_time.candidates import Candidate, Respondent, sample
 from aha.test_time.revision import revise
 from aha.text.elicitation import THINKING, Elicitation
 from aha.types import Problem
 
-CLOSING_TOKENS = 16
-"""Room for the forced end of a thinking, in tokens."""
 WITHOUT_REWARDS: tuple[Method, ...] = tuple(method for method in METHODS if method not in REWARDED)
 
 Rewards = Callable[[Sequence[Problem], Sequence[Sequence[Candidate]]], list[list[float | None]]]

@@ -24,6 +24,8 @@ CUES: dict[Language, str] = {"en": "The answer is", "zh": "答案是"}
 """The words that open a forced answer in the chat form."""
 ANSWER_TOKENS = 48
 """Room for the answer after the thinking, in tokens."""
+CLOSING_TOKENS = 24
+"""Room for the forced end of a thinking, in tokens: no form needs more, even byte by byte."""
 
 
 def end_thinking_at(

@@ -58,11 +58,11 @@ def vote_entropy(votes: Sequence[Hashable | None]) -> float:
 def vote_closeness(votes: Sequence[Hashable | None]) -> float:
     """How close the vote is, in [0, 1]: 1 minus the lead of the first answer over the second as a share, as smoothed.
 
-    The answer that nobody gave has one vote here too, so a lead is never complete.
+    The answer that nobody gave has one vote here too, so a lead is never complete. Without any answer it is a half.
     """
     counts = sorted(Counter(vote for vote in votes if vote is not None).values(), reverse=True)
     if not counts:
-        return 1.0
+        return 0.5
     second = max(counts[1] if len(counts) > 1 else 0, 1)
     return 1.0 - (counts[0] - second) / (sum(counts) + 1)
 
