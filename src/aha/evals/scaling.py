@@ -31,7 +31,7 @@ class About:
 
     title: str
     setting: str
-    """What its settings are numbers of."""
+    """What its settings are numbers of (of the adaptive vote: on average)."""
     source: Source
 
 
@@ -41,7 +41,7 @@ METHODS: dict[Method, About] = {
     "confidence": About("vote by confidence", "samples", "samples"),
     "reward_vote": About("vote by reward", "samples", "samples"),
     "best_of_n": About("best by reward", "samples", "samples"),
-    "adaptive": About("adaptive vote", "samples on average", "samples"),
+    "adaptive": About("adaptive vote", "samples", "samples"),
     "end_thinking": About("thinking cut off", "tokens", "end_thinking"),
     "wait": About("“Wait” put in", "tokens", "wait"),
     "revision": About("revision", "rounds", "revision"),

@@ -133,9 +133,9 @@ def _table(result: dict[str, Any], config: ModelScaling, elicitation: Elicitatio
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("method")
-    for head in ("setting", "tokens", "put in", "accuracy", "95% interval"):
-        table.add_column(head, justify="right")
+    table.add_column("method", no_wrap=True)
+    for head in ("setting", "tokens", "put in", "accuracy, 95% interval"):
+        table.add_column(head, justify="right", no_wrap=True)
     problems = 0
     for method, points in result["curves"].items():
         about = METHODS[method]
@@ -143,15 +143,14 @@ def _table(result: dict[str, Any], config: ModelScaling, elicitation: Elicitatio
             accuracy, problems = point["accuracy"], point["problems"]
             table.add_row(
                 about.title if place == 0 else "",
-                f"{point['setting']} {about.setting}",
+                f"{point['setting']} {about.setting.removesuffix('s') if point['setting'] == 1 else about.setting}",
                 f"{point['tokens']:.1f}",
                 f"{point['forced_tokens']:.1f}" if point["forced_tokens"] else "",
-                f"{accuracy['mean']:.1%}",
-                f"[{accuracy['low']:.1%}, {accuracy['high']:.1%}]",
+                f"{accuracy['mean']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]",
                 end_section=place == len(points) - 1,
             )
     table.caption = (
         f"{problems} held-out problems, levels {', '.join(map(str, config.levels))}; {config.samples} samples each at "
-        f"temperature {config.temperature}; intervals over problems"
+        f"temperature {config.temperature}; tokens and tokens put in per question, the adaptive vote's samples on average"
     )
     return table

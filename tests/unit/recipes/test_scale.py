@@ -44,7 +44,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
         arguments += ["--set", setting]
     done = CliRunner().invoke(app, arguments, env={"COLUMNS": "160"})
     assert done.exit_code == 0, done.output
-    for words in ("majority vote", "4 samples", "thinking cut off", "8 tokens", "revision", "1 rounds", "4 held-out"):
+    for words in ("majority vote", "4 samples", "thinking cut off", "8 tokens", "revision", "1 round", "4 held-out"):
         assert words in done.output
     written = json.loads(out.read_text())
     assert {row["family"] for row in written["answers"]} == {"riddle", "motion"}
