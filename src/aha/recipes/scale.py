@@ -151,6 +151,6 @@ def _table(result: dict[str, Any], config: ModelScaling, elicitation: Elicitatio
             )
     table.caption = (
         f"{problems} held-out problems, levels {', '.join(map(str, config.levels))}; {config.samples} samples each at "
-        f"temperature {config.temperature}; tokens and tokens put in per question, the adaptive vote's samples on average"
+        f"temperature {config.temperature}; tokens per question; an adaptive vote has so many samples on average"
     )
     return table
