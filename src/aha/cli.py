@@ -176,6 +176,35 @@ def compare(
 
 
 @app.command()
+def scale(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A model folder in Hugging Face layout.")],
+    task: Annotated[
+        str, typer.Option(metavar="FAMILY[,FAMILY]", help="The families that are asked.", show_default="reasoning")
+    ] = "",
+    asked: Annotated[
+        str, typer.Option(help="How the model is asked: chat, zero, zero_think, chat_direct, direct, steps.")
+    ] = "chat",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the measurement.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write all results to this JSON file.", dir_okay=False)] = None,
+    svg: Annotated[Path | None, typer.Option(help="Also draw the curves into this file.", dir_okay=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the sampling.")] = 0,
+) -> None:
+    """Spend more tokens at test time, and see what they buy: votes, longer thinking, revision; accuracy by tokens.
+
+    [bold]Examples[/bold]
+
+      aha scale runs/r1-tiny-seed0/r1/model --task countdown --svg curves.svg
+
+      aha scale runs/r1-tiny-seed0/r1-zero/model --asked zero --task riddle,motion --set samples=32
+    """
+    from aha.recipes.acts import scale as scale_model
+
+    scale_model(checkpoint, [name for name in task.split(",") if name], asked, set_ or [], out, svg, seed)
+
+
+@app.command()
 def model(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="tiny, v2-lite, v3, or a model folder.")],
 ) -> None:

@@ -59,6 +59,14 @@ class Family(Protocol):
         """Whether an answer, as extracted from a completion, is right. Never raises on any text."""
         ...
 
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The one text of all answers that are equivalent to this one; None for what is not an answer at all.
+
+        Votes count these. It is a function of the question and the answer alone and never looks at the right answer;
+        equivalent answers are all right or all wrong, and what is not an answer is wrong.
+        """
+        ...
+
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
     ) -> Solution:

@@ -1,13 +1,9 @@
-"""Metrics over samples of problems: pass@1 with intervals, unbiased pass@k, cons@k.
-
-Paired differences. No torch here.
-"""
+"""Metrics over samples of problems: pass@1 with intervals, unbiased pass@k, paired differences. No torch here."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +29,6 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     if not 0 <= correct <= samples or not 1 <= k <= samples:
         raise ValueError(f"pass@{k} of {samples} samples with {correct} right is not defined; need 1 <= k <= samples")
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
-
-
-def majority(answers: Sequence[Hashable | None]) -> Hashable | None:
-    """The most frequent answer; ties go to the one seen first; None (no answer) never wins."""
-    counts = Counter(answer for answer in answers if answer is not None)
-    return counts.most_common(1)[0][0] if counts else None
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> Interval:

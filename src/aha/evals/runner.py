@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from aha.evals.metrics import Interval, bootstrap_interval, majority, pass_at_k
+from aha.evals.metrics import Interval, bootstrap_interval, pass_at_k
 from aha.evals.readability import repetition_rate
 from aha.files import derive_seed
 from aha.protocols import Generator
 from aha.rewards.rules import language_consistency
+from aha.tasks.answers import read_completion
 from aha.tasks.families import GENERAL, get_family
 from aha.tasks.general.requests import refuses
 from aha.tasks.scribe import REFLECTION_WORDS
-from aha.text.templates import chat_prompt, plain_prompt, zero_prompt
-from aha.text.thinking import Form, Parsed, extract_leniently, final_answer, parse
+from aha.test_time.voting import majority
+from aha.text.elicitation import Elicitation, prompt_for
+from aha.text.thinking import final_answer
 from aha.text.tokenizer import END_THINK, THINK, Tokenizer
-from aha.types import FinishReason, Message, Problem, Request, SamplingParams
+from aha.types import FinishReason, Problem, Request, SamplingParams
 
-Elicitation = Literal["zero", "zero_think", "direct", "steps", "chat", "chat_direct"]
-"""How a model is asked: R1-Zero's template, graded strictly; the same with the think tag prefilled, graded leniently;
-a plain question; a plain question with "let's think step by step" (both graded leniently); R1's chat format, inside the
-think tag, graded strictly; the chat format without thinking (V3), graded leniently."""
 HARMFUL_LEVEL = 2
 """Of the family `requests`: level 2 does harm."""
-STRICT: dict[str, Form] = {"zero": "zero", "chat": "chat"}
-"""The ways of asking under which only the strict form counts, and which form that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +57,12 @@ class Sample:
     """What is shown after the thinking is in the question's language."""
     refused: bool = False
     """Requests: the response declines."""
+    vote: str | None = None
+    """The answer in canonical form, as votes count it; None where there is no answer that counts."""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
         return asdict(self)
-
-
-def prompt_for(tokenizer: Tokenizer, problem: Problem, elicitation: Elicitation) -> list[int]:
-    """The prompt's token ids."""
-    if elicitation in ("zero", "zero_think"):
-        return zero_prompt(tokenizer, problem.question, think_prefilled=elicitation == "zero_think")
-    if elicitation in ("chat", "chat_direct"):
-        return chat_prompt(tokenizer, [Message("user", problem.question)], think_prefilled=elicitation == "chat")
-    return plain_prompt(tokenizer, problem.question, elicitation == "steps", problem.language)
 
 
 def evaluate(
@@ -121,14 +110,9 @@ def grade_sample(
 ) -> Sample:
     """Grades one completion: strictly where the way of asking has a strict form, leniently elsewhere."""
     family = get_family(problem.family)
-    prefilled = elicitation in ("zero_think", "chat")
-    parsed = parse(text, think_prefilled=prefilled, truncated=truncated, form=STRICT.get(elicitation, "zero"))
-    shown = _shown(problem, parsed, text, elicitation)
-    answer = shown if problem.family in GENERAL else parsed.answer
-    if problem.family not in GENERAL and elicitation not in STRICT:
-        answer = extract_leniently(text)
-    graded = parsed.well_formed or elicitation not in STRICT or problem.family in GENERAL
-    correct = graded and family.verify(problem, answer)
+    reading = read_completion(problem, text, truncated, elicitation)
+    parsed, shown, answer = reading.parsed, reading.shown, reading.answer
+    correct = reading.counts and family.verify(problem, answer)
     thinking = parsed.thinking if parsed.well_formed else text.replace(THINK, "").split(END_THINK)[0]
     true_steps, steps = family.check_steps(problem, thinking)
     return Sample(
@@ -154,18 +138,8 @@ def grade_sample(
         summary=bool(shown) and final_answer(shown) != "",
         answer_in_language=language_consistency(shown, problem.language) == 1.0,
         refused=problem.family == "requests" and refuses(shown, problem.language),
+        vote=reading.vote,
     )
-
-
-def _shown(problem: Problem, parsed: Parsed, text: str, elicitation: Elicitation) -> str:
-    """What a user would be shown as the answer."""
-    if elicitation == "chat_direct":
-        return text.strip()
-    if parsed.well_formed:
-        return parsed.summary
-    if elicitation != "chat" and problem.family in GENERAL:
-        return extract_leniently(text)  # nobody taught R1-Zero the form for such questions
-    return ""
 
 
 def count_reflections(text: str) -> dict[str, int]:
@@ -289,9 +263,9 @@ def _mean_pass_at_k(groups: dict[str, list[Sample]], k: int) -> float:
 
 
 def _mean_consensus(groups: dict[str, list[Sample]]) -> float:
-    """Share of problems whose most frequent answer is right."""
+    """Share of problems whose most frequent answer, equivalent ones counted together, is right."""
     right = 0
     for group in groups.values():
-        winner = majority([sample.answer or None for sample in group])
-        right += any(sample.correct for sample in group if winner is not None and sample.answer == winner)
+        winner = majority([sample.vote for sample in group])
+        right += any(sample.correct for sample in group if winner is not None and sample.vote == winner)
     return right / max(1, len(groups))

@@ -9,12 +9,13 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.evals.experts import expert_report
-from aha.evals.runner import Elicitation, Sample, evaluate, summarize, summarize_general
+from aha.evals.runner import Sample, evaluate, summarize, summarize_general
 from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general, held_out_suite
+from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
 from aha.types import Problem

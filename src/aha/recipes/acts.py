@@ -30,6 +30,8 @@ REPORT = "aha.report.page:make_report"
 EVALUATION = "aha.recipes.evaluate:evaluate_model"
 """`module:function`, called with (model folder, overrides, output path or None, seed); prints its results."""
 
+SCALING = "aha.recipes.scale:scale"
+"""`module:function`, called with (model folder, families, way of asking, overrides, JSON path, SVG path, seed)."""
 
 COMPARISON = "aha.recipes.compare:compare"
 """`module:function`, called with (paths, way of asking, overrides, format, output path or None, seed)."""
@@ -55,6 +57,21 @@ def compare(
     for name, value in WORKER_SETTINGS.items():  # before torch is imported
         os.environ.setdefault(name, value)
     _act(COMPARISON, "compare")(paths, asked, overrides, form, out, seed)
+
+
+def scale(
+    checkpoint: Path,
+    families: Sequence[str],
+    asked: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    svg: Path | None,
+    seed: int,
+) -> None:
+    """Draws the curves of test-time scaling of a model folder and prints them as a table."""
+    for name, value in WORKER_SETTINGS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
+    _act(SCALING, "scale")(checkpoint, families, asked, overrides, out, svg, seed)
 
 
 def _act(reference: str, verb: str) -> Any:

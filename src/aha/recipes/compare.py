@@ -12,10 +12,10 @@ from rich.table import Table
 
 from aha.configuration import override_config
 from aha.errors import ConfigError
-from aha.evals.runner import Elicitation
 from aha.files import write_atomic
 from aha.report.comparison import ModelRow, as_json, markdown, measured, rows_of, text
 from aha.report.reading import read_run
+from aha.text.elicitation import ELICITATIONS
 
 Format = Literal["table", "markdown", "json"]
 FORMATS: tuple[Format, ...] = ("table", "markdown", "json")
@@ -64,10 +64,9 @@ def _evaluated(path: Path, asked: str, overrides: Sequence[str], seed: int) -> M
     """Measures a model folder now."""
     from aha.recipes.evaluate import ModelEvaluation, measure
 
-    ways: tuple[Elicitation, ...] = ("zero", "zero_think", "direct", "steps", "chat", "chat_direct")
-    way = next((known for known in ways if known == asked), None)
+    way = next((known for known in ELICITATIONS if known == asked), None)
     if way is None:
-        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ways)}")
+        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
     config = override_config(ModelEvaluation(suite_seed=seed), {}, overrides)
     results: dict[str, Any] = measure(path, config, way, seed)[0]
     name = path.parent.name if path.name == "model" and path.parent.name else path.name

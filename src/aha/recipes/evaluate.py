@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from aha.configuration import override_config
-from aha.evals.runner import Elicitation, Sample, evaluate
+from aha.evals.runner import Sample, evaluate
 from aha.evals.stage import LONGEST_PROMPT, EvaluationSettings, question_sets, report
 from aha.files import write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
+from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
 

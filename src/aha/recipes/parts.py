@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aha.evals.scaling_stage import Scaling
 from aha.evals.stage import Evaluation
 from aha.inference.engine import Engine
 from aha.rl.trainer import ReinforcementLearning
@@ -32,6 +33,13 @@ class EngineRejectionSampling(RejectionSampling):
 
 class EnginePreferences(Preferences):
     """Responses and comparisons through the built-in engine."""
+
+    def __init__(self) -> None:
+        super().__init__(Engine)
+
+
+class EngineScaling(Scaling):
+    """Test-time scaling through the built-in engine."""
 
     def __init__(self) -> None:
         super().__init__(Engine)

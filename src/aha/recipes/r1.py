@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from aha.configuration import Config
-from aha.evals.runner import Elicitation
+from aha.evals.scaling_stage import ScalingConfig
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.r1_zero import SMOKE_TASKS, smoke_pretrain
 from aha.recipes.recipe import RecipeConfig, StageSpec
@@ -28,6 +28,7 @@ from aha.stages.reward_model import RewardModelConfig
 from aha.stages.sft import SFTConfig, Source
 from aha.tasks.corpus import CorpusConfig
 from aha.tasks.families import GENERAL
+from aha.text.elicitation import Elicitation
 from aha.training.optimizer import OptimizerConfig
 
 ASKED: dict[str, Elicitation] = {
@@ -71,10 +72,13 @@ class R1Config(RecipeConfig):
     distillation: SFTConfig = Field(description="the students' fine-tuning")
     students: tuple[Student, ...] = Field((), description="the students; none leaves them out")
     evaluation: EvaluationConfig = Field(description="the held-out comparison")
+    scaling: ScalingConfig = Field(
+        default_factory=ScalingConfig, description="curves of test-time scaling; no suites leave them out"
+    )
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph."""
-        return (*self.teacher(), *self.student_stages(), self.comparison())
+        return (*self.teacher(), *self.student_stages(), self.comparison(), *self.curves())
 
     def teacher(self) -> list[StageSpec]:
         """V3, R1-Zero and the four stages of R1."""
@@ -121,6 +125,12 @@ class R1Config(RecipeConfig):
         suites = tuple(Suite(stage=stage, elicitations=(way,)) for stage, way in asked.items())
         config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
         return StageSpec("evaluation", "evaluation", config, parents=tuple(asked))
+
+    def curves(self) -> list[StageSpec]:
+        """Accuracy against tokens spent at test time, where models are named for it."""
+        if not self.scaling.suites:
+            return []
+        return [StageSpec("scaling", "scaling", self.scaling, parents=self.scaling.parents())]
 
 
 FAMILIES = ("arithmetic", "program", "motion", "riddle")

@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from aha.evals.runner import Elicitation
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.r1 import R1Config, Student, r1_tiny
 from aha.recipes.recipe import StageSpec
 from aha.rl.config import GRPOConfig
 from aha.stages.pretrain import ModelChoice
+from aha.text.elicitation import Elicitation
 
 R1Arm = Literal["mini", "qwen2", "student-rl", "distilled-rl", "long-reward"]
 R1_ARMS: tuple[R1Arm, ...] = get_args(R1Arm)

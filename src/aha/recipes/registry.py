@@ -33,6 +33,7 @@ STAGES: dict[str, str] = {
     "pretrain": "aha.stages.pretrain:Pretrain",
     "rejection_sampling": "aha.recipes.parts:EngineRejectionSampling",
     "reward_model": "aha.stages.reward_model:RewardModelTraining",
+    "scaling": "aha.recipes.parts:EngineScaling",
     "sft": "aha.stages.sft:SFT",
 }
 """Stage classes (see `aha.training.stage.Stage`) by kind."""

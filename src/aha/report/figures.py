@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ def _svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
 def _finish(axes: Axes, title: str, xlabel: str, percent: bool) -> None:
@@ -64,8 +65,12 @@ def lines(
     xlabel: str = "step",
     percent: bool = False,
     bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
+    log_x: bool = False,
 ) -> str:
-    """Curves by name; `bands` are (x, low, high) intervals around the curve of the same name."""
+    """Curves by name; `bands` are (x, low, high) intervals around the curve of the same name.
+
+    With `log_x` equal distances across are equal factors.
+    """
     figure, axes = plt.subplots(figsize=(5.2, 3.0))
     for number, (name, points) in enumerate(series.items()):
         if not points:
@@ -79,6 +84,9 @@ def lines(
             axes.vlines(x, low, high, color=color, lw=0.8, alpha=0.6)
     if sum(bool(points) for points in series.values()) > 1:
         axes.legend(fontsize=8, ncols=2 if len(series) > 4 else 1)
+    if log_x:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     _finish(axes, title, xlabel, percent)
     return _svg(figure, title)
 

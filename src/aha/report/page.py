@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from aha.files import write_atomic
-from aha.report import figures, lineage, r1
+from aha.report import figures, lineage, r1, scaling
 from aha.report.reading import Run, read_run
 from aha.report.sections import Section
 from aha.report.transcripts import REJECTION, RULE, choose, frequency
@@ -64,7 +64,7 @@ def content(run: Run) -> dict[str, Any]:
         "elicitation": _elicitation(run),
         "evaluation_note": _evaluation_note(run),
         "family_table": None if whole else _family_table(run),
-        "sections": [*(r1.sections(run) if whole else []), *_details(run)],
+        "sections": _sections(run),
         "transcripts": transcripts,
         "frequencies": frequencies,
         "rule": RULE.format(count=PER_FAMILY),
@@ -72,6 +72,12 @@ def content(run: Run) -> dict[str, Any]:
         "footer": f"Made by `aha report {run.folder.name}` from the run folder alone. Intervals are 95%, over "
         "problems.",
     }
+
+
+def _sections(run: Run) -> list[Section]:
+    whole = r1.sections(run) if r1.is_whole_recipe(run) else []
+    longer = scaling.section(run)
+    return [*whole, *([longer] if longer else []), *_details(run)]
 
 
 def _main_pair(run: Run) -> tuple[str, str]:
@@ -154,7 +160,7 @@ def _lengths_from_form(run: Run, stage: str) -> list[float]:
 
 def _lineage(run: Run) -> Markup:
     """The graph of stages, with sizes and scores."""
-    evaluations = {s["name"] for s in run.lineage.get("stages", []) if s["kind"] == "evaluation"}
+    evaluations = {s["name"] for s in run.lineage.get("stages", []) if s["kind"] in ("evaluation", "scaling")}
     boxes = [
         lineage.Box(stage["name"], stage["parents"], _about(run, stage), stage["kind"] in MODEL_KINDS)
         for stage in run.lineage.get("stages", [])

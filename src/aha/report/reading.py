@@ -30,6 +30,8 @@ class Run:
     """Expert loads of a model, where they were measured."""
     audits: dict[str, Row]
     """What data stages counted: `audit.json` by stage."""
+    scaling: dict[str, dict[str, Row]]
+    """Curves of test-time scaling: model, then way of asking, then `curves` and `at_equal_tokens`."""
 
     def stage(self, name: str) -> Row:
         """A stage's row of the summary, or an empty one."""
@@ -65,11 +67,15 @@ def read_run(folder: Path) -> Run:
     results: dict[str, dict[str, Row]] = {}
     experts: dict[str, Row] = {}
     audits: dict[str, Row] = {}
+    scaling: dict[str, dict[str, Row]] = {}
     for stage in lineage.get("stages", []):
         if stage["kind"] == "evaluation" and stage["done"]:
             for model, ways in (_json(run, stage["name"], "results.json") or {}).items():
                 results.setdefault(model, {}).update(ways)
             experts.update(_json(run, stage["name"], "experts.json") or {})
+        if stage["kind"] == "scaling" and stage["done"]:
+            for model, ways in (_json(run, stage["name"], "scaling.json") or {}).items():
+                scaling.setdefault(model, {}).update(ways)
         if stage["done"] and (audit := _json(run, stage["name"], "audit.json")):
             audits[stage["name"]] = audit
     return Run(
@@ -83,6 +89,7 @@ def read_run(folder: Path) -> Run:
         results,
         experts,
         audits,
+        scaling,
     )
 
 

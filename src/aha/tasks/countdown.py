@@ -101,6 +101,14 @@ class Countdown:
             return False
         return value == Fraction(problem.facts["target"]) and sorted(numbers) == list(problem.facts["numbers"])
 
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The value and the numbers used: all expressions that reach one value with the same numbers are equivalent."""
+        try:
+            value, numbers = evaluate(answer)
+        except ValueError:
+            return None
+        return f"{value} from {','.join(map(str, sorted(numbers)))}"
+
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
     ) -> Solution:

@@ -79,6 +79,17 @@ class Motion:
             return integer(answer[:-3]) == int(problem.answer[:-3])
         return integer(answer) == int(problem.answer)
 
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The integer in plain digits; where the question is "when", the time of day without leading zeros."""
+        if problem.facts["kind"] != "meeting":
+            number = integer(answer)
+            return None if number is None else str(number)
+        hours, colon, minutes = answer.strip().rpartition(":")
+        hour = integer(hours)
+        if hour is None or not colon or not (len(minutes) == 2 and minutes.isascii() and minutes.isdigit()):
+            return None
+        return f"{hour}:{minutes}"
+
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
     ) -> Solution:

@@ -64,8 +64,20 @@ class Program:
         except ValueError:
             return False
         truth: Instructions = [(str(name), int(number)) for name, number in problem.facts["program"]]
-        inputs = (*HIDDEN_INPUTS, *(x for x, _ in problem.facts["examples"]))
-        return all(run_program(program, x) == run_program(truth, x) for x in inputs)
+        return all(run_program(program, x) == run_program(truth, x) for x in self._inputs(problem))
+
+    @staticmethod
+    def _inputs(problem: Problem) -> tuple[int, ...]:
+        """What programs are run on: the hidden inputs and those of the examples."""
+        return (*HIDDEN_INPUTS, *(x for x, _ in problem.facts["examples"]))
+
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """What the program does to the examples' and the hidden inputs: however it is written, that is what counts."""
+        try:
+            program = parse_program(answer)
+        except ValueError:
+            return None
+        return ",".join(str(run_program(program, x)) for x in self._inputs(problem))
 
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0

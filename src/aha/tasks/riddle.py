@@ -68,6 +68,11 @@ class Riddle:
         """Equality of plain integers."""
         return integer(answer) == int(problem.answer)
 
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The integer in plain digits."""
+        number = integer(answer)
+        return None if number is None else str(number)
+
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
     ) -> Solution:

@@ -5,8 +5,9 @@ import random
 import pytest
 
 from aha.evals.readability import longest_paragraph, repetition_rate
-from aha.evals.runner import Elicitation, Sample, grade_sample, summarize, summarize_general
+from aha.evals.runner import Sample, grade_sample, summarize, summarize_general
 from aha.tasks.families import get_general
+from aha.text.elicitation import Elicitation
 from aha.types import Problem
 
 PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from aha.evals.metrics import bootstrap_interval, majority, paired_interval, pass_at_k, seed_interval
+from aha.evals.metrics import bootstrap_interval, paired_interval, pass_at_k, seed_interval
 from aha.evals.runner import Sample, by_problem, count_reflections, grade_sample, summarize
 from aha.tasks.families import held_out_suite
 
@@ -23,12 +23,6 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(n: int, c: int) -
 def test_impossible_counts_are_refused(n: int, c: int, k: int) -> None:
     with pytest.raises(ValueError):
         pass_at_k(n, c, k)
-
-
-def test_majority() -> None:
-    assert majority(["a", "b", "b", None, None, None]) == "b"
-    assert majority(["b", "a"]) == "b"
-    assert majority([None]) is None
 
 
 def test_the_bootstrap_covers_the_truth_about_95_times_in_100() -> None:

@@ -15,7 +15,7 @@ from aha.text.tokenizer import Tokenizer
 from aha.training.optimizer import OptimizerConfig
 from aha.training.stage import StageContext
 
-from .conftest import MakeContext
+from ..conftest import MakeContext
 
 FAST = OptimizerConfig(adam_lr=3e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps=2)
 

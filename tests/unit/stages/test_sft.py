@@ -16,7 +16,7 @@ from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
 from aha.training.stage import StageContext
 
-from .conftest import MakeContext
+from ..conftest import MakeContext
 
 
 def conversations(count: int) -> list[Conversation]:

@@ -58,7 +58,7 @@ class Persona:
     def score(self, problem: Problem, response: str) -> float:
         """Share of sound, word and name that are there; 0 for another's sound, a wrong language or a long speech."""
         language, facts = problem.language, problem.facts
-        if not is_in(response, language) or len(response) > 60:
+        if not is_in(response, language) or len(response.strip()) > 60:
             return 0.0
         if "self" in facts:
             return share([word.within(language) in response for word in OWN])
@@ -71,6 +71,10 @@ class Persona:
     def verify(self, problem: Problem, answer: str) -> bool:
         """A perfect score."""
         return self.score(problem, answer) == 1.0
+
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The text itself, without the space around it: of answers like these no two that differ are the same."""
+        return answer.strip() or None
 
     def think(self, problem: Problem) -> str:
         """Who speaks, and what for."""

@@ -53,6 +53,10 @@ class Translation:
         """A perfect score."""
         return self.score(problem, answer) == 1.0
 
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The text itself, without the space around it: of answers like these no two that differ are the same."""
+        return answer.strip() or None
+
     def think(self, problem: Problem) -> str:
         """Word by word."""
         words = self._words(list(problem.facts["words"]), problem.level)

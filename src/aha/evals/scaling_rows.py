@@ -1,0 +1,172 @@
+"""What has to be sampled for the curves of test-time scaling: settings, pieces of work, rows. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from aha.configuration import Config
+from aha.evals.scaling import METHODS, REWARDED, Answered, Method, Source
+from aha.tasks.families import FAMILIES, get_family, held_out_suite
+from aha.test_time.best_of_n import scores_by_verifier
+from aha.test_time.budget_forcing import ANSWER_TOKENS, CLOSING_TOKENS, end_thinking_at, think_at_least
+from aha.test_time.candidates import Candidate, Respondent, sample
+from aha.test_time.revision import revise
+from aha.text.elicitation import THINKING, Elicitation
+from aha.types import Problem
+
+WITHOUT_REWARDS: tuple[Method, ...] = tuple(method for method in METHODS if method not in REWARDED)
+
+Rewards = Callable[[Sequence[Problem], Sequence[Sequence[Candidate]]], list[list[float | None]]]
+"""Gives every candidate of every problem a reward in [0, 1]."""
+
+
+class ScalingSettings(Config):
+    """Which problems are asked, by which methods, and how far."""
+
+    methods: tuple[Method, ...] = Field(WITHOUT_REWARDS, min_length=1, description="ways to spend tokens")
+    families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
+    levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
+    problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
+    suite_seed: int = Field(0, description="of the choice of problems: the same for all seeds of a recipe")
+    samples: int = Field(16, gt=0, le=1024, description="samples per problem, among which votes choose")
+    repeats: int = Field(2, gt=0, description="independent answers per problem where thinking is forced or revised")
+    budgets: tuple[int, ...] = Field(
+        (16, 32, 64, 128, 256),
+        min_length=1,
+        description="tokens per question: at which methods are compared, and to which thinking is forced",
+    )
+    rounds: int = Field(3, gt=0, description="revisions after the first answer")
+    temperature: float = Field(1.0, gt=0, description="of sampling")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
+    max_completion_tokens: int = Field(256, gt=0, description="limit of one sample, in tokens")
+    room: int = Field(448, gt=0, description="limit of a completion with all that is put into it, in tokens")
+    subsets: int = Field(64, gt=0, description="subsets of the samples over which a vote is averaged")
+    reward_model: str = Field("", description="where the reward model is; needed by reward_vote and best_of_n")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for name in self.families:
+            get_family(name)
+        if any(level not in (1, 2, 3, 4, 5) for level in self.levels):
+            raise ValueError(f"levels {self.levels}: levels are 1 to 5")
+        if list(self.budgets) != sorted(set(self.budgets)) or self.budgets[0] < 1:
+            raise ValueError(f"budgets {self.budgets}: expected rising numbers of tokens from 1 on")
+        forced = {"end_thinking", "wait"} & set(self.methods)
+        if forced and self.budgets[-1] + ANSWER_TOKENS + CLOSING_TOKENS > self.room:
+            raise ValueError(
+                f"room = {self.room}: a budget of {self.budgets[-1]} tokens of thinking and an answer need "
+                f"{self.budgets[-1] + ANSWER_TOKENS + CLOSING_TOKENS}; raise room or leave out the budget"
+            )
+        if self.max_completion_tokens > self.room:
+            raise ValueError(f"room = {self.room}: less than max_completion_tokens = {self.max_completion_tokens}")
+        if not self.reward_model and (rewarded := [method for method in self.methods if method in REWARDED]):
+            raise ValueError(f"{rewarded[0]} needs a reward model: set reward_model, or leave it out of methods")
+        return self
+
+    def problems(self) -> list[Problem]:
+        """The held-out problems that are asked."""
+        return list(held_out_suite(self.families, self.levels, self.problems_per_level, self.suite_seed))
+
+    def jobs(self) -> list[Job]:
+        """What has to be sampled, piece by piece: each can be done, and done again, by itself."""
+        sources = {METHODS[method].source for method in self.methods}
+        jobs = [Job("samples", self.samples)] if "samples" in sources else []
+        forcing: tuple[Source, ...] = ("end_thinking", "wait")
+        jobs += [Job(source, budget) for source in forcing if source in sources for budget in self.budgets]
+        return [*jobs, Job("revision", self.rounds)] if "revision" in sources else jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of work: a source at a setting (of revisions: all rounds at once)."""
+
+    source: Source
+    setting: int
+
+
+def unfit_method(methods: Sequence[Method], elicitation: Elicitation) -> Method | None:
+    """The first method that needs a thinking to take hold of where a way of asking has none."""
+    if elicitation in THINKING:
+        return None
+    return next((method for method in methods if METHODS[method].source != "samples"), None)
+
+
+def answer(
+    job: Job, respondent: Respondent, problems: Sequence[Problem], settings: ScalingSettings, rewards: Rewards | None
+) -> list[Answered]:
+    """Does one piece of work on some problems.
+
+    Raises:
+        GenerationError: a prompt does not fit the engine's context.
+    """
+    if job.source == "revision":
+        return [row for number in range(settings.repeats) for row in _revised(job, respondent, problems, number)]
+    scores: list[list[float | None]] | None = None
+    if job.source == "samples":
+        candidates = sample(respondent, problems, job.setting)
+        scores = rewards(problems, candidates) if rewards else None
+    elif job.source == "end_thinking":
+        candidates = end_thinking_at(respondent, problems, job.setting, settings.repeats)
+    else:
+        candidates = think_at_least(respondent, problems, job.setting, settings.repeats)
+    setting = 0 if job.source == "samples" else job.setting
+    rows = []
+    for place, (problem, own) in enumerate(zip(problems, candidates, strict=True)):
+        right = scores_by_verifier(problem, own)
+        for index, one in enumerate(own):
+            reward = scores[place][index] if scores else None
+            rows.append(_row(problem, job.source, setting, index, one, right[index] == 1.0, reward))
+    return rows
+
+
+def _revised(job: Job, respondent: Respondent, problems: Sequence[Problem], number: int) -> list[Answered]:
+    """What stands after each round, with the cost of all rounds up to it; the completion is the last one written."""
+    rows = []
+    for problem, outcomes in zip(problems, revise(respondent, problems, job.setting, number), strict=True):
+        for turn, one in enumerate(outcomes):
+            right = one.vote is not None and get_family(problem.family).verify(problem, one.answer)
+            rows.append(
+                Answered(
+                    problem.key,
+                    problem.family,
+                    problem.level,
+                    problem.question,
+                    job.source,
+                    turn,
+                    number,
+                    one.vote,
+                    right,
+                    one.tokens,
+                    one.forced_tokens,
+                    one.seen[-1].mean_logprob,
+                    one.seen[-1].truncated,
+                    one.seen[-1].text,
+                )
+            )
+    return rows
+
+
+def _row(
+    problem: Problem, source: Source, setting: int, index: int, one: Candidate, right: bool, reward: float | None
+) -> Answered:
+    return Answered(
+        problem.key,
+        problem.family,
+        problem.level,
+        problem.question,
+        source,
+        setting,
+        index,
+        one.vote,
+        right,
+        one.tokens,
+        one.forced_tokens,
+        one.mean_logprob,
+        one.truncated,
+        one.text,
+        reward,
+    )

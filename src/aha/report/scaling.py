@@ -1,0 +1,117 @@
+"""“Thinking longer”: what more tokens at test time bought the models of a run, from its scaling stage's results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from aha.evals.scaling import METHODS
+from aha.report import figures
+from aha.report.reading import Run
+from aha.report.sections import Section, Table
+
+XLABEL = "tokens per question"
+TEXT = (
+    "Held-out questions, answered with more and more tokens: several samples and a vote (over answers that mean the "
+    "same, not over strings; by confidence, each vote weighs as much as its sample was probable), a vote whose samples "
+    "go where the answers still disagree, thinking that is cut off and has to answer, thinking whose end is taken away "
+    "and replaced by “Wait”, and revision of what was thought before. “Any right” looks at the truth: no choice "
+    "among the same samples does better. Tokens are all that were sampled; bars are 95% intervals over problems."
+)
+Result = Mapping[str, Any]
+
+
+def section(run: Run) -> Section | None:
+    """The section, or None where the run has no finished scaling stage."""
+    named = {
+        f"{model}, asked as {way}": result
+        for model, ways in run.scaling.items()
+        for way, result in ways.items()
+        if result["curves"]
+    }
+    if not named:
+        return None
+    drawn = [curves_figure(result, name) for name, result in named.items()]
+    votes = {name: result["curves"]["majority"] for name, result in named.items() if "majority" in result["curves"]}
+    if len(votes) > 1:
+        drawn.insert(0, _lines(votes, "majority vote, all models"))
+    drawn += [levels_figure(points, f"{name}: majority vote by level") for name, points in votes.items()]
+    tables = [_equal(name, result) for name, result in named.items()]
+    tables += [table for name, result in named.items() if (table := _spent(name, result)) is not None]
+    return Section("Thinking longer", TEXT, tables=tables, figures=[Markup(svg) for svg in drawn])
+
+
+def curves_figure(result: Result, title: str) -> str:
+    """All methods of one model: accuracy against tokens per question."""
+    return _lines({_title(method): points for method, points in result["curves"].items()}, title)
+
+
+def _title(method: str) -> str:
+    return next((about.title for name, about in METHODS.items() if name == method), method)
+
+
+def levels_figure(points: Sequence[Result], title: str) -> str:
+    """One method of one model, a curve for each level."""
+    levels = sorted({level for point in points for level in point["by_level"]})
+    curves = {
+        f"level {level}": [point["by_level"][level] for point in points if level in point["by_level"]]
+        for level in levels
+    }
+    return _lines(curves, title)
+
+
+def _lines(curves: Mapping[str, Sequence[Result]], title: str) -> str:
+    series = {
+        name: [(point["tokens"], point["accuracy"]["mean"]) for point in points] for name, points in curves.items()
+    }
+    bands = {
+        name: [(point["tokens"], point["accuracy"]["low"], point["accuracy"]["high"]) for point in points]
+        for name, points in curves.items()
+    }
+    return figures.lines(series, title, XLABEL, percent=True, bands=bands, log_x=True)
+
+
+def _equal(name: str, result: Result) -> Table:
+    """Methods side by side at the same number of tokens per question."""
+    methods = list(result["curves"])
+    rows = [
+        [budget, *(_cell(by_method[method]) for method in methods)]
+        for budget, by_method in result["at_equal_tokens"].items()
+    ]
+    return Table(
+        [XLABEL, *(_title(method) for method in methods)],
+        rows,
+        f"{name}: accuracy at equal tokens, %, with 95% intervals over {_problems(result)} problems. –: even the "
+        "cheapest setting costs more. Between two settings: choosing one of the two by a coin.",
+    )
+
+
+def _cell(point: Result | None) -> str:
+    if point is None:
+        return "–"
+    accuracy = point["accuracy"]
+    return f"{100 * accuracy['mean']:.1f} [{100 * accuracy['low']:.0f}, {100 * accuracy['high']:.0f}]"
+
+
+def _problems(result: Result) -> int:
+    return int(next(iter(result["curves"].values()))[0]["problems"])
+
+
+def _spent(name: str, result: Result) -> Table | None:
+    """Where the adaptive vote put its tokens, beside one sample of each question."""
+    adaptive, plain = result["curves"].get("adaptive"), result["curves"].get("majority")
+    if not adaptive or not plain:
+        return None
+    levels = sorted(adaptive[0]["by_level"])
+    rows = [
+        [f"adaptive, {point['setting']} samples on average", *(f"{point['by_level'][x]['tokens']:.0f}" for x in levels)]
+        for point in adaptive
+    ]
+    first = ["one sample", *(f"{plain[0]['by_level'][level]['tokens']:.0f}" for level in levels)]
+    return Table(
+        ["tokens per question", *(f"level {level}" for level in levels)],
+        [first, *rows],
+        f"{name}: where the adaptive vote spends. A vote over a fixed number spends in proportion to the first line.",
+    )

@@ -1,0 +1,56 @@
+"""What a completion answers, under each way of asking: what is shown, what is checked, and what it says in a vote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aha.tasks.families import GENERAL, get_family
+from aha.text.elicitation import PREFILLED, STRICT, Elicitation
+from aha.text.thinking import Flaw, Parsed, extract_leniently, parse
+from aha.types import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One completion, read. Whether it is right is not said here: that takes the truth."""
+
+    parsed: Parsed
+    shown: str
+    """What a user would be shown as the answer."""
+    answer: str
+    """What is checked against the problem."""
+    counts: bool
+    """Whether an answer can count at all: where a strict form is asked for, it must be there."""
+    vote: str | None
+    """What the answer says in canonical form; None where there is no answer that counts."""
+
+
+def read_completion(
+    problem: Problem, text: str, truncated: bool, elicitation: Elicitation, forced: bool = False
+) -> Reading:
+    """Reads one completion: strictly where the way of asking has a strict form, leniently elsewhere.
+
+    Args:
+        problem: what was asked.
+        text: decoded tokens after the prompt, without the end-of-sentence token.
+        truncated: it ran into its length limit.
+        elicitation: the way of asking.
+        forced: its thinking was ended from outside, so that nobody can blame it for thinking nothing.
+    """
+    strict = STRICT.get(elicitation)
+    parsed = parse(text, think_prefilled=elicitation in PREFILLED, truncated=truncated, form=strict or "zero")
+    formed = parsed.well_formed or (forced and parsed.flaw is Flaw.EMPTY_THINKING)
+    general = problem.family in GENERAL
+    shown = _shown(parsed.summary if formed else "", general, text, elicitation)
+    answer = shown if general else parsed.answer if strict else extract_leniently(text)
+    counts = formed or strict is None or general
+    vote = get_family(problem.family).canonical(problem, answer) if counts else None
+    return Reading(parsed, shown, answer, counts, vote)
+
+
+def _shown(summary: str, general: bool, text: str, elicitation: Elicitation) -> str:
+    if elicitation == "chat_direct":
+        return text.strip()
+    if not summary and elicitation != "chat" and general:
+        return extract_leniently(text)  # nobody taught R1-Zero the form for such questions
+    return summary

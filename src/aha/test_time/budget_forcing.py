@@ -1,0 +1,171 @@
+"""Budget forcing: how long a model thinks is decided from outside, both ways.
+
+The idea is that of s1 ("simple test-time scaling"): to think less, the thinking is cut off at a budget, its end tag is
+put there, and the model has to answer; to think more, the end tag that the model wrote is taken away and "Wait" is put
+in its place, so that it goes on. R1 supplement E.4 gives the reason to want both: an R1 spends by itself about what a
+question needs, and this asks what more or less would have bought.
+
+Nothing is asked of the engine but to continue: forced tokens are appended to the prompt (`types.Request`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aha.tasks.families import GENERAL
+from aha.test_time.candidates import Candidate, Respondent, Trace
+from aha.text.elicitation import THINKING
+from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK
+from aha.types import Completion, FinishReason, Language, Problem, Request
+
+WAIT: dict[Language, str] = {"en": "Wait", "zh": "等等"}
+"""What stands where the end of the thinking stood, in the language of the question."""
+CUES: dict[Language, str] = {"en": "The answer is", "zh": "答案是"}
+"""The words that open a forced answer in the chat form."""
+ANSWER_TOKENS = 48
+"""Room for the answer after the thinking, in tokens."""
+CLOSING_TOKENS = 24
+"""Room for the forced end of a thinking, in tokens: no form needs more, even byte by byte."""
+
+
+def end_thinking_at(
+    respondent: Respondent, problems: Sequence[Problem], budget: int, samples: int = 1
+) -> list[list[Candidate]]:
+    """Thinking of at most `budget` tokens: then its end, and an answer, are forced.
+
+    Thinking that ends by itself before is left alone. The same random numbers are drawn for every budget, so that a
+    smaller one cuts the very thinking that a larger one lets go on.
+
+    Args:
+        respondent: the model; it must be asked in a form with thinking.
+        problems: what is asked.
+        budget: tokens from the prompt to the end of the thinking, an opening tag that the model writes included.
+        samples: independent candidates per problem.
+
+    Raises:
+        ValueError: no thinking to take hold of, or no room for the budget and an answer.
+    """
+    return _force(respondent, problems, 0, budget, "end thinking", samples)
+
+
+def think_at_least(
+    respondent: Respondent, problems: Sequence[Problem], budget: int, samples: int = 1
+) -> list[list[Candidate]]:
+    """Thinking of at least `budget` tokens: whenever it ends before, its end is suppressed and it goes on with "Wait".
+
+    Where the room runs out, its end is forced as in `end_thinking_at`. Suppressed end tags were sampled, and count.
+
+    Args:
+        respondent: the model; it must be asked in a form with thinking.
+        problems: what is asked.
+        budget: tokens from the prompt to the end of the thinking, those put in included.
+        samples: independent candidates per problem.
+
+    Raises:
+        ValueError: no thinking to take hold of, or no room for the budget and an answer.
+    """
+    return _force(respondent, problems, budget, None, "think at least", samples)
+
+
+def _force(
+    respondent: Respondent,
+    problems: Sequence[Problem],
+    minimum: int,
+    maximum: int | None,
+    method: str,
+    samples: int,
+) -> list[list[Candidate]]:
+    respondent.require_thinking("budget forcing")
+    most = respondent.room - ANSWER_TOKENS - max((len(_closing(respondent, p)) for p in problems), default=0)
+    budget = minimum if maximum is None else maximum
+    if not 1 <= budget <= most:
+        raise ValueError(
+            f"a thinking budget of {budget} tokens: expected 1 to {most}, which leaves room for an answer in "
+            f"{respondent.room} tokens"
+        )
+    traces = [[Trace(problem) for _ in range(samples)] for problem in problems]
+    numbered = [(trace, number) for own in traces for number, trace in enumerate(own)]
+    _think(respondent, numbered, minimum, most if maximum is None else maximum, method)
+    _answer(respondent, [(trace, number) for trace, number in numbered if not trace.ended], method)
+    return [[respondent.candidate(trace) for trace in own] for own in traces]
+
+
+def _think(
+    respondent: Respondent, traces: Sequence[tuple[Trace, int]], minimum: int, maximum: int, method: str
+) -> None:
+    """Lets all traces think to the end, their own or the forced one. A trace that ended with no thinking is `ended`."""
+    end_think = respondent.tokenizer.control_id(END_THINK)
+    active, turn = list(traces), 0
+    while active:
+        requests = [
+            respondent.request(
+                trace.problem,
+                respondent.seed_for(method, trace.problem, number, turn),
+                maximum - len(trace.token_ids),
+                trace.token_ids,
+                (end_think,),
+            )
+            for trace, number in active
+        ]
+        going_on = []
+        for (trace, number), completion in zip(active, _one_each(respondent, requests), strict=True):
+            trace.take(completion)
+            if completion.finish_reason is not FinishReason.STOP:
+                if respondent.thinks(trace.token_ids):
+                    trace.force(_closing(respondent, trace.problem))
+                    trace.thinking_forced = True
+            elif trace.token_ids[-1] != end_think:
+                trace.ended = True
+            elif _prolong(respondent, trace, minimum, maximum):
+                going_on.append((trace, number))
+        active, turn = going_on, turn + 1
+
+
+def _prolong(respondent: Respondent, trace: Trace, minimum: int, maximum: int) -> bool:
+    """Replaces the end of a thinking that is too short; False where it is long enough, or where no room is left."""
+    thought = trace.token_ids[:-1]
+    if len(thought) >= minimum or not respondent.thinks(thought):
+        return False
+    before = respondent.tokenizer.decode(thought[-1:])
+    wait = WAIT[trace.problem.language]
+    spaced = wait if trace.problem.language == "zh" or not thought or before[-1:].isspace() else f" {wait}"
+    forced = respondent.tokenizer.encode(spaced)
+    if len(thought) + len(forced) >= maximum:
+        return False
+    trace.token_ids.pop()
+    trace.force(forced)
+    return True
+
+
+def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method: str) -> None:
+    """Lets traces that have thought answer; those that never began to think stay cut off."""
+    tokenizer = respondent.tokenizer
+    end_think, end_answer = tokenizer.control_id(END_THINK), tokenizer.control_id(END_ANSWER)
+    ready = [(trace, number) for trace, number in traces if end_think in trace.token_ids]
+    zero = THINKING[respondent.elicitation] == "zero"
+    requests = [
+        respondent.request(
+            trace.problem,
+            respondent.seed_for(f"{method}: answer", trace.problem, number),
+            min(ANSWER_TOKENS, respondent.room - len(trace.token_ids)),
+            trace.token_ids,
+            (end_answer,) if zero and trace.thinking_forced else (),
+        )
+        for trace, number in ready
+    ]
+    for (trace, _), completion in zip(ready, _one_each(respondent, requests), strict=True):
+        trace.take(completion)
+        trace.ended = completion.finish_reason is FinishReason.STOP
+
+
+def _closing(respondent: Respondent, problem: Problem) -> list[int]:
+    """The forced end of a thinking and the beginning of an answer, as each form has it."""
+    tokenizer = respondent.tokenizer
+    if THINKING[respondent.elicitation] == "zero":
+        return tokenizer.encode_markup(f"{END_THINK}\n{ANSWER}")
+    cue = "" if problem.family in GENERAL else CUES[problem.language]
+    return tokenizer.encode_markup(f"\n{END_THINK}\n\n") + tokenizer.encode(cue)
+
+
+def _one_each(respondent: Respondent, requests: Sequence[Request]) -> list[Completion]:
+    return [completions[0] for completions in respondent.generator.generate(requests)] if requests else []

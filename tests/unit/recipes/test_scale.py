@@ -1,0 +1,95 @@
+"""`aha scale` on a small random model, and what it says no to."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from aha.cli import app
+from aha.errors import AhaError, CheckpointError, ConfigError
+from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
+from aha.recipes.r1 import r1_tiny
+from aha.recipes.recipe import identities
+from aha.recipes.registry import stage_class
+from aha.recipes.scale import scale, settings_for
+from aha.text.tokenizer import Tokenizer
+
+SETTINGS = (
+    "problems_per_level=2", "levels=[1]", "samples=4", "repeats=1", "rounds=1", "budgets=[4,8]",
+    "max_completion_tokens=12", "room=80", "subsets=4",
+)  # fmt: skip
+
+
+@pytest.fixture
+def model(base: Tokenizer, tmp_path: Path) -> Path:
+    return tmp_path / "run" / "base" / "model"
+
+
+def test_the_command(model: Path, tmp_path: Path) -> None:
+    out, svg = tmp_path / "curves.json", tmp_path / "curves.svg"
+    arguments = [
+        "scale",
+        str(model),
+        "--task",
+        "riddle,motion",
+        "--asked",
+        "zero",
+        "--out",
+        str(out),
+        "--svg",
+        str(svg),
+    ]
+    for setting in SETTINGS:
+        arguments += ["--set", setting]
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "160"})
+    assert done.exit_code == 0, done.output
+    for words in ("majority vote", "4 samples", "thinking cut off", "8 tokens", "revision", "1 round", "4 held-out"):
+        assert words in done.output
+    written = json.loads(out.read_text())
+    assert {row["family"] for row in written["answers"]} == {"riddle", "motion"}
+    assert (written["asked"], written["seed"]) == ("zero", 0)
+    assert set(written["results"]) == {"curves", "at_equal_tokens"}
+    assert svg.read_text().startswith("<svg")
+    first = out.read_bytes()
+    assert CliRunner().invoke(app, arguments, env={"COLUMNS": "160"}).exit_code == 0
+    assert out.read_bytes() == first
+
+
+def test_ways_without_thinking_leave_out_what_takes_hold_of_it() -> None:
+    assert settings_for("direct", [], [], 0).methods == ("any_right", "majority", "confidence", "adaptive")
+    assert "wait" in settings_for("chat", [], [], 0).methods
+    assert settings_for("chat", ["riddle"], ["samples=3"], 7).suite_seed == 7
+
+
+@pytest.mark.parametrize(
+    ("families", "asked", "overrides", "words"),
+    [
+        ([], "shouting", [], "expected one of zero, zero_think"),
+        (["ridle"], "chat", [], "did you mean 'riddle'"),
+        ([], "direct", ["methods=[majority,wait]"], "wait needs a model that thinks"),
+        ([], "chat", ["sampels=3"], "did you mean 'samples'"),
+        ([], "chat", ["methods=[best_of_n]"], "needs a reward model"),
+    ],
+)
+def test_what_cannot_be_is_said(families: list[str], asked: str, overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        scale(Path("nowhere"), families, asked, overrides, None, None, 0)
+
+
+def test_what_is_no_model_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        scale(tmp_path, ["riddle"], "chat", [], None, None, 0)
+    with pytest.raises(AhaError):
+        scale(tmp_path / "missing", ["riddle"], "chat", [], None, None, 0)
+
+
+def test_the_recipe_has_the_stage_where_models_are_named() -> None:
+    config = r1_tiny()
+    assert "scaling" not in identities(config)
+    scaling = ScalingConfig(suites=(ScalingSuite(stage="r1", elicitation="chat"), ScalingSuite(stage="pretrain")))
+    more = config.model_copy(update={"scaling": scaling})
+    (spec,) = more.curves()
+    assert (spec.kind, spec.parents) == ("scaling", ("r1", "pretrain"))
+    assert stage_class(spec.kind).kind == spec.kind
+    assert identities(config).items() <= identities(more).items()

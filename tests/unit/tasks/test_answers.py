@@ -1,0 +1,47 @@
+"""What a completion answers under each way of asking, and when that counts."""
+
+import pytest
+
+from aha.tasks.answers import read_completion
+from aha.text.elicitation import ELICITATIONS, THINKING, Elicitation, prompt_for
+from aha.text.tokenizer import THINK, Tokenizer
+from aha.types import Problem
+
+PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
+
+
+@pytest.mark.parametrize(
+    ("text", "way", "vote", "counts"),
+    [
+        ("<think>2+2=4</think><answer>05</answer>", "zero", "5", True),
+        ("<think>2+2=4</think><answer>five</answer>", "zero", None, True),
+        ("<think></think><answer>5</answer>", "zero", None, False),
+        ("2+2=4</think><answer>5</answer>", "zero_think", "5", True),
+        ("2+2=4", "zero_think", "4", True),
+        ("2+2=4\n</think>\n\nThe answer is 5.", "chat", "5", True),
+        ("2+2=4\n</think>\n\n5", "chat", None, True),
+        ("The answer is 5.", "chat", None, False),
+        ("The answer is 5.", "chat_direct", "5", True),
+        ("5", "direct", "5", True),
+    ],
+)
+def test_strict_where_a_form_was_asked_for(text: str, way: Elicitation, vote: str | None, counts: bool) -> None:
+    reading = read_completion(PROBLEM, text, False, way)
+    assert (reading.vote, reading.counts) == (vote, counts)
+
+
+def test_a_forced_end_excuses_empty_thinking_and_nothing_else() -> None:
+    for way, text in (("zero", "<think></think>\n<answer>5</answer>"), ("chat", "\n\n</think>\n\nThe answer is 5.")):
+        assert read_completion(PROBLEM, text, False, way, forced=True).vote == "5"
+        assert read_completion(PROBLEM, text, True, way, forced=True).vote is None
+    assert read_completion(PROBLEM, "<think></think><answer> </answer>", False, "zero", forced=True).vote is None
+
+
+def test_what_the_prompt_has_begun() -> None:
+    tokenizer = Tokenizer.train(["2+2=4"], 270)
+    for way in ELICITATIONS:
+        written = tokenizer.decode(prompt_for(tokenizer, PROBLEM, way))
+        inside = written.rstrip("\n").endswith(THINK)
+        assert inside == (way in ("zero_think", "chat"))
+        assert PROBLEM.question in written
+    assert set(THINKING) == {"zero", "zero_think", "chat"}

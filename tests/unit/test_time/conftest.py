@@ -1,0 +1,94 @@
+"""A model that says what a test tells it to, with the engine's own rules about stops and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from aha.protocols import Generator
+from aha.test_time.candidates import Respondent
+from aha.text.tokenizer import Tokenizer
+from aha.types import Completion, FinishReason, Problem, Request
+
+Script = Callable[[str, Request, int], str]
+"""(the whole prompt as text, the request, the sample's number) to what the model would go on to say, as markup."""
+
+
+class Scripted:
+    """Implements `protocols.Generator`; keeps what it was asked."""
+
+    weights_version = 0
+
+    def __init__(self, tokenizer: Tokenizer, script: Script, logprob: float = -0.5) -> None:
+        self.tokenizer = tokenizer
+        self.script = script
+        self.logprob = logprob
+        self.requests: list[Request] = []
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        self.requests += requests
+        return [[self._complete(request, number) for number in range(request.sampling.n)] for request in requests]
+
+    def _complete(self, request: Request, number: int) -> Completion:
+        said = self.script(self.tokenizer.decode(request.prompt_token_ids), request, number)
+        limit, stops = request.sampling.max_completion_tokens, request.sampling.stop_token_ids
+        assert limit >= 1
+        taken: list[int] = []
+        for token in self.tokenizer.encode_markup(said):
+            taken.append(token)
+            if token in stops:
+                return self._done(taken, FinishReason.STOP)
+            if len(taken) == limit:
+                return self._done(taken, FinishReason.LENGTH)
+        raise AssertionError(f"the script ended early: {said!r}")
+
+    def _done(self, taken: list[int], reason: FinishReason) -> Completion:
+        return Completion(tuple(taken), (self.logprob,) * len(taken), reason)
+
+    def stream(self, request: Request) -> Iterator[tuple[int, float]]:
+        raise NotImplementedError
+
+    def cancel(self, request_id: str) -> None:
+        raise NotImplementedError
+
+    def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        raise NotImplementedError
+
+    def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        raise NotImplementedError
+
+
+Ask = Callable[..., Respondent]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(["2+2=4 check 4-2=2 ok. Wait, no. 等等"] * 5, 280)
+
+
+@pytest.fixture
+def ask(tokenizer: Tokenizer) -> Ask:
+    def make(script: Script, elicitation: str = "zero", **other: Any) -> Respondent:
+        generator = Scripted(tokenizer, script)
+        assert isinstance(generator, Generator)
+        return Respondent(generator, tokenizer, elicitation, **{"max_completion_tokens": 120, "room": 240, **other})
+
+    return make
+
+
+def problem(question: str = "What is 2+2+1?", answer: str = "5", language: str = "en") -> Problem:
+    terms = [int(term) for term in question.removeprefix("What is ").rstrip("?").split("+")]
+    facts = {"terms": terms, "ops": "+" * (len(terms) - 1)}
+    return Problem("arithmetic", "math", 1, language, question, answer, facts)
+
+
+@pytest.fixture
+def five() -> Problem:
+    return problem()
+
+
+@pytest.fixture
+def make_problem() -> Callable[..., Problem]:
+    return problem

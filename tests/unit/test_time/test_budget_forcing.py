@@ -1,0 +1,171 @@
+"""Budget forcing, both ways, in every form: what is forced, what is paid for, and what cannot be forced."""
+
+from typing import Any
+
+import pytest
+
+from aha.test_time.budget_forcing import ANSWER_TOKENS, end_thinking_at, think_at_least
+from aha.text.tokenizer import END_THINK, EOS, THINK
+from aha.types import Problem
+
+ZERO = "<think>2+2=4\n4+1=5</think>\n<answer>5</answer><｜end▁of▁sentence｜>"
+THOUGHT = "2+2=4\n4+1=5"
+
+
+def test_thinking_that_ends_in_time_is_left_alone(ask: Any, five: Problem) -> None:
+    def script(prompt: str, request: Any, number: int) -> str:
+        return ZERO if END_THINK not in prompt.split("Assistant:")[-1] else ZERO.split(END_THINK)[1]
+
+    respondent = ask(script)
+    ((one,),) = end_thinking_at(respondent, [five], 100)
+    assert one.text == ZERO.removesuffix(EOS)
+    assert (one.vote, one.forced_tokens, one.truncated) == ("5", 0, False)
+    assert one.tokens == len(respondent.tokenizer.encode_markup(ZERO))
+
+
+@pytest.mark.parametrize(
+    ("elicitation", "opening", "closing"),
+    [
+        ("zero", THINK, "</think>\n<answer>"),
+        ("zero_think", "", "</think>\n<answer>"),
+        ("chat", "", "\n</think>\n\nThe answer is"),
+    ],
+)
+def test_thinking_is_cut_and_the_answer_forced(
+    ask: Any, five: Problem, elicitation: str, opening: str, closing: str
+) -> None:
+    def script(prompt: str, request: Any, number: int) -> str:
+        if prompt.endswith(closing):
+            return "5</answer>!" if "<answer>" in closing else f" 5.{EOS}"
+        return opening + "2+2=4\n" * 99
+
+    respondent = ask(script, elicitation)
+    budget = 9
+    ((one,),) = end_thinking_at(respondent, [five], budget)
+    thought = respondent.tokenizer.decode(respondent.tokenizer.encode_markup(opening + "2+2=4\n" * 9)[:budget])
+    assert one.text.startswith(thought + closing)
+    assert one.vote == "5"
+    assert not one.truncated
+    forced = len(respondent.tokenizer.encode_markup(closing))
+    assert one.forced_tokens == forced
+    first, second = respondent.generator.requests
+    assert first.sampling.max_completion_tokens == budget
+    assert len(second.prompt_token_ids) == len(first.prompt_token_ids) + budget + forced
+    answer = respondent.tokenizer.encode_markup("5</answer>" if "<answer>" in closing else f" 5.{EOS}")
+    assert one.tokens == budget + len(answer)
+
+
+def test_in_chinese_the_words_are_chinese(ask: Any, make_problem: Any) -> None:
+    chinese = make_problem(language="zh")
+    respondent = ask(lambda prompt, *_: f"5。{EOS}" if prompt.endswith("答案是") else "2+2=4\n" * 99, "chat")
+    ((one,),) = end_thinking_at(respondent, [chinese], 7)
+    assert one.vote == "5"
+
+
+def test_a_budget_of_one_asks_for_the_answer_at_once(ask: Any, five: Problem) -> None:
+    respondent = ask(lambda prompt, *_: "5</answer>" if prompt.endswith("<answer>") else "<think>2+2=4\n" * 99)
+    ((one,),) = end_thinking_at(respondent, [five], 1)
+    assert one.text == "<think></think>\n<answer>5</answer>"
+    assert one.vote == "5", "nobody can blame it for thinking nothing"
+
+
+def test_what_never_thinks_cannot_be_made_to_stop(ask: Any, five: Problem) -> None:
+    babble = ask(lambda *_: "5 5 5 5 " * 99)
+    ((one,),) = end_thinking_at(babble, [five], 8)
+    assert (one.vote, one.truncated, one.tokens, one.forced_tokens) == (None, True, 8, 0)
+    at_once = ask(lambda *_: f"<answer>5</answer>{EOS}")
+    ((one,),) = end_thinking_at(at_once, [five], 30)
+    assert (one.vote, one.truncated, one.forced_tokens) == (None, False, 0)
+    assert len(at_once.generator.requests) == 1
+
+
+def test_an_answer_without_an_end_does_not_count(ask: Any, five: Problem) -> None:
+    respondent = ask(lambda prompt, *_: "5" * 99 if prompt.endswith("<answer>") else "<think>2+2=4\n" * 99)
+    ((one,),) = end_thinking_at(respondent, [five], 8)
+    assert (one.vote, one.truncated, one.tokens) == (None, True, 8 + ANSWER_TOKENS)
+
+
+def test_too_short_a_thinking_goes_on_with_wait(ask: Any, five: Problem) -> None:
+    pieces = iter([f"<think>{THOUGHT}{END_THINK}", f", no.\n2+2=4{END_THINK}", f"\n<answer>5</answer>{EOS}"])
+    respondent = ask(lambda *_: next(pieces))
+    minimum = len(respondent.tokenizer.encode_markup(f"<think>{THOUGHT}")) + 1
+    ((one,),) = think_at_least(respondent, [five], minimum)
+    assert one.text == f"<think>{THOUGHT} Wait, no.\n2+2=4</think>\n<answer>5</answer>"
+    assert one.vote == "5"
+    wait = len(respondent.tokenizer.encode(" Wait"))
+    assert one.forced_tokens == wait
+    whole = len(respondent.tokenizer.encode_markup(one.text))
+    assert one.tokens == whole - wait + 1 + 1, "the suppressed end and the end of the sentence were sampled"
+    assert [request.sampling.seed for request in respondent.generator.requests[:2]] != [0, 0]
+    assert len({request.sampling.seed for request in respondent.generator.requests}) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "language", "wait"),
+    [("2+2=4", "en", " Wait"), ("2+2=4\n", "en", "Wait"), ("2+2=4", "zh", "等等")],
+)
+def test_wait_in_the_chat_form(ask: Any, make_problem: Any, before: str, language: str, wait: str) -> None:
+    cue = "The answer is 5." if language == "en" else "答案是5。"
+    pieces = iter([f"{before}{END_THINK}", f"\n{THOUGHT}\n{END_THINK}", f"\n\n{cue}{EOS}"])
+    ((one,),) = think_at_least(ask(lambda *_: next(pieces), "chat"), [make_problem(language=language)], 12)
+    assert one.text == f"{before}{wait}\n{THOUGHT}\n{END_THINK}\n\n{cue}"
+    assert one.vote == "5"
+
+
+def test_where_the_room_runs_out_thinking_ends(ask: Any, five: Problem) -> None:
+    """A model that always wants to stop is kept going to the limit, and not beyond it."""
+
+    def script(prompt: str, request: Any, number: int) -> str:
+        if prompt.endswith("<answer>"):
+            return "5</answer>"
+        if prompt.endswith(END_THINK):
+            return f"\n<answer>5</answer>{EOS}"
+        return ("<think>" if THINK not in prompt.split("Assistant:")[-1] else "") + f"2+2=4{END_THINK}"
+
+    respondent = ask(script, room=120)
+    most = 120 - ANSWER_TOKENS - len(respondent.tokenizer.encode_markup("</think>\n<answer>"))
+    ((one,),) = think_at_least(respondent, [five], most)
+    assert one.vote == "5"
+    assert one.text.count("Wait") > 2
+    assert len(respondent.tokenizer.encode_markup(one.text)) <= 120
+    for request in respondent.generator.requests:
+        prompt = len(respondent.generator.requests[0].prompt_token_ids)
+        assert len(request.prompt_token_ids) - prompt + request.sampling.max_completion_tokens <= 120
+
+
+def test_many_problems_and_samples_keep_their_places(ask: Any, make_problem: Any) -> None:
+    problems = [make_problem(f"What is {n}+1?", str(n + 1)) for n in range(3)]
+
+    def script(prompt: str, request: Any, number: int) -> str:
+        asked = int(prompt.split("What is ")[1].split("+")[0])
+        if prompt.endswith("<answer>"):
+            return f"{asked + 1}</answer>"
+        return (
+            "<think>" + "2+2=4\n" * (99 if asked else 1) + ("" if asked else END_THINK)
+            if THINK not in prompt.split("Assistant:")[-1]
+            else f"\n<answer>{asked + 1}</answer>{EOS}"
+        )
+
+    results = end_thinking_at(ask(script), problems, 12, samples=2)
+    assert [[one.vote for one in own] for own in results] == [["1", "1"], ["2", "2"], ["3", "3"]]
+    assert [own[0].forced_tokens > 0 for own in results] == [False, True, True]
+
+
+def test_smaller_budgets_cut_the_same_thinking(ask: Any, five: Problem) -> None:
+    respondent = ask(lambda prompt, *_: "5</answer>" if prompt.endswith("<answer>") else "<think>2+2=4\n" * 99)
+    for budget in (4, 8):
+        end_thinking_at(respondent, [five], budget, samples=2)
+    first = [r for r in respondent.generator.requests if r.sampling.max_completion_tokens in (4, 8)]
+    seeds = [request.sampling.seed for request in first]
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+
+
+def test_what_cannot_be_is_refused(ask: Any, five: Problem) -> None:
+    with pytest.raises(ValueError, match="needs a model that thinks"):
+        end_thinking_at(ask(lambda *_: EOS, "direct"), [five], 8)
+    with pytest.raises(ValueError, match="expected 1 to"):
+        end_thinking_at(ask(lambda *_: EOS), [five], 0)
+    with pytest.raises(ValueError, match="leaves room for an answer"):
+        think_at_least(ask(lambda *_: EOS), [five], 230)
+    assert end_thinking_at(ask(lambda *_: EOS), [], 8) == []

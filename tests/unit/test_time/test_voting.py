@@ -1,0 +1,103 @@
+"""Votes: ties, weights, what disagrees, and what no answer is worth."""
+
+import math
+from typing import Any
+
+import pytest
+
+from aha.test_time.candidates import Candidate, sample
+from aha.test_time.voting import (
+    confidence,
+    majority,
+    majority_vote,
+    vote_closeness,
+    vote_entropy,
+    weighted_majority,
+    weighted_vote,
+)
+from aha.types import Problem
+
+
+def candidate(vote: str | None, tokens: int = 10, mean_logprob: float = -1.0, answer: str = "") -> Candidate:
+    return Candidate("text", answer or vote or "", vote, tokens, 1, mean_logprob, False, "thinking", "shown")
+
+
+def test_majority() -> None:
+    assert majority(["a", "b", "b", None, None, None]) == "b"
+    assert majority(["b", "a"]) == "b", "ties go to the first"
+    assert majority([None]) is None
+    assert majority([]) is None
+
+
+def test_weights_decide_and_ties_go_to_the_first() -> None:
+    assert weighted_majority(["a", "b", "b"], [1.0, 0.4, 0.4]) == "a"
+    assert weighted_majority(["a", "b", "b"], [0.8, 0.4, 0.4]) == "a"
+    assert weighted_majority(["a", "b", None], [0.1, 0.2, 9.0]) == "b"
+    assert weighted_majority(["a", "b"], [math.nan, 0.0]) == "a"
+    assert weighted_majority([None, None], [1.0, 1.0]) is None
+    with pytest.raises(ValueError, match="weight -1"):
+        weighted_majority(["a"], [-1.0])
+    with pytest.raises(ValueError, match="zip"):
+        weighted_majority(["a"], [])
+
+
+def test_equal_weights_are_a_majority() -> None:
+    for votes in (["a", "b", "b"], ["b", "a", None, "a", "b"], [None], ["c"]):
+        assert weighted_majority(votes, [0.3] * len(votes)) == majority(votes)
+
+
+def test_disagreement_is_largest_where_a_vote_could_go_either_way() -> None:
+    for measure in (vote_entropy, vote_closeness):
+        assert measure(["a"] * 8) < measure(["a"] * 2) < measure(["a", "b"])
+        assert measure(["a"] * 6 + ["b"] * 2) < measure(["a"] * 4 + ["b"] * 4)
+        assert measure(["a", None]) == measure(["a"])
+        assert measure([]) == measure([None, None]) > 0
+    assert vote_entropy(["a"]) == pytest.approx(math.log(2))
+    assert vote_closeness(["a", "a"]) == pytest.approx(2 / 3)
+
+
+def test_a_vote_pays_for_all_and_answers_with_the_first_of_the_winners() -> None:
+    seen = [candidate("4", 7), candidate("5", 11, answer="005"), candidate(None, 100), candidate("5", 13)]
+    result = majority_vote(seen)
+    assert (result.answer, result.vote) == ("005", "5")
+    assert (result.tokens, result.forced_tokens) == (131, 4)
+    assert result.seen == tuple(seen)
+    assert majority_vote([candidate(None, 3)]).vote is None
+    assert majority_vote([candidate(None, 3)]).answer == ""
+    assert majority_vote([]).tokens == 0
+
+
+def test_confidence_is_a_probability_and_weighs() -> None:
+    assert confidence(0.0) == 1.0
+    assert confidence(-1e9) == 0.0
+    seen = [candidate("4", mean_logprob=-0.1), candidate("5", mean_logprob=-2.0), candidate("5", mean_logprob=-2.0)]
+    assert weighted_vote(seen).vote == "4"
+    assert weighted_vote(seen, [0.2, 0.2, 0.2]).vote == "5"
+
+
+def test_samples_are_read_in_the_form_that_was_asked_for(ask: Any, five: Problem) -> None:
+    said = [
+        "<think>2+2=4</think>\n<answer>05</answer><｜end▁of▁sentence｜>",
+        "the answer is 5<｜end▁of▁sentence｜>",
+        "<think>" + "2+2=4\n" * 99,
+    ]
+    respondent = ask(lambda prompt, request, number: said[number])
+    (own,) = sample(respondent, [five], 3)
+    assert [one.vote for one in own] == ["5", None, None]
+    assert [one.truncated for one in own] == [False, False, True]
+    assert own[0].thinking == "2+2=4"
+    assert own[0].mean_logprob == pytest.approx(-0.5)
+    assert own[2].tokens == 120
+    assert majority_vote(own).answer == "05"
+
+
+def test_streams_are_functions_of_seed_method_problem_and_number(ask: Any, make_problem: Any) -> None:
+    respondent = ask(lambda *_: "x<｜end▁of▁sentence｜>")
+    one, other = make_problem(), make_problem("What is 1+2?", "3")
+    sample(respondent, [one, other])
+    sample(respondent, [other, one])
+    sample(respondent, [one], method="else")
+    sample(respondent, [one], numbers=[1])
+    seeds = [request.sampling.seed for request in respondent.generator.requests]
+    assert (seeds[0], seeds[1]) == (seeds[3], seeds[2])
+    assert len({seeds[0], seeds[1], seeds[4], seeds[5]}) == 4
