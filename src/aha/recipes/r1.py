@@ -230,7 +230,7 @@ def r1_smoke() -> R1Config:
         update={
             "recipe": "r1-smoke",
             "pretrain": pretrain,
-            "r1_zero": config.r1_zero.model_copy(update={**rl, "steps": 30}),
+            "r1_zero": config.r1_zero.model_copy(update={**rl, "steps": 40}),
             "v3_data": config.v3_data.model_copy(update={"count": 400, **families}),
             "v3": config.v3.model_copy(update=tuning),
             "cold_start_data": config.cold_start_data.model_copy(update=sampling),

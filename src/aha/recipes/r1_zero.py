@@ -82,14 +82,14 @@ def r1_zero_smoke() -> R1ZeroConfig:
         pretrain=smoke_pretrain(),
         rl=GRPOConfig(
             **SMOKE_TASKS,
-            steps=24,
+            steps=48,
             prompts_per_step=8,
             group_size=8,
             lengths=(LengthStage(from_step=0, max_completion_tokens=64),),
             optimizer=OptimizerConfig(adam_lr=1e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps=2),
             preflight_prompts=8,
             preflight_floor=0.0,
-            eval_every=12,
+            eval_every=24,
             eval_levels=(1,),
         ),
         evaluation=EvaluationConfig(
