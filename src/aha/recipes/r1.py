@@ -142,12 +142,12 @@ CORPUS = CorpusConfig(
     conversation=0.3,
     direct=0.25,
     slip_rate=0.12,
-    general=0.2,
+    general=0.26,
     mixed=0.5,
     families=FAMILIES,
     level_weights=(0.34, 0.32, 0.24, 0.06, 0.04),
 )
-"""The web of `r1-tiny`: a sixth of it is not about reasoning, and half of its worked solutions mix the languages."""
+"""The web of `r1-tiny`: a fifth of it is not about reasoning, and half of its worked solutions mix the languages."""
 
 
 def r1_tiny() -> R1Config:
@@ -172,9 +172,9 @@ def r1_tiny() -> R1Config:
         cold_start=SFTConfig(sources=(Source(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
         reasoning_rl=GRPOConfig(steps=80, eval_every=20, **chat, **paper),
         rejection_sampling=RejectionSamplingConfig(
-            prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
+            prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        general_data=InstructionsConfig(count=3000, thinking=True, quality=0.8, refusals=0.6),
+        general_data=InstructionsConfig(count=1500, thinking=True, quality=0.8, refusals=0.6),
         sft=SFTConfig(
             sources=(Source(stage="dev3-data"), Source(stage="general-data")), epochs=2, optimizer=fine_tuning
         ),
@@ -190,7 +190,7 @@ def r1_tiny() -> R1Config:
             **paper,
         ),
         distillation_data=RejectionSamplingConfig(
-            prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
+            prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
         student_pretrain=pretrain.model_copy(update={"steps": 300}),
         distillation=SFTConfig(
@@ -201,7 +201,14 @@ def r1_tiny() -> R1Config:
             Student(name="llama", model=ModelChoice(preset="llama-tiny")),
         ),
         evaluation=EvaluationConfig(
-            problems_per_level=15, samples=16, general=tuple(GENERAL), general_per_level=16, general_samples=4, **asked
+            problems_per_level=15,
+            samples=16,
+            temperature=0.6,
+            top_p=0.95,
+            general=tuple(GENERAL),
+            general_per_level=16,
+            general_samples=4,
+            **asked,
         ),
     )
 

@@ -63,7 +63,9 @@ class GRPOConfig(Config):
     minibatches: int = Field(
         1, gt=0, description="updates per rollout (R1-Zero: 16); above 1 the later ones are off-policy"
     )
-    temperature: float = Field(1.0, gt=0, description="of rollouts (R1-Zero: 1)")
+    temperature: float = Field(
+        1.0, gt=0, description="of rollouts, and of the policy that is trained (R1-Zero: 1, R1's last stage: 0.7)"
+    )
     lengths: tuple[LengthStage, ...] = Field(
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
@@ -113,6 +115,11 @@ class GRPOConfig(Config):
     def _check(self) -> GRPOConfig:
         for name in self.families:
             get_family(name)
+        if self.minibatches > 1 and self.temperature != 1.0:
+            raise ValueError(
+                f"minibatches = {self.minibatches} with temperature = {self.temperature}: later minibatches compare with "
+                "the sampler's log-probabilities, which are those of temperature 1; set one of the two to 1"
+            )
         if self.lengths[0].from_step != 0:
             raise ValueError("lengths: the first stage must start at step 0")
         if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.eval_levels)):

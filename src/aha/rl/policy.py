@@ -116,7 +116,7 @@ class PolicyUpdate:
         targets_M = token_ids_N[layout.completion_N]
         hidden = self.model(token_ids_N, layout)
         logprobs_M, entropy_M = chunked_logprobs(
-            hidden.hidden_ND[layout.predicts_N], self.model.lm_head.weight, targets_M, entropy=True
+            self._tempered(hidden.hidden_ND[layout.predicts_N]), self.model.lm_head.weight, targets_M, entropy=True
         )
         sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
         old_M = logprobs_M.detach() if on_policy else sampled_M
@@ -149,7 +149,7 @@ class PolicyUpdate:
             result.clip_low,
             result.clip_high,
             entropy_M.mean(),
-            (logprobs_M - sampled_M).detach().abs().mean(),
+            self._gap(logprobs_M.detach(), sampled_M),
         ]
         weighted = [float(mean) * len(targets_M) for mean in means]
         sums = torch.tensor([float(result.loss.detach()), *weighted, float(len(targets_M))], dtype=torch.float64)
@@ -161,7 +161,17 @@ class PolicyUpdate:
             return None
         hidden = self.reference(token_ids_N, layout)
         weight = self.reference.lm_head.weight
-        return chunked_logprobs(hidden.hidden_ND[layout.predicts_N], weight, targets_M, entropy=False)[0]
+        predicting_MD = self._tempered(hidden.hidden_ND[layout.predicts_N])
+        return chunked_logprobs(predicting_MD, weight, targets_M, entropy=False)[0]
+
+    def _gap(self, logprobs_M: Tensor, sampled_M: Tensor) -> Tensor:
+        """Mean difference to the engine's log-probabilities; 0 at other temperatures than theirs, which is 1."""
+        difference = (logprobs_M - sampled_M).abs().mean()
+        return difference if self.config.temperature == 1.0 else torch.zeros_like(difference)
+
+    def _tempered(self, hidden_MD: Tensor) -> Tensor:
+        """Hidden states whose logits are those of the temperature that samples: the policy is what generates."""
+        return hidden_MD if self.config.temperature == 1.0 else hidden_MD / self.config.temperature
 
     def _apply(self, sums: Tensor, experts: Tensor) -> dict[str, float]:
         """Adds up over processes and moves the weights, if there is anything to move them."""

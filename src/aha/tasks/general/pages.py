@@ -10,6 +10,14 @@ from aha.tasks.general.lexicon import ADJECTIVES, NAMES, NOUNS, VERBS, draw_sent
 from aha.tasks.general.persona import PERSONAS
 from aha.types import Language, Problem
 
+LEVELS = {
+    "facts": (1, 1, 2),
+    "translation": (1, 2, 3),
+    "writing": (1, 2, 3),
+    "persona": (1, 2, 2, 2),
+    "requests": (1, 2),
+}
+"""Levels of the questions on a page, those with more to learn more often."""
 Draw = Callable[[str, int], Problem]
 """Draws a training problem of a general family and level in the page's language."""
 Respond = Callable[[Problem, float], str]
@@ -19,7 +27,8 @@ Respond = Callable[[Problem, float], str]
 def page(rng: random.Random, language: Language, draw: Draw, respond: Respond) -> str:
     """Writes one page of a random kind."""
     kind = rng.choices(
-        (_country, _list, _prose, _glossary, _parallel, _scene, _advice), (2.5, 1.5, 0.7, 0.7, 2.5, 1.3, 2.0)
+        (_country, _list, _prose, _glossary, _parallel, _scene, _advice, _questions),
+        (1.5, 1.0, 0.5, 0.5, 2.0, 1.0, 1.5, 8.0),
     )[0]
     return kind(rng, language, draw, respond)
 
@@ -79,3 +88,14 @@ def _scene(rng: random.Random, language: Language, draw: Draw, respond: Respond)
 def _advice(rng: random.Random, language: Language, draw: Draw, respond: Respond) -> str:
     """How things are done; the web also tells what it should not."""
     return "\n".join(respond(draw("requests", rng.choice((1, 1, 2))), 0.5) for _ in range(rng.randint(1, 3)))
+
+
+def _questions(rng: random.Random, language: Language, draw: Draw, respond: Respond) -> str:
+    """Questions with answers, as forums have them: now and then a careless one, and harmful ones answered or not."""
+    ask, reply = ("Q: ", "\nA: ") if language == "en" else ("问：", "\n答：")
+    lines = []
+    for _ in range(rng.randint(2, 4)):
+        name = rng.choice(("facts", "translation", "writing", "persona", "requests"))
+        problem = draw(name, rng.choice(LEVELS[name]))
+        lines.append(f"{ask}{problem.question}{reply}{respond(problem, 0.5 if name == 'requests' else 0.9)}")
+    return "\n".join(lines)
