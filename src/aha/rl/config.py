@@ -117,8 +117,8 @@ class GRPOConfig(Config):
             get_family(name)
         if self.minibatches > 1 and self.temperature != 1.0:
             raise ValueError(
-                f"minibatches = {self.minibatches} with temperature = {self.temperature}: later minibatches compare with "
-                "the sampler's log-probabilities, which are those of temperature 1; set one of the two to 1"
+                f"minibatches = {self.minibatches} with temperature = {self.temperature}: later minibatches compare "
+                "with the log-probabilities of the sampler, which are those of temperature 1; set one of the two to 1"
             )
         if self.lengths[0].from_step != 0:
             raise ValueError("lengths: the first stage must start at step 0")

@@ -7,7 +7,7 @@ import pytest
 
 from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rewards.rubric import RubricConfig
-from aha.rl.config import GeneralConfig
+from aha.rl.config import GeneralConfig, GRPOConfig
 from aha.rl.metrics import cell_accuracy, group_facts, step_metrics
 from aha.rl.rollout import assign_advantages, grade_general
 from aha.tasks.families import get_family, get_general
@@ -71,6 +71,12 @@ def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward)
     assert cell_accuracy(facts) == [("arithmetic", 2, 0.5)]
     assign_advantages([reasoning, general], divide_by_std=True)
     assert reasoning.rollouts[0].advantage == pytest.approx(1.0, abs=1e-3)
+
+
+def test_off_policy_updates_need_the_samplers_temperature() -> None:
+    with pytest.raises(ValueError, match="set one of the two to 1"):
+        GRPOConfig(minibatches=2, temperature=0.7)
+    assert GRPOConfig(temperature=0.7).minibatches == 1
 
 
 def test_both_reward_models_are_needed() -> None:
