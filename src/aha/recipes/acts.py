@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import random
@@ -34,6 +35,9 @@ EVALUATION = "aha.recipes.evaluate:evaluate_model"
 COMPARISON = "aha.recipes.compare:compare"
 """`module:function`, called with (paths, way of asking, overrides, format, output path or None, seed)."""
 
+SERVING = "aha.recipes.serve:serve"
+"""`module:function`, called with (paths, host, port, key or None, way of asking, overrides); serves until stopped."""
+
 
 def make_report(run_folder: Path, out: Path | None) -> Path:
     """Makes the HTML page of a run and returns its path."""
@@ -55,6 +59,22 @@ def compare(
     for name, value in WORKER_SETTINGS.items():  # before torch is imported
         os.environ.setdefault(name, value)
     _act(COMPARISON, "compare")(paths, asked, overrides, form, out, seed)
+
+
+def serve(
+    paths: Sequence[Path], host: str, port: int, api_key: str | None, asked: str, overrides: Sequence[str]
+) -> None:
+    """Serves the models of runs and model folders until stopped.
+
+    Raises:
+        ConfigError: a package that the server needs is not installed.
+    """
+    missing = [package for package in ("starlette", "uvicorn") if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ConfigError(f"`aha serve` needs {' and '.join(missing)}: pip install 'aha[serve]'")
+    for name, value in WORKER_SETTINGS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
+    _act(SERVING, "serve")(paths, host, port, api_key, asked, overrides)
 
 
 def _act(reference: str, verb: str) -> Any:
