@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 Finish = Literal["stop", "length"]
+
+
+def _is_none(value: object) -> bool:
+    """For what OpenAI's servers leave out rather than send as null."""
+    return value is None
 
 
 class CompletionTokens(BaseModel):
@@ -72,7 +77,7 @@ class ChatChoice(BaseModel):
     message: AssistantMessage
     logprobs: ChatLogprobs | None = None
     finish_reason: Finish
-    votes: Votes | None = None
+    votes: Votes | None = Field(None, exclude_if=_is_none)
 
 
 class ChatCompletion(BaseModel):
@@ -90,9 +95,9 @@ class ChatCompletion(BaseModel):
 class MessageDelta(BaseModel):
     """What a chunk adds to a reply."""
 
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
+    role: Literal["assistant"] | None = Field(None, exclude_if=_is_none)
+    content: str | None = Field(None, exclude_if=_is_none)
+    reasoning_content: str | None = Field(None, exclude_if=_is_none)
 
 
 class ChunkChoice(BaseModel):
@@ -102,7 +107,7 @@ class ChunkChoice(BaseModel):
     delta: MessageDelta
     logprobs: ChatLogprobs | None = None
     finish_reason: Finish | None = None
-    votes: Votes | None = None
+    votes: Votes | None = Field(None, exclude_if=_is_none)
 
 
 class ChatChunk(BaseModel):

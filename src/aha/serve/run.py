@@ -64,7 +64,14 @@ def run(app: ASGIApp, listening: socket.socket, config: ServeConfig) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, note)  # uvicorn has its own meanwhile, and raises the signal again at its end
-    server = uvicorn.Server(
+    server = make_server(app, config)
+    server.run(sockets=[listening])
+    return stopped_by
+
+
+def make_server(app: ASGIApp, config: ServeConfig) -> uvicorn.Server:
+    """The HTTP server around the application, with its limits."""
+    return uvicorn.Server(
         uvicorn.Config(
             app,
             loop="asyncio",
@@ -79,8 +86,6 @@ def run(app: ASGIApp, listening: socket.socket, config: ServeConfig) -> int:
             h11_max_incomplete_event_size=HEADER_BYTES,
         )
     )
-    server.run(sockets=[listening])
-    return stopped_by
 
 
 def _protocol(idle_seconds: float) -> type[H11Protocol]:
