@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "aha"
 MODULES = sorted(SOURCE.rglob("*.py"))
 WITHOUT_TORCH = (
     "cli", "configuration", "environment", "errors", "files", "protocols", "runs", "types",
-    "text", "grading", "rewards", "tasks", "report", "evals.metrics",
+    "text", "grading", "rewards", "tasks", "report", "evals.metrics", "serve",
     "recipes.registry", "recipes.recipe", "recipes.run", "training.launch", "training.interrupts",
 )  # fmt: skip
 
@@ -67,7 +67,8 @@ HEAVY = {"torch", "transformers", "matplotlib", "numpy", "yaml", "jinja2", "toke
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["--version"], ["report", "--help"], ["grade", "--help"]]
+    "arguments",
+    [["--help"], ["run", "--help"], ["--version"], ["report", "--help"], ["grade", "--help"], ["serve", "--help"]],
 )
 def test_help_loads_only_the_command_line(arguments: list[str]) -> None:
     command = f"import sys; sys.argv = ['aha', *{arguments!r}]; import aha.cli"

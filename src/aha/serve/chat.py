@@ -43,8 +43,11 @@ class ChatEndpoint:
         prompt = await asyncio.to_thread(chat_ids, model, request.messages)
         generation = start_chat(model, request, prompt)
         if request.stream:
-            return EventStream(self._stream(generation, request))
-        return json_response(await unless_left(http, self._whole(generation, request)))
+            return EventStream(self._stream(generation, request), generation.withdraw)
+        try:
+            return json_response(await unless_left(http, self._whole(generation, request)))
+        finally:
+            generation.withdraw()
 
     async def _whole(self, generation: Generation, request: ChatRequest) -> ChatCompletion:
         replies = await generation.replies()

@@ -33,8 +33,11 @@ class CompletionEndpoint:
         prompts = await asyncio.to_thread(_encode, model, request.prompts)
         generation = start_completion(model, request, prompts)
         if request.stream:
-            return EventStream(_stream(generation, request))
-        return json_response(await unless_left(http, _whole(generation, request)))
+            return EventStream(_stream(generation, request), generation.withdraw)
+        try:
+            return json_response(await unless_left(http, _whole(generation, request)))
+        finally:
+            generation.withdraw()
 
 
 def _encode(model: ServedModel, prompts: Sequence[str]) -> list[list[int]]:

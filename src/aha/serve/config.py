@@ -20,4 +20,4 @@ class ServeConfig(Config):
     body_bytes: int = Field(1 << 20, ge=1024, description="size of a request's body, at most")
     body_seconds: float = Field(30.0, gt=0, description="time for a request's body to arrive")
     idle_seconds: float = Field(15.0, gt=0, description="a connection without a complete request is closed after this")
-    stop_seconds: float = Field(5.0, ge=0, description="time for running requests to end when the server is stopped")
+    stop_seconds: int = Field(5, ge=1, description="time for running requests to end when the server is stopped")

@@ -62,6 +62,10 @@ class Generation:
                     self.ends[delta.index] = delta.end
                 yield delta
 
+    def withdraw(self) -> None:
+        """Ends what still runs."""
+        self.model.worker.withdraw(self.job)
+
     async def replies(self) -> list[Reply]:
         """All samples, whole, in order."""
         replies = [Reply() for _ in self.job.readers]

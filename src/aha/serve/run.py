@@ -82,7 +82,7 @@ def make_server(app: ASGIApp, config: ServeConfig) -> uvicorn.Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=max(1, round(config.stop_seconds)),
+            timeout_graceful_shutdown=config.stop_seconds,
             h11_max_incomplete_event_size=HEADER_BYTES,
         )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -28,15 +28,27 @@ def error_response(error: ApiError) -> Response:
 
 
 class EventStream(Response):
-    """Sends models as `data:` events, then `data: [DONE]`. An error on the way becomes the last event before that."""
+    """Sends models as `data:` events, then `data: [DONE]`. An error on the way becomes the last event before that.
 
-    def __init__(self, events: AsyncGenerator[BaseModel, None]) -> None:
+    Args:
+        events: what to send.
+        close: called at the end, whether or not anything was sent.
+    """
+
+    def __init__(self, events: AsyncGenerator[BaseModel, None], close: Callable[[], None]) -> None:
         super().__init__()
         self._events = events
+        self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends all there is, or as much as the client stays for."""
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            await self._send_or_leave(receive, send)
+        finally:
+            self._close()
+
+    async def _send_or_leave(self, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(until_left(receive))
         try:

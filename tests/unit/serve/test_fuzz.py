@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import resource
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -36,9 +38,10 @@ VALID: dict[str, dict[str, Any]] = {
 
 
 HOSTILE: list[Any] = [
-    None, True, False, 0, -1, 10**9, 2**63, -(2**63), 10**400, 1e308, -0.0, 0.5, 16, 64, 1, 2.0, "", "x", "\x00", "high",
-    "\ud800", "é" * 999, "9" * 999, "../../etc/passwd", "r1", "v3", "r1-zero", "{{7*7}}", "%s%n", [], [[]], {}, {"": {}},
-    ["x"] * 300, ["\n", "a"], [None], {"a": [1, {"b": None}]}, {"type": "disabled"}, [{"role": "tool", "content": "x"}],
+    None, True, False, 0, -1, 10**9, 2**63, -(2**63), 10**400, 1e308, -0.0, 0.5, 16, 64, 1, 2.0, "", "x", "\x00",
+    "high", "\ud800", "é" * 999, "9" * 999, "../../etc/passwd", "r1", "v3", "r1-zero", "{{7*7}}", "%s%n", [], [[]], {},
+    {"": {}}, ["x"] * 300, ["\n", "a"], [None], {"a": [1, {"b": None}]}, {"type": "disabled"},
+    [{"role": "tool", "content": "x"}],
     [{"role": "assistant"}, {"role": "user", "content": ""}],
     [{"role": "user", "content": [{"type": "text", "text": "\u202e\ufeff"}]}],
 ]  # fmt: skip
@@ -108,19 +111,39 @@ def check(status: int, text: str, kind: str) -> None:
         json.loads(text)
 
 
+@contextmanager
+def good_requests(client: TestClient) -> Iterator[None]:
+    """Somebody else's good requests, all the while: each is answered as ever."""
+    expected = client.post(PATHS[0], json=GOOD).json()["choices"]
+    answers: list[Any] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.wait(0.05):
+            answers.append(client.post(PATHS[0], json=GOOD).json()["choices"])
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert len(answers) > 2
+    assert all(answer == expected for answer in answers)
+
+
 def fuzz(client: TestClient, count: int, seed: int) -> None:
-    """Sends `count` hostile requests; good ones among them are answered as ever."""
+    """Sends `count` hostile requests beside good ones."""
     rng = random.Random(seed)
-    good = client.post(PATHS[0], json=GOOD).json()["choices"]
     warm = 0
-    for number in range(count):
-        path, data, headers = hostile_request(rng)
-        answer = client.post(path, content=data, headers=headers)
-        check(answer.status_code, answer.text, answer.headers["content-type"])
-        if number % 50 == 0:
-            assert client.post(PATHS[0], json=GOOD).json()["choices"] == good
-        if number == count // 5:
-            warm = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with good_requests(client):
+        for number in range(count):
+            path, data, headers = hostile_request(rng)
+            answer = client.post(path, content=data, headers=headers)
+            check(answer.status_code, answer.text, answer.headers["content-type"])
+            if number == count // 5:
+                warm = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1.05 * warm
 
 
