@@ -57,7 +57,8 @@ def serve(
     check_exposure(host, api_key)
     found = find_models(paths, asked)
     listening = listen(host, port)
-    app = create_app(Catalog([load(model, config) for model in found], config), api_key)
+    catalog = Catalog([load(model, config) for model in found], config)
+    app = create_app(catalog, api_key)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("aha.serve").setLevel(logging.INFO)
     shown = f"[{host}]" if ":" in host else host
@@ -65,7 +66,7 @@ def serve(
     for model in found:
         print(f"  {model.name:<24}{_MEANS[model.asked]}", flush=True)
     print("a key is required" if api_key else "for this machine only, without a key", "- stop with Ctrl-C", flush=True)
-    number = run(app, listening, config)
+    number = run(app, listening, config, catalog.stop)
     if number:
         raise StopRequested(number)
 

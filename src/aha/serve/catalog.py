@@ -51,7 +51,12 @@ class Catalog:
         """The answer of /v1/models."""
         return ModelList(data=[model.card for model in self._models.values()])
 
+    def stop(self) -> None:
+        """Ends all work, without waiting for it."""
+        for model in self._models.values():
+            model.worker.stop()
+
     def close(self) -> None:
-        """Ends all work."""
+        """Ends all work and waits for it."""
         for model in self._models.values():
             model.worker.close()

@@ -79,6 +79,10 @@ class Guard:
             await self._app(scope, receive, numbered)
         except ApiError as error:
             await error_response(error)(scope, receive, numbered)
+        except asyncio.CancelledError:
+            logger.warning("request %s was cut off", number)
+            if not status:
+                await error_response(ApiError(503, "the server is stopping", code="stopping"))(scope, receive, numbered)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client learns its number and no more
             frames = "".join(traceback.format_tb(error.__traceback__))
             logger.error("request %s failed with %s at\n%s", number, type(error).__name__, frames)

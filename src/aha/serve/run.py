@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -16,6 +17,8 @@ from aha.errors import ConfigError
 from aha.serve.config import ServeConfig
 
 HEADER_BYTES = 32 * 1024
+LAST_SECONDS = 5
+"""For answers that are on their way when all work has ended; then connections are cut."""
 
 
 def check_exposure(host: str, api_key: str | None) -> None:
@@ -54,8 +57,15 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from None
 
 
-def run(app: ASGIApp, listening: socket.socket, config: ServeConfig) -> int:
-    """Serves until SIGINT or SIGTERM: running requests get `stop_seconds` to end. Returns the signal's number."""
+def run(app: ASGIApp, listening: socket.socket, config: ServeConfig, end_work: Callable[[], None]) -> int:
+    """Serves until SIGINT or SIGTERM. Returns the signal's number.
+
+    Args:
+        app: the application.
+        listening: a bound socket.
+        config: limits.
+        end_work: called when running requests had `stop_seconds` to end; those that are left then get an error.
+    """
     stopped_by = 0
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -64,14 +74,21 @@ def run(app: ASGIApp, listening: socket.socket, config: ServeConfig) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, note)  # uvicorn has its own meanwhile, and raises the signal again at its end
-    server = make_server(app, config)
+    server = make_server(app, config, end_work)
     server.run(sockets=[listening])
     return stopped_by
 
 
-def make_server(app: ASGIApp, config: ServeConfig) -> uvicorn.Server:
-    """The HTTP server around the application, with its limits."""
-    return uvicorn.Server(
+def make_server(app: ASGIApp, config: ServeConfig, end_work: Callable[[], None]) -> uvicorn.Server:
+    """The HTTP server around the application, with its limits. For `end_work` see `run`."""
+
+    class Patient(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            timer = asyncio.get_running_loop().call_later(config.stop_seconds, end_work)
+            await super().shutdown(sockets)
+            timer.cancel()
+
+    return Patient(
         uvicorn.Config(
             app,
             loop="asyncio",
@@ -82,7 +99,7 @@ def make_server(app: ASGIApp, config: ServeConfig) -> uvicorn.Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=config.stop_seconds,
+            timeout_graceful_shutdown=config.stop_seconds + LAST_SECONDS,
             h11_max_incomplete_event_size=HEADER_BYTES,
         )
     )

@@ -99,11 +99,15 @@ class Worker:
             job.withdrawn = True
             self._changed.notify()
 
-    def close(self, patience_seconds: float = 10.0) -> None:
-        """Ends all jobs and the thread."""
+    def stop(self) -> None:
+        """Ends all jobs, with an error, at the next step, and takes no more."""
         with self._changed:
             self._closing = True
             self._changed.notify()
+
+    def close(self, patience_seconds: float = 10.0) -> None:
+        """Stops and waits for the thread to end."""
+        self.stop()
         if self._thread is not None:
             self._thread.join(patience_seconds)
 

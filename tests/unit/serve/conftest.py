@@ -140,9 +140,11 @@ def listening() -> Callable[..., AbstractContextManager[int]]:
     """Called with an application: it listens on a real socket; gives the port."""
 
     @contextmanager
-    def listen(app: Guard, config: ServeConfig | None = None) -> Iterator[int]:
+    def listen(
+        app: Guard, config: ServeConfig | None = None, end_work: Callable[[], None] = lambda: None
+    ) -> Iterator[int]:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = make_server(app, config or ServeConfig())
+            server = make_server(app, config or ServeConfig(), end_work)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
             thread.start()
             try:

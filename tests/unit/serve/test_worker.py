@@ -166,6 +166,31 @@ def test_a_stopped_server_takes_nothing_more(scripted: Serving, word: int) -> No
         assert client.post(CHAT, json=chat()).status_code == 503
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stopping_server_ends_what_takes_too_long_with_an_error(
+    scripted: Serving, listening: Serving, word: int, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, steps = ServeConfig(stop_seconds=1), threading.Semaphore(3)
+    with scripted(lambda *_: [word], steps=steps) as (_, model, generator):
+        catalog = Catalog([model], config)
+        body = json.dumps(chat(max_tokens=140, stream=stream)).encode()
+
+        def end_work() -> None:
+            catalog.stop()
+            steps.release(1000)
+
+        with socket.socket() as connection:
+            connection.settimeout(10)
+            with listening(create_app(catalog), config, end_work) as port:
+                connection.connect(("127.0.0.1", port))
+                connection.sendall(head(len(body)) + body)
+                until(lambda: bool(generator.scheduler.running))
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert b'"code": "stopping"' in answer
+    assert (b"[DONE]" if stream else b"503 Service Unavailable") in answer
+    assert "Traceback" not in caplog.text
+
+
 def test_slow_bodies_and_idle_connections_are_dropped(scripted: Serving, listening: Serving, word: int) -> None:
     config = ServeConfig(body_seconds=0.2, idle_seconds=0.3)
     with (
