@@ -205,6 +205,57 @@ def scale(
 
 
 @app.command()
+def serve(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN|CKPT...", help="Run folders, or model folders.")],
+    host: Annotated[str, typer.Option(help="Where to listen. Other machines can reach it only with a key.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AHA_API_KEY",
+            metavar="K",
+            help="Required of clients. Rather set the variable.",
+            show_default="none",
+            show_envvar=True,
+        ),
+    ] = None,
+    asked: Annotated[
+        str, typer.Option(help="How model folders are asked: chat (thinks first), chat_direct, zero.")
+    ] = "chat",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting, such as rows=64.")
+    ] = None,
+) -> None:
+    """Serve models to OpenAI's clients: /v1/chat/completions, /v1/completions, /v1/models.
+
+    A run folder serves all its models under the names of their stages: the base, V3, R1-Zero, R1, the students.
+    Thinking comes as `reasoning_content`, apart from `content`.
+
+    [bold]Examples[/bold]
+
+      aha serve runs/r1-tiny-seed0
+
+    [dim]One model that does not think, on another port:[/dim]
+
+      aha serve runs/r1-tiny-seed0/v3/model --asked chat_direct --port 8080
+
+    [dim]For other machines too:[/dim]
+
+      AHA_API_KEY=... aha serve runs/r1-tiny-seed0 --host 0.0.0.0
+
+    [dim]Then:[/dim]
+
+      curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json'
+        -d '{"model": "r1", "messages": [{"role": "user", "content": "What is 17 + 25?"}]}'
+    """
+    from aha.recipes.acts import serve as serve_models
+
+    serve_models(paths, host, port, api_key, asked, set_ or [])
+
+
+@app.command()
 def model(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="tiny, v2-lite, v3, or a model folder.")],
 ) -> None:

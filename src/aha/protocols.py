@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from aha.types import Completion, Domain, Language, Problem, Request, Solution, Style, Voice
+from aha.types import Completion, Domain, FinishReason, Language, Problem, Request, Solution, Style, Voice
 
 
 @runtime_checkable
@@ -40,6 +40,65 @@ class Generator(Protocol):
 
     def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
         """Replaces the weights (name to tensor, as in the model's state) and names their version."""
+        ...
+
+
+class LiveSample(Protocol):
+    """One sample of a request while it is made. It grows with each step, and can be steered between steps."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """What it has so far."""
+        ...
+
+    @property
+    def logprobs(self) -> Sequence[float]:
+        """One for each of `tokens`."""
+        ...
+
+    @property
+    def top_logprobs(self) -> Sequence[Sequence[tuple[int, float]]]:
+        """For each of `tokens`, the most likely ones, if the request asked for them; else nothing."""
+        ...
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """None while it runs or waits."""
+        ...
+
+    def force(self, token_ids: Sequence[int]) -> None:
+        """Makes these its next tokens, whatever the model would say; then it goes on by itself."""
+        ...
+
+    def end(self, reason: FinishReason) -> None:
+        """Ends it with what it has; its place is free at the next step."""
+        ...
+
+
+@runtime_checkable
+class BatchGenerator(Protocol):
+    """A generator whose steps somebody else drives: requests come and go while others run. For one thread."""
+
+    @property
+    def max_context(self) -> int:
+        """Prompt and completion tokens of one sample, at most."""
+        ...
+
+    @property
+    def max_rows(self) -> int:
+        """Samples that run at once; more wait."""
+        ...
+
+    def add(self, request: Request) -> Sequence[LiveSample]:
+        """Queues a request and returns its n samples. Raises GenerationError if it can never be served."""
+        ...
+
+    def step(self) -> bool:
+        """Advances every running sample by one token; returns whether there is anything left to do."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets all requests, after an error."""
         ...
 
 

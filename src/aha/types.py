@@ -96,6 +96,8 @@ class SamplingParams:
     """Completions per prompt, sharing one prefill."""
     seed: int = 0
     """Sample i of a request draws from its own stream, a function of (seed, i) alone: never of the batch around it."""
+    top_logprobs: int = 0
+    """How many of the most likely tokens are kept at each position, beside the one that was taken."""
 
 
 @dataclass(frozen=True, slots=True)

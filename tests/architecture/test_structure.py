@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "aha"
 MODULES = sorted(SOURCE.rglob("*.py"))
 WITHOUT_TORCH = (
     "cli", "configuration", "environment", "errors", "files", "protocols", "runs", "types",
-    "text", "grading", "rewards", "tasks", "test_time", "report",
+    "text", "grading", "rewards", "tasks", "test_time", "report", "serve",
     "evals.metrics", "evals.scaling", "evals.scaling_rows",
     "recipes.registry", "recipes.recipe", "recipes.run", "training.launch", "training.interrupts",
 )  # fmt: skip
@@ -69,7 +69,7 @@ HEAVY = {"torch", "transformers", "matplotlib", "numpy", "yaml", "jinja2", "toke
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["--version"], ["report", "--help"], ["grade", "--help"], ["scale", "--help"]],
+    [["--help"], ["--version"], *([verb, "--help"] for verb in ("run", "report", "grade", "scale", "serve"))],
 )
 def test_help_loads_only_the_command_line(arguments: list[str]) -> None:
     command = f"import sys; sys.argv = ['aha', *{arguments!r}]; import aha.cli"

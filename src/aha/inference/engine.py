@@ -28,7 +28,7 @@ SCORE_TOKENS = 16_384
 
 
 class Engine:
-    """Generates with a model; implements `protocols.Generator`.
+    """Generates with a model; implements `protocols.Generator` and, step by step, `protocols.BatchGenerator`.
 
     Args:
         model: may be shared with a trainer that changes it in place between calls.
@@ -147,8 +147,21 @@ class Engine:
         keys = np.array([item.key for item in samples], dtype=np.uint64)
         positions = np.array([len(item.tokens) for item in samples], dtype=np.int64)
         tokens_B, logprobs_B = sample(logits_BV, self._settings, uniforms(keys, positions))
-        for item, token, logprob in zip(samples, tokens_B.tolist(), logprobs_B.tolist(), strict=True):
+        for row, (item, token, logprob) in enumerate(zip(samples, tokens_B.tolist(), logprobs_B.tolist(), strict=True)):
+            if item.forced or item.request.sampling.top_logprobs:
+                token, logprob = self._look_closer(item, token, logprob, logits_BV[row])
             item.append(token, logprob)
+
+    def _look_closer(self, item: Sample, token: int, logprob: float, logits_V: Tensor) -> tuple[int, float]:
+        """Replaces a drawn token by a forced one, and keeps the most likely tokens where the request wants them."""
+        logprobs_V = torch.log_softmax(logits_V.float(), dim=-1)
+        if item.forced:
+            token = item.forced.popleft()
+            logprob = float(logprobs_V[token])
+        if count := item.request.sampling.top_logprobs:
+            values, ids = logprobs_V.topk(min(count, logprobs_V.numel()))
+            item.top_logprobs.append(tuple(zip(ids.tolist(), values.tolist(), strict=True)))
+        return token, logprob
 
     def _retire(self, cache: RowCache) -> bool:
         before = len(self._scheduler.running)
@@ -167,14 +180,15 @@ class Engine:
             while any(item.finish_reason is None for group in samples for item in group):
                 self.step()
         except BaseException:
-            self._abandon(samples)
+            self.reset()
             raise
         return [[item.completion(self._version) for item in group] for group in samples]
 
-    def _abandon(self, samples: list[list[Sample]]) -> None:
+    def reset(self) -> None:
         """Forgets everything in flight after an interrupt, so that the engine can be used again."""
         self._scheduler = Scheduler(self.max_rows)
         self._cache = None
+        self._settings = None
 
     def stream(self, request: Request) -> Iterator[tuple[int, float]]:
         """Yields (token id, log-probability) of the request's first sample as they are made."""

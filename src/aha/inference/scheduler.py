@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aha.inference.sampler import stream_key
@@ -11,7 +12,7 @@ from aha.types import Completion, FinishReason, Request
 
 @dataclass(slots=True)
 class Sample:
-    """One sample of a request: waiting, then running in a cache row, then finished."""
+    """One sample of a request: waiting, then running in a cache row, then finished. A `protocols.LiveSample`."""
 
     ticket: int
     """Number of the request in the engine's order of arrival."""
@@ -22,7 +23,19 @@ class Sample:
     """Of its random stream."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    forced: deque[int] = field(default_factory=deque)
+    """Tokens that come next, whatever the model says."""
+
+    def force(self, token_ids: Sequence[int]) -> None:
+        """Makes these the next tokens; their log-probabilities are the model's."""
+        self.forced.extend(token_ids)
+
+    def end(self, reason: FinishReason) -> None:
+        """Ends the sample with what it has. One that has ended already stays as it is."""
+        if self.finish_reason is None:
+            self.finish_reason = reason
 
     def append(self, token: int, logprob: float) -> None:
         """Takes a new token and decides whether the sample ends with it."""
@@ -76,6 +89,8 @@ class Scheduler:
         groups: list[list[Sample]] = []
         while self.waiting and len(self.running) < self.max_rows:
             sample = self.waiting.popleft()
+            if sample.finish_reason is not None:
+                continue
             self.running.append(sample)
             if groups and groups[-1][0].ticket == sample.ticket:
                 groups[-1].append(sample)
@@ -103,6 +118,6 @@ class Scheduler:
     def cancel(self, request_id: str) -> None:
         """Ends all samples of a request."""
         for sample in [*self.waiting, *self.running]:
-            if sample.request.request_id == request_id and sample.finish_reason is None:
-                sample.finish_reason = FinishReason.CANCELLED
+            if sample.request.request_id == request_id:
+                sample.end(FinishReason.CANCELLED)
         self.waiting = deque(sample for sample in self.waiting if sample.finish_reason is None)

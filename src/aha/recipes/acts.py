@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import random
@@ -35,6 +36,9 @@ SCALING = "aha.recipes.scale:scale"
 
 COMPARISON = "aha.recipes.compare:compare"
 """`module:function`, called with (paths, way of asking, overrides, format, output path or None, seed)."""
+
+SERVING = "aha.recipes.serve:serve"
+"""`module:function`, called with (paths, host, port, key or None, way of asking, overrides); serves until stopped."""
 
 
 def make_report(run_folder: Path, out: Path | None) -> Path:
@@ -72,6 +76,22 @@ def scale(
     for name, value in WORKER_SETTINGS.items():  # before torch is imported
         os.environ.setdefault(name, value)
     _act(SCALING, "scale")(checkpoint, families, asked, overrides, out, svg, seed)
+
+
+def serve(
+    paths: Sequence[Path], host: str, port: int, api_key: str | None, asked: str, overrides: Sequence[str]
+) -> None:
+    """Serves the models of runs and model folders until stopped.
+
+    Raises:
+        ConfigError: a package that the server needs is not installed.
+    """
+    missing = [package for package in ("starlette", "uvicorn") if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ConfigError(f"`aha serve` needs {' and '.join(missing)}: pip install 'aha[serve]'")
+    for name, value in WORKER_SETTINGS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
+    _act(SERVING, "serve")(paths, host, port, api_key, asked, overrides)
 
 
 def _act(reference: str, verb: str) -> Any:

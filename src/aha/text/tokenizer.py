@@ -6,6 +6,7 @@ Two ways in: `encode` for text of users and data, which can never produce a cont
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -90,6 +91,15 @@ class Tokenizer:
         """Decodes token ids; control tokens appear as their text, invalid bytes as U+FFFD."""
         return str(self._markup.decode(list(token_ids), skip_special_tokens=False))
 
+    @functools.cached_property
+    def token_bytes(self) -> tuple[bytes, ...]:
+        """The bytes of each token, by id: joined and read as UTF-8 they are what `decode` returns.
+
+        A single token may be a part of a character, so text that arrives token by token is put together from these.
+        """
+        count = max(self._markup.get_vocab(with_added_tokens=True).values()) + 1
+        return tuple(_bytes_of(self._markup.id_to_token(token_id) or "") for token_id in range(count))
+
     def files(self) -> dict[str, str]:
         """The files by which this and other software load the tokenizer: name to content."""
         config = {
@@ -124,3 +134,21 @@ class Tokenizer:
             raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from None
         template = folder / "chat_template.jinja"
         return cls(backend, template.read_text(encoding="utf-8") if template.exists() else "")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Byte-level BPE's letters: printable bytes stand for themselves, the others for characters from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    letters = {chr(byte): byte for byte in printable}
+    return letters | {chr(0x100 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _bytes_of(token: str) -> bytes:
+    """A token's bytes; a control token with letters outside of the alphabet is its own text."""
+    if all(letter in _BYTES for letter in token):
+        return bytes(_BYTES[letter] for letter in token)
+    return token.encode()

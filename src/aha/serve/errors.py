@@ -1,0 +1,37 @@
+"""Errors as OpenAI's clients expect them: a status, and a body that says what was wrong with which parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """A request is refused. The message goes to the client: it holds no path, no key and no internals."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The JSON that is sent."""
+        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def internal_error(request_id: str) -> ApiError:
+    """What a client is told about a fault of ours: nothing but the number under which it is logged."""
+    return ApiError(500, f"internal error; its number in the server's log is {request_id}", code="internal_error")

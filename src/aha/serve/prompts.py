@@ -1,0 +1,84 @@
+"""Requests to prompts. Text of clients goes through `Tokenizer.encode` only: no text becomes a control token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aha.serve.errors import ApiError
+from aha.serve.schemas import ChatMessage
+from aha.serve.served import ServedModel
+from aha.text.templates import chat_prompt, zero_prompt
+from aha.text.tokenizer import END_THINK
+from aha.types import Message
+
+
+def chat_ids(model: ServedModel, messages: Sequence[ChatMessage]) -> list[int]:
+    """A conversation in the form in which the model is asked.
+
+    Raises:
+        ApiError: it is longer than the model's context, or R1-Zero, which knows single questions only, is asked more.
+    """
+    _check_size(model, sum(len(message.text.encode()) for message in messages))
+    if model.asked == "zero":
+        ids = zero_prompt(model.tokenizer, _single_question(model, messages))
+    else:
+        turns = [_turn(message) for message in messages]
+        ids = chat_prompt(model.tokenizer, turns, think_prefilled=model.asked == "chat")
+    return _checked(model, ids)
+
+
+def text_ids(model: ServedModel, text: str) -> list[int]:
+    """A text to continue.
+
+    Raises:
+        ApiError: it is longer than the model's context.
+    """
+    _check_size(model, len(text.encode()))
+    return _checked(model, [model.tokenizer.bos_id, *model.tokenizer.encode(text)])
+
+
+def _turn(message: ChatMessage) -> Message:
+    if message.role == "user":
+        return Message("user", message.text)
+    if message.role == "assistant":
+        return Message("assistant", without_reasoning(message.text))
+    return Message("system", message.text)
+
+
+def without_reasoning(content: str) -> str:
+    """The part of an earlier reply that counts: what follows its thinking, where a client left that in the content."""
+    return content.rpartition(END_THINK)[2].lstrip() if END_THINK in content else content
+
+
+def _single_question(model: ServedModel, messages: Sequence[ChatMessage]) -> str:
+    turns = [message for message in messages if message.role in ("user", "assistant")]
+    if len(turns) != 1:
+        raise ApiError(
+            400,
+            f"{model.name!r} answers one question and knows no conversation: send a single user message",
+            "messages",
+            "single_turn_model",
+        )
+    return "\n".join(message.text for message in messages if message.text)
+
+
+def _check_size(model: ServedModel, size: int) -> None:
+    """Refuses what cannot fit whatever its tokens are, before it is encoded."""
+    longest = max(map(len, model.tokenizer.token_bytes))
+    if size > longest * model.generator.max_context:
+        raise _too_long(model, f"at least {size // longest}")
+
+
+def _checked(model: ServedModel, ids: list[int]) -> list[int]:
+    if len(ids) >= model.generator.max_context:
+        raise _too_long(model, str(len(ids)))
+    return ids
+
+
+def _too_long(model: ServedModel, tokens: str) -> ApiError:
+    limit = model.generator.max_context
+    return ApiError(
+        400,
+        f"the prompt has {tokens} tokens, the context of {model.name!r} {limit}: there is no room for a reply",
+        code="context_length_exceeded",
+    )

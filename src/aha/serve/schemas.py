@@ -1,0 +1,235 @@
+"""What may be asked: OpenAI's requests with bounds on everything, strict in types, and nothing unknown.
+
+Fields that a client may send but that mean nothing here are accepted and ignored; fields that would change the answer
+and are not supported are refused by name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aha.errors import nearest
+from aha.serve.errors import ApiError
+
+MAX_MESSAGES = 256
+MAX_PARTS = 256
+MAX_N = 16
+MAX_VOTES = 64
+MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
+MAX_PROMPTS = 16
+MAX_TOP_LOGPROBS = 20
+MAX_TOKENS = 1_000_000
+
+UNSUPPORTED = frozenset({
+    "audio", "best_of", "echo", "frequency_penalty", "function_call", "functions", "logit_bias", "modalities",
+    "prediction", "presence_penalty", "response_format", "suffix", "tool_calls", "tool_choice", "tools",
+})  # fmt: skip
+"""Refused unless they ask for nothing: for these the message is the same whatever was wrong."""
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Note = Annotated[str, Field(max_length=1024)]
+Nothing = Annotated[list[Any], Field(max_length=0)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+Stops = Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)]
+Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+class Strict(BaseModel):
+    """Base of all requests: exact types, finite numbers, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class TextPart(Strict):
+    """A piece of a message's text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Strict):
+    """One turn. Reasoning of earlier turns is accepted and never shown to the model again."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS)] | None = None
+    name: Note | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    annotations: Nothing | None = None
+    tool_calls: Nothing | None = None
+    function_call: None = None
+    audio: None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"a message of role '{self.role}' needs content")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
+
+
+class StreamOptions(Strict):
+    """What a stream carries beside its text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class Thinking(Strict):
+    """Whether and how long to think (DeepSeek's field; `budget_tokens` is an extension)."""
+
+    type: Literal["enabled", "disabled"] = "enabled"
+    budget_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+
+
+class ResponseFormat(Strict):
+    """Plain text is the only one."""
+
+    type: Literal["text"]
+
+
+class SamplingRequest(Strict):
+    """What both endpoints share."""
+
+    model: Name
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    n: int | None = Field(None, ge=1, le=MAX_N)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Stops | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    frequency_penalty: Zero | None = None
+    presence_penalty: Zero | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    user: Note | None = None
+
+    @property
+    def samples(self) -> int:
+        """Completions asked for."""
+        return self.n or 1
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with its usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(SamplingRequest):
+    """POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    reasoning_effort: Effort | None = None
+    thinking: Thinking | None = None
+    votes: int | None = Field(None, ge=1, le=MAX_VOTES)
+    """Extension: samples to draw and vote on; the one choice that comes back carries the winning answer."""
+    response_format: ResponseFormat | None = None
+    tools: Nothing | None = None
+    functions: Nothing | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    function_call: Literal["none", "auto"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    audio: None = None
+    prediction: None = None
+    parallel_tool_calls: bool | None = None
+    metadata: Annotated[dict[Note, Note], Field(max_length=16)] | None = None
+    store: bool | None = None
+    service_tier: Note | None = None
+    prompt_cache_key: Note | None = None
+    safety_identifier: Note | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.messages[-1].role == "assistant":
+            raise ValueError("the last message is the assistant's; it must be one to answer")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if self.votes is not None and self.n not in (None, 1):
+            raise ValueError("votes and n exclude each other: votes draws the samples and returns one choice")
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """Most tokens of a completion, thinking included."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+class CompletionRequest(SamplingRequest):
+    """POST /v1/completions: text is continued as it is, without a template."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+    logprobs: int | None = Field(None, ge=0, le=5)
+    echo: Literal[False] | None = None
+    suffix: None = None
+    best_of: Literal[1] | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The texts to continue."""
+        return (self.prompt,) if isinstance(self.prompt, str) else tuple(self.prompt)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.prompts) * self.samples > MAX_VOTES:
+            raise ValueError(f"prompts times n must be at most {MAX_VOTES}")
+        return self
+
+
+R = TypeVar("R", bound=Strict)
+
+
+def read(schema: type[R], body: bytes) -> R:
+    """Validates a body.
+
+    Raises:
+        ApiError: 400, naming the first parameter that is wrong and how.
+    """
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False, include_context=False)
+        fault = faults[0]
+        path = tuple(part for part in fault["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str"))
+        param = ".".join(map(str, path)) or None
+        raise ApiError(400, _message(schema, fault["type"], fault["msg"], path, param), param) from None
+
+
+def _message(schema: type[Strict], kind: str, message: str, path: tuple[int | str, ...], param: str | None) -> str:
+    last = path[-1] if path else None
+    if any(part in UNSUPPORTED for part in path):
+        return f"{param!r} is not supported by this server: leave it out"
+    if kind == "extra_forbidden":
+        known = schema.model_fields if len(path) == 1 else ()
+        return f"unknown parameter {_short(param or '')!r}{nearest(str(last)[:64], known)}"
+    if kind == "missing":
+        return f"{param!r} is required"
+    text = message.removeprefix("Value error, ")
+    return f"{_short(param)!r}: {text}" if param else text
+
+
+def _short(text: str) -> str:
+    """Names come from the client: an endless one is not sent back whole."""
+    return text if len(text) <= 128 else text[:128] + "..."

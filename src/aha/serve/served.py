@@ -1,0 +1,51 @@
+"""A model as the server knows it: its name, how it is asked, and the thread that works for it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aha.errors import ConfigError
+from aha.protocols import BatchGenerator
+from aha.serve.config import ServeConfig
+from aha.serve.responses import ModelCard
+from aha.serve.worker import Worker
+from aha.text.tokenizer import ASSISTANT, BOS, EOS, PAD, USER, Tokenizer
+
+Asked = Literal["chat", "chat_direct", "zero"]
+ASKED: tuple[Asked, ...] = ("chat", "chat_direct", "zero")
+"""R1's chat format, thinking opened by the prompt; without thinking (V3); R1-Zero's template, also of bases."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model of the server."""
+
+    name: str
+    tokenizer: Tokenizer
+    generator: BatchGenerator
+    asked: Asked = "chat"
+    created: int = 0
+    """When it was made, in seconds since 1970."""
+    config: ServeConfig = field(default_factory=ServeConfig)
+    worker: Worker = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigError(f"model name {self.name!r}: expected letters, digits, '.', '_', ':' and '-'")
+        object.__setattr__(self, "worker", Worker(self.generator, self.config.queue_samples, self.name))
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """What ends a turn: the end of the sentence, or tokens that only a prompt may hold."""
+        return tuple(self.tokenizer.control_id(token) for token in (EOS, BOS, PAD, USER, ASSISTANT))
+
+    @property
+    def card(self) -> ModelCard:
+        """What /v1/models says about it."""
+        return ModelCard(
+            id=self.name, created=self.created, asked=self.asked, context_tokens=self.generator.max_context
+        )

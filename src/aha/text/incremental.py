@@ -1,0 +1,151 @@
+"""A reply read while it is made: token ids in, text out, so that no split of it into pieces changes what is said.
+
+Three things make that more than decoding: a token may be a part of a character; only a generated token id, never any
+text, moves the line between thinking and answer; and a stop string may span tokens, so what could become one is held
+back. Joined, the pieces of a stream are exactly the text of the whole.
+"""
+
+from __future__ import annotations
+
+import codecs
+import enum
+from collections.abc import Sequence
+
+from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, EOS, THINK, Tokenizer
+
+
+class Phase(enum.Enum):
+    """Where in its reply a model is."""
+
+    START = "start"
+    """Nothing has been said: it may think, or answer directly."""
+    THINKING = "thinking"
+    ANSWERING = "answering"
+
+
+class Decoder:
+    """Bytes to text; an incomplete character waits for the rest of it, invalid bytes become U+FFFD."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, data: bytes) -> str:
+        """The text that is certain now."""
+        return self._decoder.decode(data)
+
+    def end(self) -> str:
+        """What an incomplete last character becomes."""
+        return self._decoder.decode(b"", final=True)
+
+
+class Trimmer:
+    """Leaves out whitespace at both ends, whatever pieces the text comes in."""
+
+    def __init__(self) -> None:
+        self._started = False
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """The text without its beginning's whitespace; whitespace that might be its end waits."""
+        text = self._held + text if self._started else text.lstrip()
+        body = text.rstrip()
+        self._started = self._started or bool(body)
+        self._held = text[len(body) :]
+        return body
+
+
+class StopScanner:
+    """Ends a text where the first of some strings is complete, leaving that string out.
+
+    Args:
+        stops: non-empty strings. Of two that are complete at the same character the longer one counts.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """The text that cannot belong to a stop string any more; nothing after one was found."""
+        if self.stopped or not self._stops:
+            return "" if self.stopped else text
+        text = self._held + text
+        if found := self._first_complete(text):
+            self.stopped, self._held = True, ""
+            return text[: found[0]]
+        keep = self._possible_beginning(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def end(self) -> str:
+        """What was held back and did not become a stop string."""
+        held, self._held = self._held, ""
+        return held
+
+    def _first_complete(self, text: str) -> tuple[int, int] | None:
+        places = ((text.find(stop), len(stop)) for stop in self._stops)
+        spans = [(start, start + length) for start, length in places if start >= 0]
+        return min(spans, key=lambda span: (span[1], span[0])) if spans else None
+
+    def _possible_beginning(self, text: str) -> int:
+        """Length of the longest end of the text that begins a stop string."""
+        return max(
+            (
+                length
+                for stop in self._stops
+                for length in range(min(len(stop) - 1, len(text)), 0, -1)
+                if text.endswith(stop[:length])
+            ),
+            default=0,
+        )
+
+
+class Splitter:
+    """Tells thinking from answer by generated token ids: the text `</think>` is text, the token is the line.
+
+    Accepts thinking that the prompt has opened, and thinking that the model opens itself before it says anything else.
+    A think token later on means nothing. Control tokens are not part of any text.
+
+    Args:
+        tokenizer: whose control tokens to look for.
+        think_prefilled: the prompt ended inside the thinking.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, think_prefilled: bool) -> None:
+        self._think, self._end_think = tokenizer.control_id(THINK), tokenizer.control_id(END_THINK)
+        self._control = {tokenizer.control_id(token) for token in CONTROL_TOKENS}
+        self._bytes = tokenizer.token_bytes
+        self.phase = Phase.THINKING if think_prefilled else Phase.START
+
+    def push(self, token_id: int) -> tuple[Phase, bytes]:
+        """The phase that a token belongs to, and what it adds to that phase's text."""
+        before = self.phase
+        if token_id in self._control:
+            if token_id == self._think and before is Phase.START:
+                self.phase = Phase.THINKING
+                return Phase.THINKING, b""
+            if token_id == self._end_think:
+                self.phase = Phase.ANSWERING
+            return before, b""
+        data = self._bytes[token_id] if token_id < len(self._bytes) else b""
+        if before is Phase.START:
+            if not data.strip():
+                return before, b""
+            self.phase = Phase.ANSWERING
+        return self.phase, data
+
+
+class RawText:
+    """A continuation as it is: control tokens are spelled out, except the end of the text. All of it is answer."""
+
+    phase = Phase.ANSWERING
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._bytes = tokenizer.token_bytes
+        self._end = tokenizer.control_id(EOS)
+
+    def push(self, token_id: int) -> tuple[Phase, bytes]:
+        """The bytes of a token."""
+        known = token_id < len(self._bytes) and token_id != self._end
+        return Phase.ANSWERING, self._bytes[token_id] if known else b""

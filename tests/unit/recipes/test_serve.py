@@ -1,0 +1,74 @@
+"""Which models `aha serve` finds, under which names, and how it asks them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aha.errors import ConfigError
+from aha.recipes import acts
+from aha.recipes.serve import find_models
+
+
+def make_run(folder: Path, stages: dict[str, tuple[str, dict[str, Any]]]) -> Path:
+    rows = []
+    for name, (kind, config) in stages.items():
+        (folder / name / "model").mkdir(parents=True)
+        (folder / name / "model" / "config.json").write_text("{}")
+        (folder / name / "stage.json").write_text(json.dumps({"config": config}))
+        rows.append({"name": name, "kind": kind, "done": name != "unfinished"})
+    (folder / "lineage.json").write_text(json.dumps({"stages": rows}))
+    return folder
+
+
+STAGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "pretrain": ("pretrain", {}),
+    "r1-zero": ("grpo", {"form": "zero"}),
+    "v3": ("sft", {}),
+    "dev1": ("sft", {}),
+    "helpful-rm": ("reward_model", {}),
+    "my-rl": ("grpo", {"form": "chat"}),
+    "my-zero": ("grpo", {"form": "zero"}),
+    "qwen3-base": ("pretrain", {}),
+    "qwen3": ("sft", {}),
+    "mine": ("sft", {}),
+    "unfinished": ("sft", {}),
+    "evaluation": (
+        "evaluation",
+        {"suites": [{"stage": "mine", "elicitations": ["direct", "chat_direct"]}, {"stage": "v3", "elicitations": []}]},
+    ),
+}
+
+
+def test_a_run_serves_its_models_in_the_form_they_know(tmp_path: Path) -> None:
+    found = find_models([make_run(tmp_path / "run", STAGES)], "chat")
+    assert {model.name: model.asked for model in found} == {
+        "pretrain": "zero", "r1-zero": "zero", "v3": "chat_direct", "dev1": "chat", "my-rl": "chat", "my-zero": "zero",
+        "qwen3-base": "zero", "qwen3": "chat", "mine": "chat_direct",
+    }  # fmt: skip
+
+
+def test_several_runs_and_model_folders(tmp_path: Path) -> None:
+    one, two = (make_run(tmp_path / name, {"r1": STAGES["dev1"]}) for name in ("a", "b"))
+    found = find_models([one, two, one / "r1" / "model"], "zero")
+    assert [(model.name, model.asked) for model in found] == [("a:r1", "chat"), ("b:r1", "chat"), ("r1", "zero")]
+    with pytest.raises(ConfigError, match="two models would be named 'r1'"):
+        find_models([one, one / "r1" / "model"], "chat")
+
+
+def test_what_cannot_be_served(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a run folder"):
+        find_models([tmp_path], "chat")
+    with pytest.raises(ConfigError, match="no finished model"):
+        find_models([make_run(tmp_path / "run", {"unfinished": STAGES["dev1"]})], "chat")
+    with pytest.raises(ConfigError, match="--asked 'direct'"):
+        find_models([], "direct")
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else name)
+    with pytest.raises(ConfigError, match=r"needs uvicorn: pip install 'aha\[serve\]'"):
+        acts.serve([], "127.0.0.1", 0, None, "chat", [])

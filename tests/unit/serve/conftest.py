@@ -1,0 +1,156 @@
+"""Models to serve: a tiny one with random weights, and one that says what it is told; and a server on a socket."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from aha.errors import GenerationError
+from aha.inference.engine import Engine
+from aha.inference.scheduler import Sample, Scheduler
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.presets import preset
+from aha.serve.app import create_app
+from aha.serve.catalog import Catalog
+from aha.serve.config import ServeConfig
+from aha.serve.guard import Guard
+from aha.serve.run import make_server
+from aha.serve.served import Asked, ServedModel
+from aha.text.tokenizer import Tokenizer
+from aha.types import Request
+
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "intermediate_size": 64,
+    "moe_intermediate_size": 32,
+    "n_routed_experts": 4,
+}
+TEXTS = ["What is 2+2? The answer is 4. 2+2等于多少？答案是4。 <think> </think> é ü 😀"] * 20
+CONTEXT = 160
+
+
+class Scripted:
+    """A `BatchGenerator` whose samples say what a script tells them, a token a step.
+
+    Args:
+        script: token ids of sample i of a request.
+        steps: if given, a step waits for a permit.
+    """
+
+    def __init__(
+        self,
+        script: Callable[[Request, int], Sequence[int]],
+        max_rows: int = 4,
+        max_context: int = CONTEXT,
+        steps: threading.Semaphore | None = None,
+    ) -> None:
+        self.script, self.max_rows, self.max_context, self.steps = script, max_rows, max_context, steps
+        self.fail = False
+        self.scheduler = Scheduler(max_rows)
+
+    def add(self, request: Request) -> list[Sample]:
+        if len(request.prompt_token_ids) >= self.max_context:
+            raise GenerationError("too long")
+        return self.scheduler.add(0, request)
+
+    def step(self) -> bool:
+        if self.fail:
+            self.fail = False
+            raise RuntimeError("a secret: /root/private")
+        self.scheduler.retire()
+        self.scheduler.admit()
+        if self.scheduler.running and self.steps is not None:
+            self.steps.acquire()
+        for sample in self.scheduler.running:
+            said = self.script(sample.request, sample.index)
+            token = sample.forced.popleft() if sample.forced else said[len(sample.tokens) % len(said)]
+            sample.append(token, -0.5)
+        self.scheduler.retire()
+        return bool(self.scheduler.running or self.scheduler.waiting)
+
+    def reset(self) -> None:
+        self.scheduler = Scheduler(self.max_rows)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(TEXTS, 340)
+
+
+@pytest.fixture(scope="session")
+def network(tokenizer: Tokenizer) -> DeepseekV3:
+    model = DeepseekV3(preset("tiny", vocab_size=tokenizer.vocab_size, **SMALL))
+    return model.init_weights(torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def models(network: DeepseekV3, tokenizer: Tokenizer) -> list[ServedModel]:
+    """One random model under three names, each asked in its own way."""
+    ways: tuple[tuple[str, Asked], ...] = (("r1", "chat"), ("v3", "chat_direct"), ("r1-zero", "zero"))
+    return [ServedModel(name, tokenizer, Engine(network, 8, CONTEXT), way) for name, way in ways]
+
+
+@pytest.fixture
+def client(models: list[ServedModel]) -> Iterator[TestClient]:
+    """Talks to `models` without a key."""
+    with talking(create_app(Catalog(models, ServeConfig()))) as http:
+        yield http
+
+
+@contextmanager
+def talking(app: Guard, **options: object) -> Iterator[TestClient]:
+    """Talks to an application without a socket."""
+    with TestClient(app, base_url="http://127.0.0.1", **options) as http:  # type: ignore[arg-type]
+        yield http
+
+
+Serving = Callable[..., AbstractContextManager[tuple[TestClient, ServedModel, Scripted]]]
+
+
+@pytest.fixture
+def scripted(tokenizer: Tokenizer) -> Serving:
+    """Called with a script: a server with one scripted model named `m`."""
+
+    @contextmanager
+    def serve(
+        script: Callable[[Request, int], Sequence[int]],
+        asked: Asked = "chat",
+        config: ServeConfig | None = None,
+        api_key: str | None = None,
+        **options: object,
+    ) -> Iterator[tuple[TestClient, ServedModel, Scripted]]:
+        config = config or ServeConfig()
+        generator = Scripted(script, **options)  # type: ignore[arg-type]
+        model = ServedModel("m", tokenizer, generator, asked, config=config)
+        with talking(create_app(Catalog([model], config), api_key)) as http:
+            yield http, model, generator
+
+    return serve
+
+
+@pytest.fixture
+def listening() -> Callable[..., AbstractContextManager[int]]:
+    """Called with an application: it listens on a real socket; gives the port."""
+
+    @contextmanager
+    def listen(
+        app: Guard, config: ServeConfig | None = None, end_work: Callable[[], None] = lambda: None
+    ) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = make_server(app, config or ServeConfig(), end_work)
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+            thread.start()
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                server.should_exit = True
+                thread.join(20)
+
+    return listen

@@ -1,0 +1,195 @@
+"""Requests made to break things: no 5xx, no hang, no growth, every error in OpenAI's shape, and good ones unharmed."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from aha.inference.engine import Engine
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.serve.app import create_app
+from aha.serve.catalog import Catalog
+from aha.serve.config import ServeConfig
+from aha.serve.served import ServedModel
+from aha.text.tokenizer import CONTROL_TOKENS, Tokenizer
+
+PATHS = ("/v1/chat/completions", "/v1/completions")
+EXPECTED = {200, 400, 401, 403, 404, 405, 408, 413, 415, 429}
+GOOD = {"model": "r1", "messages": [{"role": "user", "content": "2+2?"}], "seed": 4, "n": 2, "max_tokens": 9}
+VALID: dict[str, dict[str, Any]] = {
+    PATHS[0]: {
+        **GOOD, "temperature": 1.0, "top_p": 0.9, "stop": ["x"], "stream": False, "logprobs": True, "top_logprobs": 2,
+        "reasoning_effort": "low", "thinking": {"type": "enabled", "budget_tokens": 3}, "user": "u", "metadata": {},
+        "stream_options": {"include_usage": True}, "response_format": {"type": "text"}, "tools": [], "votes": None,
+    },
+    PATHS[1]: {"model": "v3", "prompt": "2+2", "max_tokens": 5, "n": 1, "stop": None, "logprobs": 1, "echo": False},
+}  # fmt: skip
+
+
+HOSTILE: list[Any] = [
+    None, True, False, 0, -1, 10**9, 2**63, -(2**63), 10**400, 1e308, -0.0, 0.5, 16, 64, 1, 2.0, "", "x", "\x00",
+    "high", "\ud800", "é" * 999, "9" * 999, "../../etc/passwd", "r1", "v3", "r1-zero", "{{7*7}}", "%s%n", [], [[]], {},
+    {"": {}}, ["x"] * 300, ["\n", "a"], [None], {"a": [1, {"b": None}]}, {"type": "disabled"},
+    [{"role": "tool", "content": "x"}],
+    [{"role": "assistant"}, {"role": "user", "content": ""}],
+    [{"role": "user", "content": [{"type": "text", "text": "\u202e\ufeff"}]}],
+]  # fmt: skip
+BROKEN = (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"[" * 9999, b'{"a":' * 999, b'"\\ud800"', b"\xff")
+JSON = {"content-type": "application/json"}
+ODD_HEADERS: tuple[dict[str, str], ...] = (
+    {},
+    {"content-type": "text/plain"},
+    {**JSON, "content-encoding": "br"},
+    {**JSON, "origin": "http://evil"},
+    {**JSON, "host": "evil"},
+    {**JSON, "x": "\t" * 99},
+)
+
+
+@pytest.fixture
+def fuzzed(network: DeepseekV3, tokenizer: Tokenizer) -> Iterator[TestClient]:
+    models = [
+        ServedModel("r1", tokenizer, Engine(network, 8, 48), "chat"),
+        ServedModel("v3", tokenizer, Engine(network, 8, 48), "chat_direct"),
+        ServedModel("r1-zero", tokenizer, Engine(network, 8, 100), "zero"),
+    ]
+    config = ServeConfig(body_bytes=50_000, deadline_seconds=60)
+    with TestClient(create_app(Catalog(models, config)), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def hostile_value(rng: random.Random) -> Any:
+    """What a field should not hold, or might."""
+    return rng.choice([*HOSTILE, rng.choice(CONTROL_TOKENS), [{"role": "user", "content": rng.choice(CONTROL_TOKENS)}]])
+
+
+def hostile_request(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:
+    """A path, a body and headers."""
+    path = rng.choice(PATHS)
+    needed = ("model", "messages", "prompt")
+    body = {key: value for key, value in VALID[path].items() if key in needed or rng.random() < 0.7}
+    body["stream"] = rng.random() < 0.3
+    for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
+        key = rng.choice([*VALID[path], "prompt", "messages", "suffix", "best_of", "logit_bias", "\x00", "unknown"])
+        body[key] = hostile_value(rng)
+    data = json.dumps(body).encode()
+    kind = rng.random()
+    if kind < 0.08:
+        at = rng.randrange(len(data))
+        data = data[:at] + rng.randbytes(rng.randrange(4)) + data[at + rng.randrange(3) :]
+    elif kind < 0.12:
+        data = data.replace(b"9", rng.choice(BROKEN), 1)
+    elif kind < 0.14:
+        data = data * rng.choice((0, 2, 200))
+    headers = rng.choice(ODD_HEADERS) if rng.random() < 0.05 else JSON
+    return path, data, headers
+
+
+def check(status: int, text: str, kind: str) -> None:
+    """An answer is one that a client can understand."""
+    assert status in EXPECTED, (status, text)
+    if status != 200:
+        error = json.loads(text)["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["message"]
+        assert "Traceback" not in text and "/src/" not in text
+    elif kind.startswith("text/event-stream"):
+        assert text.endswith("data: [DONE]\n\n")
+        assert '"error"' not in text
+    else:
+        json.loads(text)
+
+
+@contextmanager
+def good_requests(client: TestClient) -> Iterator[None]:
+    """Somebody else's good requests, all the while: each is answered as ever."""
+    expected = client.post(PATHS[0], json=GOOD).json()["choices"]
+    answers: list[Any] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.wait(0.05):
+            answers.append(client.post(PATHS[0], json=GOOD).json()["choices"])
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert len(answers) > 2
+    assert all(answer == expected for answer in answers)
+
+
+def fuzz(client: TestClient, count: int, seed: int) -> None:
+    """Sends `count` hostile requests beside good ones."""
+    rng = random.Random(seed)
+    warm = 0
+    with good_requests(client):
+        for number in range(count):
+            path, data, headers = hostile_request(rng)
+            answer = client.post(path, content=data, headers=headers)
+            check(answer.status_code, answer.text, answer.headers["content-type"])
+            if number == count // 5:
+                warm = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1.05 * warm
+
+
+def by_schema(client: TestClient, count: int) -> int:
+    """Sends what schemathesis makes of the server's own description, right and wrong; returns how many requests."""
+    sent = 0
+    schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    operations = [result.ok() for result in schema.get_all_operations()]
+    modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
+    strategies = [operation.as_strategy(generation_mode=mode) for operation in operations for mode in modes]
+
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=st.one_of(strategies))
+    def send(case: Any) -> None:
+        nonlocal sent
+        given_body = case.body if isinstance(case.body, dict | list | str | int | float | bool) else None
+        if isinstance(given_body, dict) and given_body.get("model"):
+            given_body["model"] = "v3"  # one that exists, so that the rest is looked at
+        arguments = {} if given_body is None else {"json": given_body}
+        try:
+            answer = client.request(case.method, case.formatted_path, **arguments)
+        except (UnicodeEncodeError, ValueError):  # what the client itself cannot put on the wire
+            return
+        check(answer.status_code, answer.text, answer.headers.get("content-type", ""))
+        sent += 1
+
+    send()
+    return sent
+
+
+def test_hostile_requests(fuzzed: TestClient) -> None:
+    fuzz(fuzzed, 300, seed=0)
+
+
+def test_requests_by_the_servers_own_schema(fuzzed: TestClient) -> None:
+    assert by_schema(fuzzed, 120) > 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_thousand_hostile_requests(fuzzed: TestClient) -> None:
+    fuzz(fuzzed, 10_000 - by_schema(fuzzed, 3_000), seed=1)

@@ -1,0 +1,96 @@
+"""A reply read in pieces is the reply read whole, wherever it is cut; and only generated ids move the line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aha.text.incremental import Decoder, Phase, RawText, Splitter, StopScanner, Trimmer
+from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, EOS, THINK, Tokenizer
+
+TOKENIZER = Tokenizer.train(["<think>2+2</think> 等于 é 😀 the answer is 4"] * 10, 320)
+IDS = st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=40)
+LETTERS = st.text("ab<>/thinké \n", max_size=24)
+
+
+def cuts(text: str) -> st.SearchStrategy[list[str]]:
+    places = st.lists(st.integers(0, len(text)), max_size=6).map(sorted)
+    return places.map(lambda at: [text[a:b] for a, b in zip([0, *at], [*at, len(text)], strict=True)])
+
+
+def scan(pieces: list[str], stops: list[str]) -> tuple[str, bool]:
+    scanner = StopScanner(stops)
+    text = "".join(scanner.push(piece) for piece in pieces)
+    return text + scanner.end(), scanner.stopped
+
+
+@given(IDS)
+def test_token_bytes_joined_are_what_the_tokenizer_decodes(ids: list[int]) -> None:
+    assert b"".join(TOKENIZER.token_bytes[i] for i in ids).decode(errors="replace") == TOKENIZER.decode(ids)
+
+
+@given(st.binary(max_size=24), st.integers(0, 24))
+def test_bytes_decode_alike_wherever_they_are_cut(data: bytes, at: int) -> None:
+    decoder = Decoder()
+    assert decoder.push(data[:at]) + decoder.push(data[at:]) + decoder.end() == data.decode(errors="replace")
+
+
+@pytest.mark.parametrize("text", ["  a b \n", "", " \n ", "x", "\u3000y\u3000 z "])
+def test_trimming_at_every_split(text: str) -> None:
+    for at in range(len(text) + 1):
+        trimmer = Trimmer()
+        assert trimmer.push(text[:at]) + trimmer.push(text[at:]) == text.strip()
+
+
+@given(LETTERS.flatmap(cuts), st.lists(st.text("ab<>", min_size=1, max_size=4), max_size=3))
+def test_stop_strings_end_alike_wherever_the_text_is_cut(pieces: list[str], stops: list[str]) -> None:
+    text = "".join(pieces)
+    assert scan(pieces, stops) == scan([text], stops) == scan(list(text), stops)
+    ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
+    assert scan([text], stops)[1] == bool(ends)
+    if ends:
+        stop = max((stop for stop in stops if text[: ends[0]].endswith(stop)), key=len)
+        assert scan([text], stops)[0] == text[: ends[0]].removesuffix(stop)
+
+
+def test_a_scanner_holds_back_no_more_than_it_must() -> None:
+    scanner = StopScanner(["END", "ENOUGH"])
+    assert [scanner.push(piece) for piece in ("go E", "N", "T", " EN", "D more")] == ["go ", "", "ENT", " ", ""]
+    assert scanner.stopped
+
+
+def phases(ids: list[int], prefilled: bool) -> list[Phase]:
+    splitter = Splitter(TOKENIZER, prefilled)
+    return [splitter.push(token_id)[0] for token_id in ids]
+
+
+@given(st.text(max_size=20))
+def test_text_never_moves_the_line(text: str) -> None:
+    said = TOKENIZER.encode(text + END_THINK + THINK + text)
+    assert set(phases(said, prefilled=True)) == {Phase.THINKING}
+    opened = [TOKENIZER.control_id(THINK), *said, TOKENIZER.control_id(END_THINK), *said]
+    split = phases(opened, prefilled=False)
+    assert split == [Phase.THINKING] * (len(said) + 2) + [Phase.ANSWERING] * len(said)
+
+
+def test_thinking_opens_before_anything_is_said_and_never_again() -> None:
+    think, end, word = TOKENIZER.control_id(THINK), TOKENIZER.control_id(END_THINK), TOKENIZER.encode("x")[0]
+    newline = TOKENIZER.encode("\n")[0]
+    assert phases([newline, think, word], False) == [Phase.START, Phase.THINKING, Phase.THINKING]
+    assert phases([word, think, word], False) == [Phase.ANSWERING] * 3
+    assert phases([end, think, word], False)[1:] == [Phase.ANSWERING] * 2
+    assert phases([think, word, end, think, word], True)[-1] is Phase.ANSWERING
+
+
+@given(IDS, st.booleans())
+def test_control_tokens_are_no_text(ids: list[int], prefilled: bool) -> None:
+    splitter = Splitter(TOKENIZER, prefilled)
+    control = {TOKENIZER.control_id(token) for token in CONTROL_TOKENS}
+    for token_id in ids:
+        data = splitter.push(token_id)[1]
+        assert data == b"" if token_id in control else data in (b"", TOKENIZER.token_bytes[token_id])
+
+
+def test_raw_text_spells_tags_and_drops_the_end() -> None:
+    raw = RawText(TOKENIZER)
+    ids = [TOKENIZER.control_id(THINK), TOKENIZER.control_id(EOS), 10**6]
+    assert [raw.push(token_id)[1] for token_id in ids] == [THINK.encode(), b"", b""]
