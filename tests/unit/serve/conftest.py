@@ -63,7 +63,7 @@ class Scripted:
     def step(self) -> bool:
         if self.fail:
             self.fail = False
-            raise RuntimeError("a secret: /root/private")
+            raise RuntimeError("a secret: /home/private")
         self.scheduler.retire()
         self.scheduler.admit()
         if self.scheduler.running and self.steps is not None:
