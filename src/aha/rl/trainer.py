@@ -291,7 +291,16 @@ class GRPOTrainer:
         distributed = self.context.distributed
         own = suite[distributed.rank :: distributed.world_size]
         seed = self.context.derive_seed("evaluation")
-        graded = evaluate(self.generator, self.tokenizer, own, self.config.form, samples, seed, self.longest)
+        graded = evaluate(
+            self.generator,
+            self.tokenizer,
+            own,
+            self.config.form,
+            samples,
+            seed,
+            self.longest,
+            self.config.temperature,
+        )
         rows = [row for part in distributed.all_gather_object([one.to_json() for one in graded]) for row in part]
         return sorted((Sample(**row) for row in rows), key=lambda s: (s.family, s.level, s.key, s.question, s.index))
 
