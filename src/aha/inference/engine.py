@@ -31,7 +31,8 @@ class Engine:
     """Generates with a model; implements `protocols.Generator` and, step by step, `protocols.BatchGenerator`.
 
     Args:
-        model: may be shared with a trainer that changes it in place between calls.
+        model: may be shared with a trainer that changes it in place between calls; not with an engine of another
+            thread, since a model keeps the workspace of its decode step.
         max_rows: samples decoded at once.
         max_context: prompt and completion tokens of one sample, at most.
         weights_version: of the weights the model holds now.

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def network(tokenizer: Tokenizer) -> DeepseekV3:
 def models(network: DeepseekV3, tokenizer: Tokenizer) -> list[ServedModel]:
     """One random model under three names, each asked in its own way."""
     ways: tuple[tuple[str, Asked], ...] = (("r1", "chat"), ("v3", "chat_direct"), ("r1-zero", "zero"))
-    return [ServedModel(name, tokenizer, Engine(network, 8, CONTEXT), way) for name, way in ways]
+    return [ServedModel(name, tokenizer, Engine(deepcopy(network), 8, CONTEXT), way) for name, way in ways]
 
 
 @pytest.fixture

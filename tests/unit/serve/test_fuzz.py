@@ -8,6 +8,7 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -62,9 +63,9 @@ ODD_HEADERS: tuple[dict[str, str], ...] = (
 @pytest.fixture
 def fuzzed(network: DeepseekV3, tokenizer: Tokenizer) -> Iterator[TestClient]:
     models = [
-        ServedModel("r1", tokenizer, Engine(network, 8, 48), "chat"),
-        ServedModel("v3", tokenizer, Engine(network, 8, 48), "chat_direct"),
-        ServedModel("r1-zero", tokenizer, Engine(network, 8, 100), "zero"),
+        ServedModel("r1", tokenizer, Engine(deepcopy(network), 8, 48), "chat"),
+        ServedModel("v3", tokenizer, Engine(deepcopy(network), 8, 48), "chat_direct"),
+        ServedModel("r1-zero", tokenizer, Engine(deepcopy(network), 8, 100), "zero"),
     ]
     config = ServeConfig(body_bytes=50_000, deadline_seconds=60)
     with TestClient(create_app(Catalog(models, config)), base_url="http://127.0.0.1") as client:
@@ -132,7 +133,7 @@ def good_requests(client: TestClient) -> Iterator[None]:
         done.set()
         thread.join()
     assert len(answers) > 2
-    assert all(answer == expected for answer in answers)
+    assert [answer for answer in answers if answer != expected] == []
 
 
 def fuzz(client: TestClient, count: int, seed: int) -> None:
