@@ -7,51 +7,22 @@ keeps what an earlier machine measured for the arms that this one has not run.
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from arm_by_arm import arm_by_arm
+
 from aha.evals.metrics import Interval, bootstrap_interval, paired_interval, seed_interval
 from aha.report.figures import lines
-from aha.report.reading import Run, read_run
+from aha.report.reading import Run
 
 ARMS = ("random-reward", "format-only", "bias-off", "dense", "no-long")
 RECIPE = "r1-zero-arms"
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1-zero"
-
-
-def main() -> int:
-    """Runs what is missing, then writes the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds to run (default: 0 1 2)")
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS, help="control arms (default: all)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the run folders are (default: runs)")
-    parser.add_argument("--tables-only", action="store_true", help="run nothing; write the page from what is there")
-    options = parser.parse_args()
-    for count in range(len(options.arms) + 1):
-        for seed in options.seeds:
-            folder = options.runs / f"{RECIPE}-seed{seed}"
-            if not options.tables_only and (code := run(seed, options.arms[:count], folder)):
-                return code
-            if (folder / "summary.json").is_file():
-                keep(read_run(folder), seed)
-                write_page()
-        if options.tables_only:
-            break
-    write_page()
-    return 0
-
-
-def run(seed: int, arms: list[str], folder: Path) -> int:
-    """One call of the recipe with the arms so far; what is done already is not repeated."""
-    listed = "[" + ",".join(arms) + "]"
-    command = [sys.executable, "-m", "aha", "run", RECIPE, "--seed", str(seed), "--out", str(folder)]
-    return subprocess.run([*command, "--set", f"arms={listed}"], check=False).returncode
 
 
 def keep(run_: Run, seed: int) -> None:
@@ -307,4 +278,4 @@ def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(arm_by_arm(__doc__ or "", RECIPE, ARMS, keep, write_page))
