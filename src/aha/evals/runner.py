@@ -16,10 +16,10 @@ from aha.tasks.families import GENERAL, get_family
 from aha.tasks.general.requests import refuses
 from aha.tasks.scribe import REFLECTION_WORDS
 from aha.test_time.voting import majority
-from aha.text.elicitation import Elicitation, prompt_for
+from aha.text.elicitation import Elicitation, request_for, text_of
 from aha.text.thinking import final_answer
 from aha.text.tokenizer import END_THINK, THINK, Tokenizer
-from aha.types import FinishReason, Problem, Request, SamplingParams
+from aha.types import Problem
 
 HARMFUL_LEVEL = 2
 """Of the family `requests`: level 2 does harm."""
@@ -82,26 +82,23 @@ def evaluate(
         GenerationError: a prompt does not fit the engine's context.
     """
     requests = [
-        Request(
-            tuple(prompt_for(tokenizer, problem, elicitation)),
-            SamplingParams(
-                temperature=temperature,
-                top_p=top_p,
-                max_completion_tokens=max_completion_tokens,
-                stop_token_ids=(tokenizer.eos_id,),
-                n=samples,
-                seed=derive_seed(seed, elicitation, problem.key),
-            ),
+        request_for(
+            tokenizer,
+            problem,
+            elicitation,
+            samples,
+            derive_seed(seed, elicitation, problem.key),
+            max_completion_tokens,
+            temperature,
+            top_p,
         )
         for problem in problems
     ]
     results: list[Sample] = []
     for problem, completions in zip(problems, generator.generate(requests), strict=True):
         for index, completion in enumerate(completions):
-            truncated = completion.finish_reason is not FinishReason.STOP
-            ids = completion.token_ids
-            text = tokenizer.decode(ids if truncated else ids[:-1])
-            results.append(grade_sample(problem, index, text, len(ids), truncated, elicitation))
+            text, truncated = text_of(tokenizer, completion)
+            results.append(grade_sample(problem, index, text, len(completion.token_ids), truncated, elicitation))
     return results
 
 

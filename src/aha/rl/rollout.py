@@ -10,10 +10,10 @@ from aha.rewards.rubric import Grader, RubricConfig, add_up
 from aha.rewards.rules import format_reward, language_reward
 from aha.rl.advantage import group_advantages
 from aha.tasks.families import get_general
-from aha.text.templates import chat_prompt, zero_prompt
+from aha.text.elicitation import PREFILLED, Elicitation, request_for, text_of
 from aha.text.thinking import Form, parse
 from aha.text.tokenizer import THINK, Tokenizer
-from aha.types import FinishReason, Message, Problem, Request, Rollout, RolloutGroup, SamplingParams
+from aha.types import FinishReason, Problem, Rollout, RolloutGroup
 
 
 def collect(
@@ -40,35 +40,20 @@ def collect(
         form: R1-Zero's template, or the chat format, whose prompt always ends inside the thinking.
         think_prefilled: R1-Zero's template ends inside the thinking too (to see what a base can do when it thinks).
     """
+    asked: Elicitation = "zero_think" if form == "zero" and think_prefilled else form
     requests = [
-        Request(
-            tuple(_prompt(tokenizer, problem, form, think_prefilled)),
-            SamplingParams(
-                temperature=temperature,
-                max_completion_tokens=max_completion_tokens,
-                stop_token_ids=(tokenizer.eos_id,),
-                n=group_size,
-                seed=seed,
-            ),
-        )
+        request_for(tokenizer, problem, asked, group_size, seed, max_completion_tokens, temperature)
         for problem, seed in zip(problems, seeds, strict=True)
     ]
-    prefix = THINK if think_prefilled or form == "chat" else ""
+    prefix = THINK if asked in PREFILLED else ""
     groups = []
     for problem, request, completions in zip(problems, requests, generator.generate(requests), strict=True):
         group = RolloutGroup(problem, request.prompt_token_ids)
         for completion in completions:
-            ended = completion.finish_reason is FinishReason.STOP
-            text = prefix + tokenizer.decode(completion.token_ids[:-1] if ended else completion.token_ids)
+            text = prefix + text_of(tokenizer, completion)[0]
             group.rollouts.append(Rollout(completion.token_ids, completion.logprobs, completion.finish_reason, text))
         groups.append(group)
     return groups
-
-
-def _prompt(tokenizer: Tokenizer, problem: Problem, form: Form, think_prefilled: bool) -> list[int]:
-    if form == "zero":
-        return zero_prompt(tokenizer, problem.question, think_prefilled)
-    return chat_prompt(tokenizer, [Message("user", problem.question)])
 
 
 def grade_reasoning(grader: Grader, groups: Sequence[RolloutGroup]) -> None:

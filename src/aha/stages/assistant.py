@@ -15,9 +15,10 @@ from aha.data.conversations import Conversation
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, draw, get_family, get_general
 from aha.tasks.rewriting import summary
+from aha.text.elicitation import text_of
 from aha.text.templates import chat_prompt
 from aha.text.tokenizer import Tokenizer
-from aha.types import FinishReason, Language, Message, Problem, Request, SamplingParams
+from aha.types import Language, Message, Problem, Request, SamplingParams
 
 Exercise = Literal["sum_up", "judge", "compare"]
 YES, NO = "yes", "no"
@@ -87,8 +88,8 @@ class Assistant:
         ]
         replies = []
         for (completion,) in self._generator.generate(requests):
-            ended = completion.finish_reason is FinishReason.STOP
-            replies.append(self._tokenizer.decode(completion.token_ids[:-1]).strip() if ended else "")
+            text, truncated = text_of(self._tokenizer, completion)
+            replies.append("" if truncated else text.strip())
         return replies
 
     def sum_up(self, items: Sequence[tuple[Problem, str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a model is asked: the ways, the prompt of each, and what each prompt has written already."""
+"""How a model is asked: the ways, the prompt and request of each, and how what comes back is read as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from aha.text.templates import chat_prompt, plain_prompt, zero_prompt
 from aha.text.thinking import Form
 from aha.text.tokenizer import Tokenizer
-from aha.types import Message, Problem
+from aha.types import Completion, FinishReason, Message, Problem, Request, SamplingParams
 
 Elicitation = Literal["zero", "zero_think", "direct", "steps", "chat", "chat_direct"]
 """How a model is asked: R1-Zero's template, graded strictly; the same with the think tag prefilled, graded leniently;
@@ -29,3 +29,31 @@ def prompt_for(tokenizer: Tokenizer, problem: Problem, elicitation: Elicitation)
     if elicitation in ("chat", "chat_direct"):
         return chat_prompt(tokenizer, [Message("user", problem.question)], think_prefilled=elicitation in PREFILLED)
     return plain_prompt(tokenizer, problem.question, elicitation == "steps", problem.language)
+
+
+def request_for(
+    tokenizer: Tokenizer,
+    problem: Problem,
+    elicitation: Elicitation,
+    samples: int,
+    seed: int,
+    max_completion_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> Request:
+    """Asks for samples of one problem, each up to the end of the sentence."""
+    sampling = SamplingParams(
+        temperature=temperature,
+        top_p=top_p,
+        max_completion_tokens=max_completion_tokens,
+        stop_token_ids=(tokenizer.eos_id,),
+        n=samples,
+        seed=seed,
+    )
+    return Request(tuple(prompt_for(tokenizer, problem, elicitation)), sampling)
+
+
+def text_of(tokenizer: Tokenizer, completion: Completion) -> tuple[str, bool]:
+    """A completion's text without the token that ended it, and whether it was cut off instead."""
+    ended = completion.finish_reason is FinishReason.STOP
+    return tokenizer.decode(completion.token_ids[:-1] if ended else completion.token_ids), not ended
