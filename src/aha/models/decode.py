@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aha.models.decode_step import WeightDecoder
 from aha.models.kv_cache import RowCache
 from aha.models.mla import MultiHeadLatentAttention, rotated
 from aha.models.moe import DeepseekMoE
@@ -22,21 +23,11 @@ if TYPE_CHECKING:
     from aha.models.deepseek_v3 import DeepseekV3
 
 
-class AbsorbedDecoder:
-    """The decode step on views of the model's weights: never stale, no memory of its own."""
+class AbsorbedDecoder(WeightDecoder):
+    """The decode step on the model's weights."""
 
     def __init__(self, model: DeepseekV3) -> None:
         self.model = model
-
-    def is_stale(self) -> bool:
-        """Never: views follow the weights."""
-        return False
-
-    def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
-        """Logits [B, V] after one more token in each of the rows 0 to B-1."""
-        batch = token_ids_B.shape[0]
-        slots_B, positions_B, longest = cache.append(batch)
-        return self.compute(token_ids_B, slots_B, positions_B, cache, longest, cache.mask(batch, longest))
 
     def compute(
         self,

@@ -12,27 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aha.models.decode_step import WeightDecoder
 from aha.models.kv_cache import KeyValueCache, RowCache
 
 if TYPE_CHECKING:
     from aha.models.dense import Dense
 
 
-class DenseDecoder:
-    """The decode step on the model's weights: never stale, no memory of its own."""
+class DenseDecoder(WeightDecoder):
+    """The decode step on the model's weights."""
 
     def __init__(self, model: Dense) -> None:
         self.model = model
-
-    def is_stale(self) -> bool:
-        """Never: it reads the weights themselves."""
-        return False
-
-    def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
-        """Logits [B, V] after one more token in each of the rows 0 to B-1."""
-        batch = token_ids_B.shape[0]
-        slots_B, positions_B, longest = cache.append(batch)
-        return self.compute(token_ids_B, slots_B, positions_B, cache, longest, cache.mask(batch, longest))
 
     def compute(
         self,

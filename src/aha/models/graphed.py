@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from aha.models.decode_step import WeightDecoder
 from aha.models.kv_cache import RowCache
 
 LENGTH_STEP = 128
@@ -23,23 +23,6 @@ MOST_GRAPHS = 64
 Replay = Callable[[], Tensor]
 Capture = Callable[[Callable[[], Tensor]], Replay]
 """Runs a function once and returns what repeats it on the same memory, returning the same output tensor."""
-
-
-class Computes(Protocol):
-    """A decoder whose step can be computed with fixed shapes."""
-
-    def compute(
-        self,
-        token_ids_B: Tensor,
-        slots_B: Tensor,
-        positions_B: Tensor,
-        cache: RowCache,
-        longest: int,
-        mask: Tensor | None,
-        fixed_shapes: bool = False,
-    ) -> Tensor:
-        """Logits [B, V] of tokens whose places in the cache are known."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +44,7 @@ class GraphedDecoder:
         capture: how a step is recorded; `capture_cuda_graph`, or a function of the same shape in tests.
     """
 
-    def __init__(self, decoder: Computes, capture: Capture) -> None:
+    def __init__(self, decoder: WeightDecoder, capture: Capture) -> None:
         self._decoder, self._capture = decoder, capture
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
 
