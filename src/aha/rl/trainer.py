@@ -164,7 +164,7 @@ class GRPOTrainer:
         facts: list[dict[str, Any]] = []
         for round_number in range(config.dynamic_sampling_rounds):
             problems = self._problems(step, round_number)
-            own = range(distributed.rank, len(problems), distributed.world_size)
+            own = distributed.share(len(problems))
             new = collect(
                 self.generator,
                 self.tokenizer,
@@ -177,8 +177,7 @@ class GRPOTrainer:
             )
             self._grade(new)
             groups += new
-            gathered = distributed.all_gather_object([group_facts(group) for group in new])
-            facts += [gathered[i % len(gathered)][i // len(gathered)] for i in range(len(problems))]
+            facts += distributed.gather_shares([group_facts(group) for group in new])
             if sum(not rewards_agree(group["rewards"]) for group in facts) >= config.prompts_per_step:
                 break
         return groups, facts
@@ -234,7 +233,7 @@ class GRPOTrainer:
             return
         rng = random.Random(self.context.derive_seed("preflight"))
         problems = [self.curriculum.sample(rng) for _ in range(config.preflight_prompts)]
-        own = range(distributed.rank, len(problems), distributed.world_size)
+        own = distributed.share(len(problems))
         groups = collect(
             self.generator,
             self.tokenizer,
@@ -247,9 +246,7 @@ class GRPOTrainer:
             think_prefilled=True,
         )
         grade_reasoning(self.grader, groups)
-        facts = [
-            fact for part in distributed.all_gather_object([group_facts(group) for group in groups]) for fact in part
-        ]
+        facts = distributed.gather_shares([group_facts(group) for group in groups])
         right = [
             (len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]
         ]
@@ -257,9 +254,8 @@ class GRPOTrainer:
         ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
         self.context.metrics.write({"step": -1, "preflight/pass_at_1": once, "preflight/pass_at_group": ever})
         self.context.progress.say(
-            f"before training, when it thinks, the base solves {once:.1%} of the training problems at one try "
-            f"and {ever:.1%} "
-            f"within {config.group_size} tries"
+            f"before training, when it thinks, the model solves {once:.1%} of the training problems at one try "
+            f"and {ever:.1%} within {config.group_size} tries"
         )
         if ever < config.preflight_floor:
             raise NothingToLearnError(

@@ -100,8 +100,7 @@ class Preferences:
         longest = LONGEST_PROMPT + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=256, max_context=longest)
         problems = general_prompts(config.families, config.prompts, config.chinese, context.derive_seed("prompts"))
-        rank, world = context.distributed.rank, context.distributed.world_size
-        own = range(rank, len(problems), world)
+        own = context.distributed.share(len(problems))
         context.progress.say(f"{context.name}: {len(problems)} prompts, {config.samples} responses each")
         groups = sample(
             generator,
@@ -123,8 +122,7 @@ class Preferences:
             )
             for group in groups
         ]
-        parts = context.distributed.all_gather_object(mine)
-        return problems, [parts[i % world][i // world] for i in range(len(problems))]
+        return problems, context.distributed.gather_shares(mine)
 
     def _judged(
         self, context: StageContext, config: PreferencesConfig, candidates: list[dict[str, Any]]
@@ -136,10 +134,8 @@ class Preferences:
             model = load_pretrained(folder, device=context.distributed.device)
             generator = self._make_generator(model, max_rows=256, max_context=2 * LONGEST_PROMPT)
             assistant = Assistant(generator, Tokenizer.load(folder))
-            rank, world = context.distributed.rank, context.distributed.world_size
             items = [(Problem(**c["problem"]), c["responses"][0], c["responses"][1]) for c in candidates]
-            parts = context.distributed.all_gather_object(assistant.compare(items[rank::world]))
-            verdicts = [parts[i % world][i // world] for i in range(len(items))]
+            verdicts = context.distributed.spread(items, assistant.compare)
             clear = [(v, c) for v, c in zip(verdicts, candidates, strict=True) if v != 0.5]
             agreement = sum((v == 1.0) == (c["scores"][0] > c["scores"][1]) for v, c in clear) / max(1, len(clear))
             decides = bool(clear) and agreement >= config.judge_floor

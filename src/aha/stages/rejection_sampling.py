@@ -95,7 +95,7 @@ class RejectionSampling:
         if assistant is not None:
             audit["judge"] = self._judge(context, config, rows, assistant)
             if audit["judge"]["has_a_say"]:
-                verdicts = self._spread(context, [(_problem(row), row["answer"]) for row in kept], assistant.judge)
+                verdicts = context.distributed.spread([(_problem(row), row["answer"]) for row in kept], assistant.judge)
                 for row, verdict in zip(kept, verdicts, strict=True):
                     row["judged_right"] = verdict
                 judge_facts = audit["judge"]
@@ -118,11 +118,10 @@ class RejectionSampling:
         saved = context.checkpointer.load()
         rows: list[dict[str, Any]] = saved.state["rows"] if saved else []
         start = saved.step if saved else 0
-        rank, world = context.distributed.rank, context.distributed.world_size
         with context.progress.task(f"{context.name}: sampling", len(problems), start) as task:
             for first in range(start, len(problems), config.prompts_at_once):
                 stop = min(len(problems), first + config.prompts_at_once)
-                own = range(first + rank, stop, world)
+                own = [first + i for i in context.distributed.share(stop - first)]
                 groups = sample(
                     generator,
                     tokenizer,
@@ -133,9 +132,8 @@ class RejectionSampling:
                     config.temperature,
                     config.max_completion_tokens,
                 )
-                new = [(i, to_row(one)) for i, group in zip(own, groups, strict=True) for one in group]
-                gathered = [pair for part in context.distributed.all_gather_object(new) for pair in part]
-                rows += [row for _, row in sorted(gathered, key=lambda pair: pair[0])]
+                new = [[to_row(one) for one in group] for group in groups]
+                rows += [row for group in context.distributed.gather_shares(new) for row in group]
                 task.update(stop, {"right": f"{sum(row['right'] for row in rows) / len(rows):.1%}"})
                 if context.checkpointer.due():
                     context.checkpointer.save(stop, {}, {"rows": rows})
@@ -147,13 +145,6 @@ class RejectionSampling:
         generator = self._make_generator(model, max_rows=256, max_context=2 * LONGEST_PROMPT)
         return Assistant(generator, Tokenizer.load(folder))
 
-    @staticmethod
-    def _spread(context: StageContext, items: Sequence[Any], work: Any) -> list[Any]:
-        """Does work on items, each process its share; results in the order of the items."""
-        rank, world = context.distributed.rank, context.distributed.world_size
-        parts = context.distributed.all_gather_object(work(items[rank::world]))
-        return [parts[i % world][i // world] for i in range(len(items))]
-
     def _judge(
         self,
         context: StageContext,
@@ -164,7 +155,7 @@ class RejectionSampling:
         """How often V3, given the truth, agrees with the rules on sampled answers."""
         named = [row for row in rows if row["answer"]]
         chosen = random.Random(context.derive_seed("judge")).sample(named, min(config.judge_samples, len(named)))
-        verdicts = self._spread(context, [(_problem(row), row["answer"]) for row in chosen], assistant.judge)
+        verdicts = context.distributed.spread([(_problem(row), row["answer"]) for row in chosen], assistant.judge)
         agreement = sum(v == row["right"] for v, row in zip(verdicts, chosen, strict=True)) / max(1, len(chosen))
         say = len(chosen) >= FEWEST_JUDGED and agreement >= config.judge_floor
         context.progress.say(
@@ -178,7 +169,7 @@ class RejectionSampling:
     ) -> list[Conversation]:
         """The reader's form of what is kept: thinking in one language, and a summary with the answer."""
         items = [(_problem(row), row["answer"]) for row in kept]
-        sentences = self._spread(context, items, assistant.sum_up) if assistant and items else [""] * len(items)
+        sentences = context.distributed.spread(items, assistant.sum_up) if assistant and items else [""] * len(items)
         conversations, by_assistant = [], 0
         for row, (problem, answer), sentence in zip(kept, items, sentences, strict=True):
             usable = is_summary(sentence, problem, answer)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -114,6 +114,20 @@ class Distributed:
         gathered = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.world_size)]
         dist.all_gather(gathered, padded)
         return [json.loads(bytes(part[: int(size)].numpy())) for part, size in zip(gathered, sizes, strict=True)]
+
+    def share(self, count: int) -> range:
+        """Which of `count` items this rank takes: every so many, so that neighbours are spread."""
+        return range(self.rank, count, self.world_size)
+
+    def gather_shares(self, own: Sequence[Any]) -> list[Any]:
+        """The results that all ranks have for their shares, in the order of the items. JSON-able."""
+        parts = self.all_gather_object(list(own))
+        count = sum(map(len, parts))
+        return [parts[i % self.world_size][i // self.world_size] for i in range(count)]
+
+    def spread(self, items: Sequence[Any], work: Callable[[Sequence[Any]], Sequence[Any]]) -> list[Any]:
+        """Does work on items, each rank on its share; all results, in the order of the items. JSON-able."""
+        return self.gather_shares(work([items[i] for i in self.share(len(items))]))
 
     def broadcast_object(self, value: Any, source: int = 0) -> Any:
         """One rank's JSON-able value, on all ranks. What the others pass is ignored."""

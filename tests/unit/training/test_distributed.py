@@ -95,3 +95,17 @@ def test_the_code_of_the_worker_that_fails_is_the_code_of_the_group(capfd: pytes
     )
     assert launch([sys.executable, "-c", code], 2) == 1
     assert "aha: error: worker 1 was killed by SIGKILL (the system kills" in capfd.readouterr().err
+
+
+def test_shares_are_taken_in_turn_and_come_back_in_order() -> None:
+    ranks = [Distributed(rank, 3) for rank in range(3)]
+    shares = [list(rank.share(8)) for rank in ranks]
+    assert shares == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+    class Gathered(Distributed):
+        def all_gather_object(self, value: object) -> list[object]:
+            return [[10 * i for i in share] for share in shares]
+
+    assert Gathered(1, 3).gather_shares([10, 40, 70]) == [10 * i for i in range(8)]
+    assert Distributed().spread([1, 2, 3], lambda items: [-item for item in items]) == [-1, -2, -3]
+    assert Distributed().spread([], list) == []
