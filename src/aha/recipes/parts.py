@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aha.evals.scaling_stage import Scaling
 from aha.evals.stage import Evaluation
 from aha.inference.engine import Engine
@@ -9,37 +11,8 @@ from aha.rl.trainer import ReinforcementLearning
 from aha.stages.preferences import Preferences
 from aha.stages.rejection_sampling import RejectionSampling
 
-
-class EngineEvaluation(Evaluation):
-    """Held-out evaluation through the built-in engine."""
-
-    def __init__(self) -> None:
-        super().__init__(Engine)
-
-
-class EngineReinforcementLearning(ReinforcementLearning):
-    """Reinforcement learning with rollouts from the built-in engine."""
-
-    def __init__(self) -> None:
-        super().__init__(Engine)
-
-
-class EngineRejectionSampling(RejectionSampling):
-    """Rejection sampling through the built-in engine."""
-
-    def __init__(self) -> None:
-        super().__init__(Engine)
-
-
-class EnginePreferences(Preferences):
-    """Responses and comparisons through the built-in engine."""
-
-    def __init__(self) -> None:
-        super().__init__(Engine)
-
-
-class EngineScaling(Scaling):
-    """Test-time scaling through the built-in engine."""
-
-    def __init__(self) -> None:
-        super().__init__(Engine)
+evaluation = partial(Evaluation, Engine)
+reinforcement_learning = partial(ReinforcementLearning, Engine)
+preferences = partial(Preferences, Engine)
+rejection_sampling = partial(RejectionSampling, Engine)
+scaling = partial(Scaling, Engine)

@@ -26,17 +26,17 @@ RECIPES: dict[str, str] = {
 """Recipe functions, each returning a RecipeConfig; the first line of a function's docstring is its description."""
 
 STAGES: dict[str, str] = {
-    "evaluation": "aha.recipes.parts:EngineEvaluation",
-    "grpo": "aha.recipes.parts:EngineReinforcementLearning",
+    "evaluation": "aha.recipes.parts:evaluation",
+    "grpo": "aha.recipes.parts:reinforcement_learning",
     "instructions": "aha.stages.instructions:Instructions",
-    "preferences": "aha.recipes.parts:EnginePreferences",
+    "preferences": "aha.recipes.parts:preferences",
     "pretrain": "aha.stages.pretrain:Pretrain",
-    "rejection_sampling": "aha.recipes.parts:EngineRejectionSampling",
+    "rejection_sampling": "aha.recipes.parts:rejection_sampling",
     "reward_model": "aha.stages.reward_model:RewardModelTraining",
-    "scaling": "aha.recipes.parts:EngineScaling",
+    "scaling": "aha.recipes.parts:scaling",
     "sft": "aha.stages.sft:SFT",
 }
-"""Stage classes (see `aha.training.stage.Stage`) by kind."""
+"""What makes a stage (see `aha.training.stage.Stage`) when called, by kind: classes, and classes given the engine."""
 
 
 def load_reference(reference: str) -> Any:
