@@ -18,7 +18,7 @@ from typing import Any
 from aha.errors import RunFolderError
 from aha.files import file_sha256, read_json, sync_file, sync_folder, write_json
 from aha.recipes.recipe import RecipeConfig, StageSpec, identities
-from aha.recipes.registry import stage_class
+from aha.recipes.registry import make_stage
 from aha.runs import RunFolder
 from aha.training.checkpointer import Checkpointer
 from aha.training.distributed import Distributed
@@ -101,7 +101,7 @@ class Pipeline:
             spec.parents,
         )
         try:
-            result = stage_class(spec.kind)().run(context)
+            result = make_stage(spec.kind).run(context)
         finally:
             logs.close()
         memory = sum(self._distributed.all_gather_object(peak_memory_bytes()))

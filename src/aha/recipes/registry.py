@@ -60,17 +60,17 @@ def load_reference(reference: str) -> Any:
         raise ConfigError(f"{reference!r}: module {module_name!r} has no {attribute!r}") from error
 
 
-def stage_class(kind: str) -> Any:
-    """The class of a kind of stage.
+def make_stage(kind: str) -> Any:
+    """A stage of a kind.
 
     Raises:
         UnknownNameError: no such kind.
     """
     if ":" in kind:
-        return load_reference(kind)
+        return load_reference(kind)()
     if kind not in STAGES:
         raise UnknownNameError("kind of stage", kind, STAGES)
-    return load_reference(STAGES[kind])
+    return load_reference(STAGES[kind])()
 
 
 def recipe_default(name: str) -> RecipeConfig:

@@ -74,7 +74,7 @@ class Note:
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines, "stage_class", lambda kind: Note)
+    monkeypatch.setattr(pipelines, "make_stage", lambda kind: Note())
     monkeypatch.setattr(Note, "ran", [])
     monkeypatch.setattr(Note, "stumbles", True)
 

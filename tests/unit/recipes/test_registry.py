@@ -99,10 +99,10 @@ def test_a_file_without_a_recipe_is_refused(tmp_path: Path) -> None:
 
 
 def test_kinds_of_stages_are_looked_up() -> None:
-    assert registry.stage_class("known") is Path
-    assert registry.stage_class("pathlib:Path") is Path
+    assert registry.make_stage("known") == Path()
+    assert registry.make_stage("pathlib:Path") == Path()
     with pytest.raises(UnknownNameError, match="unknown kind of stage 'nown'"):
-        registry.stage_class("nown")
+        registry.make_stage("nown")
 
 
 def test_recipes_are_described_by_their_first_line() -> None:

@@ -11,7 +11,7 @@ from aha.errors import AhaError, CheckpointError, ConfigError
 from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.recipes.r1 import r1_tiny
 from aha.recipes.recipe import identities
-from aha.recipes.registry import stage_class
+from aha.recipes.registry import make_stage
 from aha.recipes.scale import scale, settings_for
 from aha.text.tokenizer import Tokenizer
 
@@ -91,5 +91,5 @@ def test_the_recipe_has_the_stage_where_models_are_named() -> None:
     more = config.model_copy(update={"scaling": scaling})
     (spec,) = more.curves()
     assert (spec.kind, spec.parents) == ("scaling", ("r1", "pretrain"))
-    assert stage_class(spec.kind).kind == spec.kind
+    assert make_stage(spec.kind).kind == spec.kind
     assert identities(config).items() <= identities(more).items()
