@@ -13,6 +13,7 @@ from aha.report.comparison import ModelRow, level_table, measured, rows_of, text
 from aha.report.directions import Direction, directions, figures_of
 from aha.report.reading import Run
 from aha.report.sections import Exchange, Section, Table, Transcript
+from aha.report.wording import percent
 
 TRANSCRIPT_RULE = (
     "Of the held-out problems that every model was asked, those whose hash comes first: one of each of the four "
@@ -53,9 +54,6 @@ def cards(run: Run) -> list[dict[str, str]]:
     if "r1" not in measured_of:
         return []
     zero, r1 = measured_of.get("r1-zero", {}), measured_of["r1"]
-
-    def percent(number: float | None) -> str:
-        return "–" if number is None else f"{100 * number:.1f}%"
 
     wanted = {
         "pass@1": "right answers of R1, reasoning (R1-Zero: {})",

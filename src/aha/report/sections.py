@@ -47,3 +47,5 @@ class Section:
     exchanges: Sequence[Exchange] = ()
     folded: bool = False
     """Shown as a line that unfolds: details for those who want them."""
+    anchor: str = ""
+    """Its name in links to the page."""

@@ -8,9 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup, escape
+
+from aha.report.reading import Run
+from aha.report.sections import Exchange, Section, Table, Transcript
+from aha.report.wording import percent
 from aha.tasks.scribe import WORDS
 from aha.text.tokenizer import END_THINK, THINK
 
+PER_FAMILY = 2
 RULE = (
     "Of the held-out answers of the trained model under R1-Zero's template: right, well formed, and with at "
     "least one attempt "
@@ -25,7 +31,7 @@ REJECTION = re.compile("|".join(rf"(?<![A-Za-z]){re.escape(w)}(?![A-Za-z])" for 
 
 
 @dataclass(frozen=True)
-class Transcript:
+class Chosen:
     """One problem with the base's answer and the trained model's."""
 
     family: str
@@ -71,7 +77,7 @@ def _share(values: list[bool]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def choose(base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], per_family: int = 2) -> list[Transcript]:
+def choose(base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], per_family: int = 2) -> list[Chosen]:
     """Applies the rule.
 
     Args:
@@ -80,7 +86,7 @@ def choose(base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], pe
         per_family: how many of each family.
     """
     first = {sample["key"]: sample for sample in base if sample["index"] == 0}
-    chosen: dict[str, list[Transcript]] = {}
+    chosen: dict[str, list[Chosen]] = {}
     candidates = [s for s in trained if s["correct"] and s["well_formed"] and s["key"] in first]
     for sample in sorted(candidates, key=lambda s: (hashlib.sha256(s["key"].encode()).hexdigest(), s["index"])):
         count = rejections(sample["completion"])
@@ -89,7 +95,7 @@ def choose(base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], pe
         if count and len(group) < per_family and all(question != other.question for other in group):
             before = first[sample["key"]]
             group.append(
-                Transcript(
+                Chosen(
                     sample["family"],
                     sample["level"],
                     question,
@@ -100,3 +106,44 @@ def choose(base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], pe
                 )
             )
     return [transcript for family in sorted(chosen) for transcript in chosen[family]]
+
+
+def section(run: Run, base: str, trained: str) -> Section | None:
+    """The aha page: how often models reject an attempt, and transcripts by the rule."""
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for sample in run.samples():
+        if sample["elicitation"] == "zero":
+            samples.setdefault(sample["model"], []).append(sample)
+    if base not in samples or trained not in samples:
+        return None
+    counted = [frequency(model, own) for model, own in samples.items()]
+    rows = [
+        [
+            row.model,
+            str(row.answers),
+            percent(row.rejecting),
+            percent(row.right_when_rejecting),
+            percent(row.right_otherwise),
+        ]
+        for row in counted
+    ]
+    head = ["model", "well-formed answers", "with a rejected attempt", "right when rejecting", "right otherwise"]
+    exchanges = [_exchange(one) for one in choose(samples[base], samples[trained], PER_FAMILY)]
+    return Section(
+        "Aha: an attempt abandoned, then right",
+        RULE.format(count=PER_FAMILY),
+        tables=[Table(head, rows)],
+        exchanges=exchanges,
+        anchor="aha",
+    )
+
+
+def _exchange(one: Chosen) -> Exchange:
+    before = Transcript("before RL", one.before, "right" if one.before_right else "wrong", one.before_right)
+    after = Transcript("after RL", _marked(one.after), f"right, {one.rejections} rejected", True)
+    return Exchange(f"{one.family}, level {one.level}: {one.question}", [before, after])
+
+
+def _marked(text: str) -> Markup:
+    """The transcript with rejections in colour; everything else escaped."""
+    return Markup(re.sub(REJECTION, lambda match: f"<mark>{match[0]}</mark>", str(escape(text))))

@@ -1,0 +1,13 @@
+"""Numbers as the page writes them."""
+
+from __future__ import annotations
+
+
+def percent(value: float | None) -> str:
+    """A share in percent; a dash for none."""
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with so many decimals; a dash for none."""
+    return "–" if value is None else f"{value:.{digits}f}"
