@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general, held_out_suite
 from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
+from aha.training.distributed import Distributed
 from aha.training.stage import StageContext, StageResult
 from aha.types import Problem
 
@@ -131,10 +132,11 @@ class Evaluation:
         generator = self._make_generator(model, max_rows=256, max_context=context_tokens)
         samples: list[Sample] = []
         for problems, count in question_sets(config):
-            samples += evaluate(
+            samples += evaluate_together(
+                context.distributed,
                 generator,
                 tokenizer,
-                problems[context.distributed.rank :: context.distributed.world_size],
+                problems,
                 elicitation,
                 count,
                 context.derive_seed(stage),
@@ -142,8 +144,7 @@ class Evaluation:
                 config.temperature,
                 config.top_p,
             )
-        gathered = context.distributed.all_gather_object([sample.to_json() for sample in samples])
-        return in_order(Sample(**row) for rows in gathered for row in rows)
+        return in_order(samples)
 
 
 def headline(ways: dict[str, Any]) -> dict[str, Any]:
@@ -154,6 +155,25 @@ def headline(ways: dict[str, Any]) -> dict[str, Any]:
         row["general"] = first["general"]
     row["pass_at_1_by_elicitation"] = {name: way["trained_levels"]["pass_at_1"] for name, way in ways.items()}
     return row
+
+
+def evaluate_together(
+    distributed: Distributed,
+    generator: Generator,
+    tokenizer: Tokenizer,
+    problems: Sequence[Problem],
+    elicitation: Elicitation,
+    samples: int,
+    seed: int,
+    max_completion_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> list[Sample]:
+    """`evaluate`, each process on its share of the problems; everybody's samples, in a fixed order."""
+    own = [problems[i] for i in distributed.share(len(problems))]
+    graded = evaluate(generator, tokenizer, own, elicitation, samples, seed, max_completion_tokens, temperature, top_p)
+    gathered = distributed.all_gather_object([sample.to_json() for sample in graded])
+    return in_order(Sample(**row) for rows in gathered for row in rows)
 
 
 def in_order(samples: Iterable[Sample]) -> list[Sample]:

@@ -12,22 +12,19 @@ from typing import Any, ClassVar
 
 from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
-from aha.evals.runner import Sample, evaluate, summarize, summarize_general
 from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
 from aha.models.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
-from aha.models.reward_model import RewardScorer, load_reward_model
-from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rewards.rubric import Grader
 from aha.rl.advantage import rewards_agree
 from aha.rl.config import GRPOConfig
 from aha.rl.curriculum import Curriculum
+from aha.rl.held_out import HeldOut, preference_reward
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, step_metrics
 from aha.rl.policy import PolicyUpdate
 from aha.rl.rollout import assign_advantages, collect, grade_general, grade_reasoning
-from aha.tasks.families import GENERAL, draw, get_general, held_out_suite
-from aha.text.thinking import parse
-from aha.text.tokenizer import THINK, Tokenizer
+from aha.tasks.families import GENERAL, draw, get_general
+from aha.text.tokenizer import Tokenizer
 from aha.training.checkpointer import Saved
 from aha.training.model_state import load_training_state, training_state
 from aha.training.stage import StageContext, StageResult
@@ -82,21 +79,11 @@ class GRPOTrainer:
         self.update = PolicyUpdate(model, config, context.distributed)
         self.generator = make_generator(model, max_rows=256, max_context=LONGEST_PROMPT + self.longest)
         self.grader = Grader(config.rubric, config.grader_seconds, config.form)
-        self.preference = self._preference()
+        self.preference = preference_reward(config, tokenizer, context)
+        self.held_out = HeldOut(config, self.generator, tokenizer, context, self.preference)
         self.curriculum = Curriculum(config)
         self.silent_steps = 0
         self.tokens_trained = 0.0
-
-    def _preference(self) -> PreferenceReward | None:
-        """The reward models of general prompts, where there are any."""
-        general = self.config.general
-        if general is None:
-            return None
-        scorers = {}
-        for name, stage in (("helpful", general.helpful), ("harmless", general.harmless)):
-            model, about = load_reward_model(self.context.parent_folder(stage), self.context.distributed.device)
-            scorers[name] = CalibratedScorer(RewardScorer(model), about["mean"], about["std"])
-        return PreferenceReward(self.tokenizer, {"helpful": scorers["helpful"], "harmless": scorers["harmless"]})
 
     def train(self) -> None:
         """Runs the remaining steps."""
@@ -266,54 +253,11 @@ class GRPOTrainer:
             )
 
     def _evaluate(self, done: int) -> None:
-        """Held-out evaluation in the form that is trained, split over the processes."""
-        config = self.config
-        if not config.eval_every:
-            return
-        suite = list(held_out_suite(config.families, config.eval_levels, config.eval_problems_per_level, seed=1))
-        everything = self._held_out(suite, config.eval_samples)
-        trained = [sample for sample in everything if sample.level in config.levels]
-        row: dict[str, Any] = {"evaluation": summarize(everything), "evaluation_trained_levels": summarize(trained)}
-        accuracy = row["evaluation_trained_levels"]["pass_at_1"]["mean"]
-        said = f"held-out accuracy after {done} steps, trained levels: {accuracy:.1%}"
-        if config.general is not None:
-            row["evaluation_general"] = general = self._evaluate_general()
-            said += f"; general tasks: {general['score']:.1%}, by the reward models {general['preference']:.1%}"
-        self.context.metrics.write({"step": done, **row})
-        self.context.progress.say(said)
-
-    def _held_out(self, suite: Sequence[Problem], samples: int) -> list[Sample]:
-        """Graded samples of all processes, in a fixed order."""
-        distributed = self.context.distributed
-        own = suite[distributed.rank :: distributed.world_size]
-        seed = self.context.derive_seed("evaluation")
-        graded = evaluate(
-            self.generator,
-            self.tokenizer,
-            own,
-            self.config.form,
-            samples,
-            seed,
-            self.longest,
-            self.config.temperature,
-        )
-        rows = [row for part in distributed.all_gather_object([one.to_json() for one in graded]) for row in part]
-        return sorted((Sample(**row) for row in rows), key=lambda s: (s.family, s.level, s.key, s.question, s.index))
-
-    def _evaluate_general(self) -> dict[str, Any]:
-        """Held-out general tasks: the true score beside what the reward models say of the same responses."""
-        general = self.config.general
-        assert general is not None
-        assert self.preference is not None
-        suite = list(held_out_suite(general.families, (1, 2, 3), general.eval_per_level, seed=1))
-        samples = self._held_out(suite, general.eval_samples)
-        problems = {problem.question: problem for problem in suite}
-        items = []
-        for sample in samples:
-            parsed = parse(THINK + sample.completion, truncated=sample.truncated, form=self.config.form)
-            items.append((problems[sample.question], parsed.thinking, parsed.summary if parsed.well_formed else ""))
-        rewards = [reward for reward in self.preference.rewards(items) if reward is not None]
-        return {**summarize_general(samples), "preference": sum(rewards) / max(1, len(rewards))}
+        """Held-out evaluation, logged and said."""
+        if self.config.eval_every:
+            row, words = self.held_out.measure()
+            self.context.metrics.write({"step": done, **row})
+            self.context.progress.say(f"held-out accuracy after {done} steps, {words}")
 
     def _log_rollouts(self, step: int, groups: list[RolloutGroup]) -> None:
         """The first groups of rank 0 with all their completions, as text."""

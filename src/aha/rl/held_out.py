@@ -1,0 +1,88 @@
+"""What a policy in training is measured by: held-out problems, and the truth beside the reward models' opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aha.evals.runner import Sample, summarize, summarize_general
+from aha.evals.stage import evaluate_together
+from aha.models.reward_model import RewardScorer, load_reward_model
+from aha.protocols import Generator
+from aha.rewards.preference import CalibratedScorer, PreferenceReward
+from aha.rl.config import GeneralConfig, GRPOConfig
+from aha.tasks.families import held_out_suite
+from aha.text.thinking import parse
+from aha.text.tokenizer import THINK, Tokenizer
+from aha.training.stage import StageContext
+from aha.types import Problem
+
+SUITE_SEED = 1
+"""Of the choice of problems: not those of the final comparison."""
+
+
+def preference_reward(config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> PreferenceReward | None:
+    """The reward models that judge general prompts, from the stages that trained them; None without such prompts."""
+    if config.general is None:
+        return None
+
+    def scorer(stage: str) -> CalibratedScorer:
+        model, about = load_reward_model(context.parent_folder(stage), context.distributed.device)
+        return CalibratedScorer(RewardScorer(model), about["mean"], about["std"])
+
+    general = config.general
+    return PreferenceReward(tokenizer, {"helpful": scorer(general.helpful), "harmless": scorer(general.harmless)})
+
+
+class HeldOut:
+    """Measures the policy as the generator holds it."""
+
+    def __init__(
+        self,
+        config: GRPOConfig,
+        generator: Generator,
+        tokenizer: Tokenizer,
+        context: StageContext,
+        preference: PreferenceReward | None,
+    ) -> None:
+        self._config, self._generator, self._tokenizer = config, generator, tokenizer
+        self._context, self._preference = context, preference
+
+    def measure(self) -> tuple[dict[str, Any], str]:
+        """The tables of a row of metrics, and the headline in words. All processes take part."""
+        config = self._config
+        suite = held_out_suite(config.families, config.eval_levels, config.eval_problems_per_level, SUITE_SEED)
+        everything = self._sampled(list(suite), config.eval_samples)
+        trained = summarize([sample for sample in everything if sample.level in config.levels])
+        row: dict[str, Any] = {"evaluation": summarize(everything), "evaluation_trained_levels": trained}
+        words = f"trained levels: {trained['pass_at_1']['mean']:.1%}"
+        if config.general is not None and self._preference is not None:
+            row["evaluation_general"] = general = self._general(config.general, self._preference)
+            words += f"; general tasks: {general['score']:.1%}, by the reward models {general['preference']:.1%}"
+        return row, words
+
+    def _sampled(self, suite: Sequence[Problem], samples: int) -> list[Sample]:
+        config = self._config
+        return evaluate_together(
+            self._context.distributed,
+            self._generator,
+            self._tokenizer,
+            suite,
+            config.form,
+            samples,
+            self._context.derive_seed("evaluation"),
+            max(stage.max_completion_tokens for stage in config.lengths),
+            config.temperature,
+        )
+
+    def _general(self, general: GeneralConfig, preference: PreferenceReward) -> dict[str, Any]:
+        """The true score of general tasks beside what the reward models say of the same responses."""
+        suite = list(held_out_suite(general.families, (1, 2, 3), general.eval_per_level, SUITE_SEED))
+        samples = self._sampled(suite, general.eval_samples)
+        problems = {problem.question: problem for problem in suite}
+        items = []
+        for sample in samples:
+            parsed = parse(THINK + sample.completion, truncated=sample.truncated, form=self._config.form)
+            items.append((problems[sample.question], parsed.thinking, parsed.summary if parsed.well_formed else ""))
+        rewards = [reward for reward in preference.rewards(items) if reward is not None]
+        return {**summarize_general(samples), "preference": sum(rewards) / max(1, len(rewards))}
