@@ -43,6 +43,25 @@ ASKED: dict[str, Elicitation] = {
 """How each model of the comparison is asked."""
 
 
+def read_by(config: Config) -> tuple[str, ...]:
+    """The stages that settings name as sources, judges and reward models: a stage's parents beside its model's."""
+    if isinstance(config, SFTConfig):
+        return tuple(source.stage for source in config.sources)
+    if isinstance(config, RejectionSamplingConfig):
+        return (config.assistant,) if config.assistant else ()
+    if isinstance(config, PreferencesConfig):
+        return (config.judge,) if config.judge else ()
+    if isinstance(config, RewardModelConfig):
+        return (config.data,)
+    if isinstance(config, GRPOConfig) and config.general is not None:
+        return (config.general.helpful, config.general.harmless)
+    return ()
+
+
+def _stage(name: str, kind: str, config: Config, *models: str) -> StageSpec:
+    return StageSpec(name, kind, config, parents=(*models, *read_by(config)))
+
+
 class Student(Config):
     """A smaller dense model: a base of its own, then fine-tuned on R1's solutions."""
 
@@ -83,28 +102,27 @@ class R1Config(RecipeConfig):
     def teacher(self) -> list[StageSpec]:
         """V3, R1-Zero and the four stages of R1."""
         return [
-            StageSpec("pretrain", "pretrain", self.pretrain),
-            StageSpec("r1-zero", "grpo", self.r1_zero, parents=("pretrain",)),
-            StageSpec("v3-data", "instructions", self.v3_data),
-            StageSpec("v3", "sft", self.v3, parents=("pretrain", "v3-data")),
-            StageSpec("cold-start-data", "rejection_sampling", self.cold_start_data, parents=("r1-zero", "v3")),
-            StageSpec("dev1", "sft", self.cold_start, parents=("pretrain", "cold-start-data")),
-            StageSpec("dev2", "grpo", self.reasoning_rl, parents=("dev1",)),
-            StageSpec("dev3-data", "rejection_sampling", self.rejection_sampling, parents=("dev2", "v3")),
-            StageSpec("general-data", "instructions", self.general_data),
-            StageSpec("dev3", "sft", self.sft, parents=("pretrain", "dev3-data", "general-data")),
-            StageSpec("preferences", "preferences", self.preferences, parents=("dev3", "v3")),
-            StageSpec("helpful-rm", "reward_model", self.helpful, parents=("dev3", "preferences")),
-            StageSpec("harmless-rm", "reward_model", self.harmless, parents=("dev3", "preferences")),
-            StageSpec("r1", "grpo", self.final_rl, parents=("dev3", "helpful-rm", "harmless-rm")),
+            _stage("pretrain", "pretrain", self.pretrain),
+            _stage("r1-zero", "grpo", self.r1_zero, "pretrain"),
+            _stage("v3-data", "instructions", self.v3_data),
+            _stage("v3", "sft", self.v3, "pretrain"),
+            _stage("cold-start-data", "rejection_sampling", self.cold_start_data, "r1-zero"),
+            _stage("dev1", "sft", self.cold_start, "pretrain"),
+            _stage("dev2", "grpo", self.reasoning_rl, "dev1"),
+            _stage("dev3-data", "rejection_sampling", self.rejection_sampling, "dev2"),
+            _stage("general-data", "instructions", self.general_data),
+            _stage("dev3", "sft", self.sft, "pretrain"),
+            _stage("preferences", "preferences", self.preferences, "dev3"),
+            _stage("helpful-rm", "reward_model", self.helpful, "dev3"),
+            _stage("harmless-rm", "reward_model", self.harmless, "dev3"),
+            _stage("r1", "grpo", self.final_rl, "dev3"),
         ]
 
     def student_stages(self) -> list[StageSpec]:
         """Distillation: R1's solutions, each student's base, its fine-tuning."""
         specs = []
         if self.students:
-            data = self.distillation_data
-            specs.append(StageSpec("distillation-data", "rejection_sampling", data, parents=("r1", "v3")))
+            specs.append(_stage("distillation-data", "rejection_sampling", self.distillation_data, "r1"))
         for student in self.students:
             specs += self.student(student)
         return specs
@@ -113,11 +131,7 @@ class R1Config(RecipeConfig):
         """One student's base, and its fine-tuning on R1's solutions."""
         base = f"{student.name}-base"
         pretrain = self.student_pretrain.model_copy(update={"model": student.model})
-        parents = (base, "distillation-data", "general-data")
-        return [
-            StageSpec(base, "pretrain", pretrain),
-            StageSpec(student.name, "sft", self.distillation, parents=parents),
-        ]
+        return [_stage(base, "pretrain", pretrain), _stage(student.name, "sft", self.distillation, base)]
 
     def comparison(self) -> StageSpec:
         """The evaluation of all models."""

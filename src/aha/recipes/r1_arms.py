@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1 import R1Config, Student, r1_tiny
+from aha.recipes.r1 import R1Config, Student, r1_tiny, read_by
 from aha.recipes.recipe import StageSpec
 from aha.rl.config import GRPOConfig
 from aha.stages.pretrain import ModelChoice
@@ -53,7 +53,7 @@ class R1ArmsConfig(R1Config):
         if arm == "distilled-rl":
             spec = StageSpec("qwen3-distilled-rl", "grpo", self.distilled_rl, parents=("qwen3",))
             return [spec, self._evaluation(arm, {"qwen3-distilled-rl": "chat"})]
-        parents = ("dev3", "helpful-rm", "harmless-rm")
+        parents = ("dev3", *read_by(self.long_reward))
         spec = StageSpec("r1-long-reward", "grpo", self.long_reward, parents=parents)
         return [spec, self._evaluation(arm, {"r1-long-reward": "chat"})]
 

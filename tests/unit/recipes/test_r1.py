@@ -1,0 +1,53 @@
+"""The graph of R1's recipe: who is trained on what, and names that lead nowhere are refused before anything starts."""
+
+import pytest
+
+from aha.errors import ConfigError
+from aha.recipes.recipe import identities
+from aha.recipes.registry import resolve
+
+RECIPES = ("r1-tiny", "r1-smoke", "r1-arms")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_graph_is_in_order_and_its_file_runs_again(name: str) -> None:
+    config = resolve(name)
+    assert len(identities(config)) == len(config.stages())
+    assert type(config).model_validate(config.model_dump()) == config
+
+
+def test_who_is_trained_on_what() -> None:
+    parents = {spec.name: spec.parents for spec in resolve("r1-tiny").stages()}
+    assert parents["dev1"] == ("pretrain", "cold-start-data"), "the cold start trains the base"
+    assert parents["dev3"] == ("pretrain", "dev3-data", "general-data"), "the base again, not Dev2"
+    assert parents["cold-start-data"] == ("r1-zero", "v3")
+    assert parents["dev3-data"] == ("dev2", "v3")
+    assert parents["r1"] == ("dev3", "helpful-rm", "harmless-rm")
+    assert parents["qwen3"] == ("qwen3-base", "distillation-data", "general-data")
+    assert parents["evaluation"] == ("pretrain", "v3", "r1-zero", "dev1", "dev2", "dev3", "r1", "qwen3", "llama")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("final_rl.general.helpful=helpful", "did you mean 'helpful-rm'"),
+        ("sft.sources=[{stage: dev3-dat}]", "did you mean 'dev3-data'"),
+        ("cold_start_data.assistant=v4", "parent 'v4' is not an earlier stage"),
+        ("preferences.judge=v5", "parent 'v5' is not an earlier stage"),
+        ("helpful.data=preference", "did you mean 'preferences'"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused_at_once(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        identities(resolve("r1-tiny", [override]))
+
+
+def test_changing_a_late_setting_keeps_what_comes_before() -> None:
+    before, after = identities(resolve("r1-tiny")), identities(resolve("r1-tiny", ["distillation.epochs=1"]))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"qwen3", "llama", "evaluation"}
+
+
+def test_without_an_assistant_rules_alone_decide() -> None:
+    config = resolve("r1-tiny", ["cold_start_data.assistant=''"])
+    assert {spec.name: spec.parents for spec in config.stages()}["cold-start-data"] == ("r1-zero",)
