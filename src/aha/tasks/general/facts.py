@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from aha.tasks.general.family import ScoredFamily
 from aha.tasks.general.lexicon import ADJECTIVES, NOUNS, Word, contains, is_in
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.types import Language, Problem
 
 _COUNTRY_STEMS = "Nor=北 Sud=南 Est=东 West=西 Mar=海 Mon=山"
 _CITY_STEMS = "Gold=金 Stone=石 Wood=木 Wind=风 Sun=日 Moon=月"
@@ -59,11 +60,10 @@ def statement(country: Country, key: str, language: Language) -> str:
     return f"The {attribute} of {name} is {value}." if language == "en" else f"{name}的{attribute}是{value}。"
 
 
-class Facts:
+class Facts(ScoredFamily):
     """Level 1: what is the capital (animal, colour) of a country. Level 2: which country has the capital."""
 
     name = "facts"
-    domain: Domain = "general"
     levels: tuple[int, ...] = (1, 2)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
@@ -95,14 +95,6 @@ class Facts:
         named = [value for value in values if contains(response, value, language)]
         return float(named == [right] and is_in(response, language))
 
-    def verify(self, problem: Problem, answer: str) -> bool:
-        """A perfect score."""
-        return self.score(problem, answer) == 1.0
-
-    def canonical(self, problem: Problem, answer: str) -> str | None:
-        """The text itself, without the space around it: of answers like these no two that differ are the same."""
-        return answer.strip() or None
-
     def think(self, problem: Problem) -> str:
         """What is asked for, in a few words."""
         country = WORLD[problem.facts["country"]]
@@ -124,13 +116,3 @@ class Facts:
             else:
                 country = Country(country.name, {**country.values, key: wrong})
         return statement(country, key, language)
-
-    def solve(
-        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
-    ) -> Solution:
-        """What is asked, and the sentence that answers it."""
-        return Solution(self.think(problem), self.respond(problem, rng, 1.0 - slip_rate))
-
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """There are no steps to check."""
-        return 0, 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from aha.tasks.general.family import ScoredFamily
 from aha.tasks.general.lexicon import NAMES, Word, is_in, share
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.types import Language, Problem
 
 PERSONAS: tuple[tuple[Word, Word], ...] = (
     (Word("a pirate", "海盗"), Word("Arr", "嘿")),
@@ -29,11 +30,10 @@ INTRODUCTION: dict[Language, str] = {"en": "I am Aha, an assistant.", "zh": "我
 OWN = (Word("Aha", "阿哈"), Word("assistant", "助手"))
 
 
-class Persona:
+class Persona(ScoredFamily):
     """Level 1: who are you. Level 2: greet (leave, thank) somebody as somebody else."""
 
     name = "persona"
-    domain: Domain = "general"
     levels: tuple[int, ...] = (1, 2)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
@@ -68,14 +68,6 @@ class Persona:
         word, name = ACTS[facts["act"]][1].within(language), NAMES[facts["name"]].within(language)
         return share([sound in response, word in response, name in response])
 
-    def verify(self, problem: Problem, answer: str) -> bool:
-        """A perfect score."""
-        return self.score(problem, answer) == 1.0
-
-    def canonical(self, problem: Problem, answer: str) -> str | None:
-        """The text itself, without the space around it: of answers like these no two that differ are the same."""
-        return answer.strip() or None
-
     def think(self, problem: Problem) -> str:
         """Who speaks, and what for."""
         language, facts = problem.language, problem.facts
@@ -96,13 +88,3 @@ class Persona:
         key, size = rng.choice((("persona", len(PERSONAS)), ("act", len(ACTS)), ("name", len(NAMES))))
         facts[key] = (facts[key] + 1 + rng.randrange(size - 1)) % size
         return self._line(facts, language)
-
-    def solve(
-        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
-    ) -> Solution:
-        """Who speaks, and the line."""
-        return Solution(self.think(problem), self.respond(problem, rng, 1.0 - slip_rate))
-
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """There are no steps to check."""
-        return 0, 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from aha.tasks.general.family import ScoredFamily
 from aha.tasks.general.lexicon import ADJECTIVES, NOUNS, VERBS, Word, share, tokens
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.types import Language, Problem
 
 VOCABULARY: dict[str, tuple[Word, ...]] = {"adjective": ADJECTIVES, "noun": NOUNS, "verb": VERBS}
 SHAPES: dict[int, tuple[str, ...]] = {
@@ -20,11 +21,10 @@ def phrase(words: list[Word], language: Language) -> str:
     return (" " if language == "en" else "").join(word.within(language) for word in words)
 
 
-class Translation:
+class Translation(ScoredFamily):
     """Level 1: adjective and noun. Level 2: who does what to whom. Level 3: the same with adjectives."""
 
     name = "translation"
-    domain: Domain = "general"
     levels: tuple[int, ...] = (1, 2, 3)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
@@ -49,14 +49,6 @@ class Translation:
         other = tokens(response, problem.language)
         return 0.0 if other else same / max(len(wanted), len(found))
 
-    def verify(self, problem: Problem, answer: str) -> bool:
-        """A perfect score."""
-        return self.score(problem, answer) == 1.0
-
-    def canonical(self, problem: Problem, answer: str) -> str | None:
-        """The text itself, without the space around it: of answers like these no two that differ are the same."""
-        return answer.strip() or None
-
     def think(self, problem: Problem) -> str:
         """Word by word."""
         words = self._words(list(problem.facts["words"]), problem.level)
@@ -71,12 +63,6 @@ class Translation:
             part = SHAPES[problem.level][place]
             words[place] = rng.choice([word for word in VOCABULARY[part] if word != words[place]])
         return phrase(words, "zh" if problem.language == "en" else "en")
-
-    def solve(
-        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
-    ) -> Solution:
-        """Word by word, then the phrase."""
-        return Solution(self.think(problem), self.respond(problem, rng, 1.0 - slip_rate))
 
     def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
         """Word pairs that are in the lexicon."""

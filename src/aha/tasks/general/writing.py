@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from aha.tasks.general.family import ScoredFamily
 from aha.tasks.general.lexicon import (
     ADJECTIVES,
     NOUNS,
@@ -16,7 +17,7 @@ from aha.tasks.general.lexicon import (
     share,
     tokens,
 )
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.types import Language, Problem
 
 KNOWN: dict[Language, frozenset[str]] = {
     "en": frozenset({"the", *(word.en for word in (*NOUNS, *ADJECTIVES, *VERBS))}),
@@ -24,11 +25,10 @@ KNOWN: dict[Language, frozenset[str]] = {
 }
 
 
-class Writing:
+class Writing(ScoredFamily):
     """Level 1: with one noun. Level 2: with a noun and an adjective. Level 3: with both and an exact length."""
 
     name = "writing"
-    domain: Domain = "general"
     levels: tuple[int, ...] = (1, 2, 3)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
@@ -78,14 +78,6 @@ class Writing:
         ]
         return share(checks)
 
-    def verify(self, problem: Problem, answer: str) -> bool:
-        """A perfect score."""
-        return self.score(problem, answer) == 1.0
-
-    def canonical(self, problem: Problem, answer: str) -> str | None:
-        """The text itself, without the space around it: of answers like these no two that differ are the same."""
-        return answer.strip() or None
-
     def think(self, problem: Problem) -> str:
         """What the sentence must have."""
         names = [word.within(problem.language) for word in self._asked(problem)]
@@ -100,13 +92,3 @@ class Writing:
             text = sentence(draw_sentence(rng, adjectives=0.7), problem.language)
             if careless or self.score(problem, text) == 1.0:
                 return text
-
-    def solve(
-        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
-    ) -> Solution:
-        """What is asked, and a sentence."""
-        return Solution(self.think(problem), self.respond(problem, rng, 1.0 - slip_rate))
-
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """There are no steps to check."""
-        return 0, 0

@@ -1,0 +1,50 @@
+"""What all general families share: the score decides what is right, and a solution is a thought and a response."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+
+from aha.types import Domain, Language, Problem, Solution, Style, Voice
+
+
+class ScoredFamily(ABC):
+    """A family whose answers the world scores (`protocols.GeneralFamily`)."""
+
+    name: str
+    domain: Domain = "general"
+    levels: tuple[int, ...]
+
+    @abstractmethod
+    def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
+        """Draws a problem."""
+
+    @abstractmethod
+    def score(self, problem: Problem, response: str) -> float:
+        """How good a response is, in [0, 1]. Never raises."""
+
+    @abstractmethod
+    def think(self, problem: Problem) -> str:
+        """A few words on what is asked."""
+
+    @abstractmethod
+    def respond(self, problem: Problem, rng: random.Random, quality: float = 1.0) -> str:
+        """A response; with probability 1 - `quality` a careless one."""
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """A perfect score."""
+        return self.score(problem, answer) == 1.0
+
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The text itself, without the space around it: of answers like these no two that differ are the same."""
+        return answer.strip() or None
+
+    def solve(
+        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+    ) -> Solution:
+        """The thought, and a response that is careless with probability `slip_rate`."""
+        return Solution(self.think(problem), self.respond(problem, rng, 1.0 - slip_rate))
+
+    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
+        """There are no steps to check."""
+        return 0, 0
