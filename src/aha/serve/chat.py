@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from aha.serve.body import read_body, unless_left
+from aha.serve.answer import answer
+from aha.serve.body import read_body
 from aha.serve.catalog import Catalog
 from aha.serve.generation import FINGERPRINT, Generation, Reply, logprob_of, start_chat
 from aha.serve.prompts import chat_ids
@@ -27,7 +28,6 @@ from aha.serve.responses import (
     Votes,
 )
 from aha.serve.schemas import ChatRequest, read
-from aha.serve.sse import EventStream, json_response
 
 
 class ChatEndpoint:
@@ -42,12 +42,7 @@ class ChatEndpoint:
         model = self._catalog.find(request.model)
         prompt = await asyncio.to_thread(chat_ids, model, request.messages)
         generation = start_chat(model, request, prompt)
-        if request.stream:
-            return EventStream(self._stream(generation, request), generation.withdraw)
-        try:
-            return json_response(await unless_left(http, self._whole(generation, request)))
-        finally:
-            generation.withdraw()
+        return await answer(http, generation, request, self._whole, self._stream)
 
     async def _whole(self, generation: Generation, request: ChatRequest) -> ChatCompletion:
         replies = await generation.replies()

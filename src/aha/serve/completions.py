@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, Sequence
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from aha.serve.body import read_body, unless_left
+from aha.serve.answer import answer
+from aha.serve.body import read_body
 from aha.serve.catalog import Catalog
 from aha.serve.generation import FINGERPRINT, Generation, finite, start_completion, text_of
 from aha.serve.prompts import text_ids
@@ -17,7 +18,6 @@ from aha.serve.reply import TokenScore
 from aha.serve.responses import TextChoice, TextCompletion, TextLogprobs, Usage
 from aha.serve.schemas import CompletionRequest, read
 from aha.serve.served import ServedModel
-from aha.serve.sse import EventStream, json_response
 
 
 class CompletionEndpoint:
@@ -32,12 +32,7 @@ class CompletionEndpoint:
         model = self._catalog.find(request.model)
         prompts = await asyncio.to_thread(_encode, model, request.prompts)
         generation = start_completion(model, request, prompts)
-        if request.stream:
-            return EventStream(_stream(generation, request), generation.withdraw)
-        try:
-            return json_response(await unless_left(http, _whole(generation, request)))
-        finally:
-            generation.withdraw()
+        return await answer(http, generation, request, _whole, _stream)
 
 
 def _encode(model: ServedModel, prompts: Sequence[str]) -> list[list[int]]:
