@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
@@ -11,19 +11,11 @@ from starlette.responses import Response
 
 from aha.serve.body import unless_left
 from aha.serve.generation import Generation
+from aha.serve.schemas import SamplingRequest
 from aha.serve.sse import EventStream, json_response
 
 
-class Streamable(Protocol):
-    """A request that says how it wants its answer."""
-
-    @property
-    def stream(self) -> bool:
-        """Piece by piece rather than whole."""
-        ...
-
-
-R = TypeVar("R", bound=Streamable)
+R = TypeVar("R", bound=SamplingRequest)
 
 
 async def answer(
