@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import Field, model_validator
@@ -132,18 +133,18 @@ class Evaluation:
         generator = self._make_generator(model, max_rows=256, max_context=context_tokens)
         samples: list[Sample] = []
         for problems, count in question_sets(config):
-            samples += evaluate_together(
-                context.distributed,
+            ask = partial(
+                evaluate,
                 generator,
                 tokenizer,
-                problems,
-                elicitation,
-                count,
-                context.derive_seed(stage),
-                config.max_completion_tokens,
-                config.temperature,
-                config.top_p,
+                elicitation=elicitation,
+                samples=count,
+                seed=context.derive_seed(stage),
+                max_completion_tokens=config.max_completion_tokens,
+                temperature=config.temperature,
+                top_p=config.top_p,
             )
+            samples += together(context.distributed, problems, ask)
         return in_order(samples)
 
 
@@ -157,22 +158,12 @@ def headline(ways: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def evaluate_together(
-    distributed: Distributed,
-    generator: Generator,
-    tokenizer: Tokenizer,
-    problems: Sequence[Problem],
-    elicitation: Elicitation,
-    samples: int,
-    seed: int,
-    max_completion_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+def together(
+    distributed: Distributed, problems: Sequence[Problem], measure: Callable[[Sequence[Problem]], list[Sample]]
 ) -> list[Sample]:
-    """`evaluate`, each process on its share of the problems; everybody's samples, in a fixed order."""
-    own = [problems[i] for i in distributed.share(len(problems))]
-    graded = evaluate(generator, tokenizer, own, elicitation, samples, seed, max_completion_tokens, temperature, top_p)
-    gathered = distributed.all_gather_object([sample.to_json() for sample in graded])
+    """Measures problems, each process its share; everybody's samples, in a fixed order."""
+    own = measure([problems[i] for i in distributed.share(len(problems))])
+    gathered = distributed.all_gather_object([sample.to_json() for sample in own])
     return in_order(Sample(**row) for rows in gathered for row in rows)
 
 

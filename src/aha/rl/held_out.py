@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from aha.evals.runner import Sample, summarize, summarize_general
-from aha.evals.stage import evaluate_together
+from aha.evals.runner import Sample, evaluate, summarize, summarize_general
+from aha.evals.stage import together
 from aha.models.reward_model import RewardScorer, load_reward_model
 from aha.protocols import Generator
 from aha.rewards.preference import CalibratedScorer, PreferenceReward
@@ -63,17 +64,17 @@ class HeldOut:
 
     def _sampled(self, suite: Sequence[Problem], samples: int) -> list[Sample]:
         config = self._config
-        return evaluate_together(
-            self._context.distributed,
+        ask = partial(
+            evaluate,
             self._generator,
             self._tokenizer,
-            suite,
-            config.form,
-            samples,
-            self._context.derive_seed("evaluation"),
-            max(stage.max_completion_tokens for stage in config.lengths),
-            config.temperature,
+            elicitation=config.form,
+            samples=samples,
+            seed=self._context.derive_seed("evaluation"),
+            max_completion_tokens=max(stage.max_completion_tokens for stage in config.lengths),
+            temperature=config.temperature,
         )
+        return together(self._context.distributed, suite, ask)
 
     def _general(self, general: GeneralConfig, preference: PreferenceReward) -> dict[str, Any]:
         """The true score of general tasks beside what the reward models say of the same responses."""

@@ -14,7 +14,6 @@ from aha.serve.generation import Generation
 from aha.serve.schemas import SamplingRequest
 from aha.serve.sse import EventStream, json_response
 
-
 R = TypeVar("R", bound=SamplingRequest)
 
 
