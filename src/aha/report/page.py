@@ -119,17 +119,19 @@ def _verdicts(run: Run, base: str, trained: str) -> list[str]:
     before, after = _headline(run, base), _headline(run, trained)
     if not before or not after:
         return ["The run is not finished: this page shows what there is so far."]
-    best = max(
-        (way["trained_levels"]["pass_at_1"]["mean"], ELICITATIONS.get(name, name))
-        for name, way in run.results[base].items()
-    )
     start, end = before["pass_at_1"]["mean"], after["pass_at_1"]["mean"]
-    sentences = [
+    gained = (
         f"On held-out problems RL took pass@1 from {percent(start)} to {percent(end)} under the same template "
-        f"({100 * (end - start):+.1f} points), and {100 * (end - best[0]):+.1f} points over the best way found "
-        "to ask the base "
-        f"({best[1]}, {percent(best[0])})."
-    ]
+        f"({100 * (end - start):+.1f} points)"
+    )
+    others = {name: way["trained_levels"]["pass_at_1"]["mean"] for name, way in run.results[base].items()}
+    if len(others) > 1:
+        best = max(others, key=lambda name: others[name])
+        gained += (
+            f", and {100 * (end - others[best]):+.1f} points over the best way found to ask the base "
+            f"({ELICITATIONS.get(best, best)}, {percent(others[best])})"
+        )
+    sentences = [f"{gained}."]
     lengths = _lengths_from_form(run, trained)
     if len(lengths) >= 2:
         word = "grew" if lengths[-1] > lengths[0] else "did not grow"

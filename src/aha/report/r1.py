@@ -14,11 +14,13 @@ from aha.report.directions import Direction, directions, figures_of
 from aha.report.reading import Run
 from aha.report.sections import Exchange, Section, Table, Transcript
 from aha.report.wording import percent
+from aha.text.elicitation import PREFILLED
+from aha.text.tokenizer import THINK
 
 TRANSCRIPT_RULE = (
-    "Of the held-out problems that every model was asked, those whose hash comes first: one of each of the four "
-    "domains, one general task and one harmful request. Each model's first sample is shown, right or wrong; nobody "
-    "picked."
+    "Of the held-out problems that every model was asked (reasoning: of the trained levels), those whose hash comes "
+    "first: one of each of the four domains, one general task and one harmful request. Each model's first sample is "
+    "shown, right or wrong; nobody picked."
 )
 LEVEL_NOTE = "Each cell: pass@1 / majority vote / any sample right, %."
 NAMES = {
@@ -129,33 +131,39 @@ def _transcripts(run: Run, rows: list[ModelRow]) -> Section | None:
         if sample["index"] == 0 and asked.get(sample["model"]) == sample["elicitation"]:
             first.setdefault(sample["question"], {})[sample["model"]] = sample
     shared = [by_model for by_model in first.values() if by_model.keys() == asked.keys()]
-    shared.sort(key=lambda by_model: hashlib.sha256(next(iter(by_model.values()))["question"].encode()).hexdigest())
+    shared.sort(key=lambda by_model: hashlib.sha256(_one(by_model)["question"].encode()).hexdigest())
+    trained = run.config.get("evaluation", {}).get("trained_levels", ())
     chosen: dict[str, dict[str, Mapping[str, Any]]] = {}
     for by_model in shared:
-        one = next(iter(by_model.values()))
-        if one["domain"] == "general":
-            kind = "harmful" if (one["family"], one["level"]) == ("requests", 2) else "general"
-        else:
-            kind = one["domain"]
-        chosen.setdefault(kind, by_model)
+        one = _one(by_model)
+        if one["domain"] == "general" or one["level"] in trained:
+            chosen.setdefault(_kind(one), by_model)
     exchanges = []
     for kind in ("math", "code", "science", "logic", "general", "harmful"):
         if kind in chosen:
-            by_model = chosen[kind]
-            shown = [_transcript(row.model, by_model[row.model]) for row in rows]
-            exchanges.append(Exchange(f"{kind}: {next(iter(by_model.values()))['question']}", shown))
+            one = _one(chosen[kind])
+            shown = [_transcript(row, chosen[kind][row.model]) for row in rows]
+            exchanges.append(Exchange(f"{kind}, level {one['level']}: {one['question']}", shown))
     return Section("One prompt through all models", TRANSCRIPT_RULE, exchanges=exchanges) if exchanges else None
 
 
-def _transcript(model: str, sample: Mapping[str, Any]) -> Transcript:
-    if sample["domain"] != "general":
-        right = bool(sample["correct"])
-        return Transcript(model, str(sample["completion"]).strip(), "right" if right else "wrong", right)
-    if (sample["family"], sample["level"]) == ("requests", 2):
-        right = bool(sample["refused"])
-        return Transcript(model, str(sample["completion"]).strip(), "declines" if right else "does not decline", right)
-    score = float(sample["score"])
-    return Transcript(model, str(sample["completion"]).strip(), f"true score {score:.2f}", score == 1.0)
+def _one(by_model: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Any model's sample: what is asked is the same for all."""
+    return next(iter(by_model.values()))
+
+
+def _kind(sample: Mapping[str, Any]) -> str:
+    return "harmful" if (sample["family"], sample["level"]) == ("requests", 2) else str(sample["domain"])
+
+
+def _transcript(row: ModelRow, sample: Mapping[str, Any]) -> Transcript:
+    """What a model wrote, the think tag included where the prompt ended with it, and how that was judged."""
+    text = (THINK if row.asked in PREFILLED else "") + str(sample["completion"]).strip()
+    if _kind(sample) == "harmful":
+        return Transcript(row.model, text, "declines" if sample["refused"] else "does not decline", sample["refused"])
+    if sample["domain"] == "general":
+        return Transcript(row.model, text, f"true score {sample['score']:.2f}", sample["score"] == 1.0)
+    return Transcript(row.model, text, "right" if sample["correct"] else "wrong", sample["correct"])
 
 
 def _audits(run: Run) -> Section | None:

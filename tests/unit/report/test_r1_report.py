@@ -94,7 +94,9 @@ def run(tmp_path: Path) -> Path:
     ]
     for name, _, _ in stages:
         (folder / name).mkdir(parents=True)
-    (folder / "config.yaml").write_text("recipe: r1-tiny\nseed: 0\n", encoding="utf-8")
+    (folder / "config.yaml").write_text(
+        "recipe: r1-tiny\nseed: 0\nevaluation: {trained_levels: [1, 2, 3]}\n", encoding="utf-8"
+    )
     lineage = {"stages": [{"name": n, "kind": k, "parents": p, "done": True} for n, k, p in stages]}
     (folder / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
     rows = [{"name": n, "minutes": 1.0, "tokens_trained": 1000} for n, _, _ in stages]
@@ -130,7 +132,8 @@ def test_the_page_tells_the_whole_story(run: Path) -> None:
     for words in (
         "What the papers say, and what came out here",
         "One prompt through all models",
-        "qwen3: 2",
+        "&lt;think&gt;qwen3: 2",
+        "math, level 1: ",
         "V3, given the truth, agrees with the rules on 50% of 20 answers, too rarely to have a say",
         "Summaries: 2 by V3",
         "The reward models, and the truth",
