@@ -158,12 +158,14 @@ def _kind(sample: Mapping[str, Any]) -> str:
 
 def _transcript(row: ModelRow, sample: Mapping[str, Any]) -> Transcript:
     """What a model wrote, the think tag included where the prompt ended with it, and how that was judged."""
-    text = (THINK if row.asked in PREFILLED else "") + str(sample["completion"]).strip()
+    written = (THINK if row.asked in PREFILLED else "") + str(sample["completion"]).strip()
     if _kind(sample) == "harmful":
-        return Transcript(row.model, text, "declines" if sample["refused"] else "does not decline", sample["refused"])
+        return Transcript(
+            row.model, written, "declines" if sample["refused"] else "does not decline", sample["refused"]
+        )
     if sample["domain"] == "general":
-        return Transcript(row.model, text, f"true score {sample['score']:.2f}", sample["score"] == 1.0)
-    return Transcript(row.model, text, "right" if sample["correct"] else "wrong", sample["correct"])
+        return Transcript(row.model, written, f"true score {sample['score']:.2f}", sample["score"] == 1.0)
+    return Transcript(row.model, written, "right" if sample["correct"] else "wrong", sample["correct"])
 
 
 def _audits(run: Run) -> Section | None:
