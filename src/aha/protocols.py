@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from aha.types import Completion, Domain, FinishReason, Language, Problem, Request, Solution, Style, Voice
@@ -102,20 +101,11 @@ class BatchGenerator(Protocol):
         ...
 
 
-@runtime_checkable
-class Family(Protocol):
-    """A family of verifiable problems with levels of difficulty, in two languages."""
-
-    name: str
-    domain: Domain
-    levels: tuple[int, ...]
-
-    def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
-        """Draws a problem."""
-        ...
+class Judge(Protocol):
+    """Says what answers to a problem are worth."""
 
     def verify(self, problem: Problem, answer: str) -> bool:
-        """Whether an answer, as extracted from a completion, is right. Never raises on any text."""
+        """Whether an answer, read from a completion, is right. Raises GradingError where there is no telling."""
         ...
 
     def canonical(self, problem: Problem, answer: str) -> str | None:
@@ -126,14 +116,27 @@ class Family(Protocol):
         """
         ...
 
+    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
+        """Counts (true steps, checkable steps) in a text of thinking."""
+        ...
+
+
+@runtime_checkable
+class Family(Judge, Protocol):
+    """A family of verifiable problems with levels of difficulty, in two languages. Its `verify` never raises."""
+
+    name: str
+    domain: Domain
+    levels: tuple[int, ...]
+
+    def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
+        """Draws a problem."""
+        ...
+
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
     ) -> Solution:
         """Writes a worked solution. With probability `slip_rate` a step goes wrong; only the style `check` notices."""
-        ...
-
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """Counts (true steps, checkable steps) in a text of thinking."""
         ...
 
 
@@ -163,18 +166,22 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class DatasetTask(Protocol):
-    """A set of problems from a file, with the rule that judges answers to them."""
+class DatasetTask(Judge, Protocol):
+    """A set of problems from a file, with the rule that judges answers to them, or texts that state one."""
 
     name: str
     domain: Domain
-    file: str
-    """Where the problems lie in the data folder."""
+    files: Mapping[str, str]
+    """Where the problems of each split lie in the data folder."""
+    hub: str
+    """The dataset's name on the Hugging Face hub; empty where there is none."""
     needs_problem: bool
     """Whether a gold answer alone is not enough to judge by."""
+    instruction: str
+    """What a model is told beside the question, so that its answer can be read; empty: nothing."""
 
-    def load(self, path: Path) -> list[Problem]:
-        """Reads the problems of a JSONL file. Raises ConfigError, with file and line, where a row is not one."""
+    def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
+        """Makes a problem of row `index` (from 0). Raises ConfigError, with the place, where it is none."""
         ...
 
     def from_answer(self, answer: str) -> Problem:
@@ -185,12 +192,12 @@ class DatasetTask(Protocol):
         """Starts what `verify` needs. Raises GradingError, with the way to get it, where it is not there."""
         ...
 
-    def verify(self, problem: Problem, answer: str) -> bool:
-        """Whether an answer, or a text that states one, is right. Raises GradingError where there is no telling."""
-        ...
-
     def gold(self, problem: Problem) -> str:
         """An answer that is right."""
+        ...
+
+    def solution(self, problem: Problem) -> Solution | None:
+        """The data's own worked solution, to train on; None where there is none."""
         ...
 
     def wrong_answers(self, problem: Problem) -> list[str]:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aha.errors import GradingError
 from aha.evals.metrics import Interval, bootstrap_interval, pass_at_k
 from aha.evals.readability import repetition_rate
 from aha.files import derive_seed
-from aha.protocols import Generator
+from aha.protocols import Generator, Judge
 from aha.rewards.rules import language_consistency
 from aha.tasks.answers import read_completion
-from aha.tasks.families import GENERAL, get_family
+from aha.tasks.datasets import judge_of
+from aha.tasks.families import GENERAL
 from aha.tasks.general.requests import refuses
 from aha.tasks.scribe import REFLECTION_WORDS
 from aha.test_time.voting import majority
@@ -106,12 +108,12 @@ def grade_sample(
     problem: Problem, index: int, text: str, tokens: int, truncated: bool, elicitation: Elicitation
 ) -> Sample:
     """Grades one completion: strictly where the way of asking has a strict form, leniently elsewhere."""
-    family = get_family(problem.family)
+    judge = judge_of(problem.family)
     reading = read_completion(problem, text, truncated, elicitation)
     parsed, shown, answer = reading.parsed, reading.shown, reading.answer
-    correct = reading.counts and family.verify(problem, answer)
+    correct = reading.counts and _is_right(judge, problem, answer)
     thinking = parsed.thinking if parsed.well_formed else text.replace(THINK, "").split(END_THINK)[0]
-    true_steps, steps = family.check_steps(problem, thinking)
+    true_steps, steps = judge.check_steps(problem, thinking)
     return Sample(
         problem.key,
         problem.family,
@@ -137,6 +139,14 @@ def grade_sample(
         refused=problem.family == "requests" and refuses(shown, problem.language),
         vote=reading.vote,
     )
+
+
+def _is_right(judge: Judge, problem: Problem, answer: str) -> bool:
+    """An evaluation counts an answer without a verdict as wrong: nobody may gain by breaking the judge."""
+    try:
+        return judge.verify(problem, answer)
+    except GradingError:
+        return False
 
 
 def count_reflections(text: str) -> dict[str, int]:

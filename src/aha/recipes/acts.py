@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aha.errors import ConfigError, GradingError
 from aha.files import read_json, write_atomic
-from aha.recipes.registry import load_reference
+from aha.references import load_reference
 from aha.training.launch import WORKER_SETTINGS
 from aha.types import Language
 

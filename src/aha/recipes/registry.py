@@ -6,7 +6,6 @@ same way on the command line (`aha run mypackage.recipes:my_recipe`) and in a re
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from aha.configuration import apply_overrides, build_config, merge, read_yaml
 from aha.errors import ConfigError, UnknownNameError
 from aha.recipes.recipe import RecipeConfig
+from aha.references import load_reference
 
 RECIPES: dict[str, str] = {
     "r1-arms": "aha.recipes.r1_arms:r1_arms",
@@ -37,27 +37,6 @@ STAGES: dict[str, str] = {
     "sft": "aha.stages.sft:SFT",
 }
 """What makes a stage (see `aha.training.stage.Stage`) when called, by kind: classes, and classes given the engine."""
-
-
-def load_reference(reference: str) -> Any:
-    """Imports what `module:attribute` names.
-
-    Raises:
-        ConfigError: there is no such module or attribute.
-    """
-    module_name, _, attribute = reference.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise ConfigError(
-                f"{reference!r}: no module named {error.name!r}; is it installed, or on PYTHONPATH?"
-            ) from error
-        raise
-    try:
-        return getattr(module, attribute)
-    except AttributeError as error:
-        raise ConfigError(f"{reference!r}: module {module_name!r} has no {attribute!r}") from error
 
 
 def make_stage(kind: str) -> Any:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aha.data.rows import good_rows, text_of
 from aha.errors import ConfigError, GradingError, nearest
 from aha.protocols import DatasetTask
 from aha.rewards.rubric import RubricConfig, add_up
 from aha.tasks.datasets import load_dataset
 from aha.tasks.families import get_family
-from aha.tasks.rows import read_rows, text_of
 from aha.text.thinking import parse
 from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK, THINK
 from aha.types import Problem
@@ -75,7 +75,7 @@ def grade_file(
     find = _Finder(name, task, data)
     weights = RubricConfig().weights()
     verify: Callable[[Problem, str], bool] = get_family(name).verify if task is None else task.verify
-    for number, (place, row) in enumerate(read_rows(path), start=1):
+    for number, (place, row) in enumerate(good_rows(path), start=1):
         completion = row.get("completion")
         if not isinstance(completion, str):
             raise ConfigError(f"{place}: 'completion' must be a text; the row has {', '.join(map(repr, row))}")

@@ -8,17 +8,22 @@ from __future__ import annotations
 import hashlib
 import re
 
+from aha.errors import GradingError
 from aha.grading.interpreter import BINARY, UNARY
-from aha.tasks.families import get_family
+from aha.tasks.answers import answer_for
+from aha.tasks.datasets import judge_of
 from aha.text.thinking import Parsed
 from aha.types import Language, Problem
 
 _WORDS = re.compile(r"[A-Za-z]+|[\u4e00-\u9fff]")
 
 
-def accuracy(problem: Problem, parsed: Parsed) -> float:
-    """1 for a right answer in a well-formed completion."""
-    return float(parsed.well_formed and get_family(problem.family).verify(problem, parsed.answer))
+def accuracy(problem: Problem, parsed: Parsed) -> float | None:
+    """1 for a right answer in a well-formed completion; None where there is no telling."""
+    try:
+        return float(parsed.well_formed and judge_of(problem.family).verify(problem, answer_for(problem, parsed)))
+    except GradingError:
+        return None
 
 
 def format_reward(problem: Problem, parsed: Parsed) -> float:
@@ -52,7 +57,7 @@ def step_reward(problem: Problem, parsed: Parsed) -> float:
     """
     if not parsed.well_formed:
         return 0.0
-    true, total = get_family(problem.family).check_steps(problem, parsed.thinking)
+    true, total = judge_of(problem.family).check_steps(problem, parsed.thinking)
     return true / total if total else 0.0
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aha.tasks.families import GENERAL, get_family
+from aha.tasks.datasets import DATASETS, judge_of
+from aha.tasks.families import GENERAL
 from aha.text.elicitation import PREFILLED, STRICT, Elicitation
 from aha.text.thinking import Flaw, Parsed, extract_leniently, parse
+from aha.text.tokenizer import ANSWER, END_THINK
 from aha.types import Problem
 
 
@@ -23,6 +25,11 @@ class Reading:
     """Whether an answer can count at all: where a strict form is asked for, it must be there."""
     vote: str | None
     """What the answer says in canonical form; None where there is no answer that counts."""
+
+
+def answer_for(problem: Problem, parsed: Parsed) -> str:
+    """What is checked: what the summary names as the answer, or all of it, where the task finds the answer itself."""
+    return parsed.summary if problem.family in DATASETS else parsed.answer
 
 
 def read_completion(
@@ -42,9 +49,16 @@ def read_completion(
     formed = parsed.well_formed or (forced and parsed.flaw is Flaw.EMPTY_THINKING)
     general = problem.family in GENERAL
     shown = _shown(parsed.summary if formed else "", general, text, elicitation)
-    answer = shown if general else parsed.answer if strict else extract_leniently(text)
+    if general:
+        answer = shown
+    elif strict:
+        answer = answer_for(problem, parsed)
+    elif problem.family in DATASETS:
+        answer = text.rsplit(END_THINK, 1)[-1] if ANSWER not in text else extract_leniently(text)
+    else:
+        answer = extract_leniently(text)
     counts = formed or strict is None or general
-    vote = get_family(problem.family).canonical(problem, answer) if counts else None
+    vote = judge_of(problem.family).canonical(problem, answer) if counts else None
     return Reading(parsed, shown, answer, counts, vote)
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aha.data.sources import HUB, Reading, Source, read_source
 from aha.errors import ConfigError, UnknownNameError
 from aha.grading.sandbox.outcome import SandboxConfig
-from aha.protocols import DatasetTask
-from aha.tasks.families import FAMILIES
+from aha.protocols import DatasetTask, Judge
+from aha.tasks.families import FAMILIES, GENERAL
 from aha.tasks.gsm8k import Gsm8k
 from aha.tasks.humaneval import HumanEval
 from aha.tasks.math_boxed import MathBoxed
 from aha.tasks.multiple_choice import MultipleChoice
+from aha.tasks.own_rows import OwnRows
 from aha.types import Problem
 
 DATASETS: dict[str, Callable[[SandboxConfig], DatasetTask]] = {
@@ -22,8 +26,21 @@ DATASETS: dict[str, Callable[[SandboxConfig], DatasetTask]] = {
     HumanEval.name: HumanEval,
     MathBoxed.name: lambda _: MathBoxed(),
     MultipleChoice.name: lambda _: MultipleChoice(),
+    OwnRows.name: lambda _: OwnRows(),
 }
 """Each is made anew for whoever uses it, because grading may start processes."""
+_judges: dict[tuple[str, SandboxConfig], DatasetTask] = {}
+
+
+def make_dataset(name: str, sandbox: SandboxConfig | None = None) -> DatasetTask:
+    """A dataset task; its maker closes it.
+
+    Raises:
+        UnknownNameError: with the nearest spelling, of a family's name too.
+    """
+    if name not in DATASETS:
+        raise UnknownNameError("task", name, [*DATASETS, *FAMILIES])
+    return DATASETS[name](sandbox or SandboxConfig())
 
 
 @contextmanager
@@ -31,41 +48,82 @@ def open_dataset(name: str, sandbox: SandboxConfig | None = None) -> Iterator[Da
     """A dataset task, closed at the end.
 
     Raises:
-        UnknownNameError: with the nearest spelling, of a family's name too.
+        UnknownNameError: as `make_dataset`.
     """
-    if name not in DATASETS:
-        raise UnknownNameError("task", name, [*DATASETS, *FAMILIES])
-    task = DATASETS[name](sandbox or SandboxConfig())
+    task = make_dataset(name, sandbox)
     try:
         yield task
     finally:
         task.close()
 
 
-def load_dataset(task: DatasetTask, data: Path | None) -> list[Problem]:
-    """Reads a task's problems.
+def judge_of(name: str, sandbox: SandboxConfig | None = None) -> Judge:
+    """Who judges the answers to the problems of a family or task. A task is opened once and closed with the process.
+
+    Raises:
+        UnknownNameError: as `make_dataset`.
+    """
+    family = FAMILIES.get(name) or GENERAL.get(name)
+    if family is not None:
+        return family
+    key = (name, sandbox or SandboxConfig())
+    if key not in _judges:
+        _judges[key] = make_dataset(*key)
+        atexit.register(_judges[key].close)
+    return _judges[key]
+
+
+def find_source(task: DatasetTask, split: str, data: Path | None = None) -> Source:
+    """Where a split of a task's problems lies: in the data folder, else on the hub.
 
     Args:
         task: whose.
+        split: train or test.
         data: the data folder, or the file itself; else the environment variable AHA_DATA says.
 
     Raises:
-        ConfigError: there is no such folder or file, or it is not as expected.
+        ConfigError: there is no such folder or file, or no telling where the split is.
     """
     place = data or (Path(os.environ["AHA_DATA"]) if os.environ.get("AHA_DATA") else None)
     if place is None:
-        raise ConfigError(f"task {task.name!r} reads {task.file!r}: name the data folder with --data or AHA_DATA")
-    path = place
-    if place.is_dir():
-        plain = place / task.file
-        candidates = (plain, plain.with_suffix("") if plain.suffix == ".gz" else plain.with_suffix(".jsonl.gz"))
-        path = next((candidate for candidate in candidates if candidate.is_file()), plain)
-    if not path.is_file():
-        raise ConfigError(f"task {task.name!r}: there is no file {str(path)!r}")
-    try:
-        problems = task.load(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        if task.hub and importlib.util.find_spec("datasets") is not None:
+            return Source(path=HUB + task.hub, split=split)
+        otherwise = f"; or install the package `datasets` to read {task.hub!r} from the hub" if task.hub else ""
+        raise ConfigError(
+            f"task {task.name!r}: name its file, or the folder that holds it, with --data or AHA_DATA{otherwise}"
+        )
+    if not place.is_dir():
+        if not place.is_file():
+            raise ConfigError(f"task {task.name!r}: there is no file {str(place)!r}")
+        return Source(path=str(place))
+    if split not in task.files:
+        raise ConfigError(f"task {task.name!r} has no split {split!r}; it has {', '.join(task.files)}")
+    plain = place / task.files[split]
+    zipped = plain.with_suffix("") if plain.suffix == ".gz" else plain.with_name(f"{plain.name}.gz")
+    for path in (plain, zipped):
+        if path.is_file():
+            return Source(path=str(path))
+    raise ConfigError(f"task {task.name!r}: there is no file {str(plain)!r}")
+
+
+def read_problems(task: DatasetTask, source: Source, reading: Reading | None = None) -> Iterator[Problem]:
+    """Streams the problems of a source.
+
+    Raises:
+        ConfigError: as `read_source`.
+    """
+    reading = reading or Reading()
+    return read_source(source, lambda row, place: task.problem(row, place, reading.rows - 1), reading)
+
+
+def load_dataset(task: DatasetTask, data: Path | None, split: str = "test") -> list[Problem]:
+    """All problems of a split.
+
+    Raises:
+        ConfigError: as `find_source` and `read_source`, or there are none.
+    """
+    source = find_source(task, split, data)
+    problems = list(read_problems(task, source))
     if not problems:
-        raise ConfigError(f"{str(path)!r} holds no problems")
+        raise ConfigError(f"{source.path!r} holds no problems")
     return problems

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from typing import Any
 
+from aha.data.rows import text_of
+from aha.errors import ConfigError
 from aha.grading.math_answers import number, number_answer, same_number
-from aha.tasks.rows import read_rows, text_of
-from aha.types import Domain, Problem
+from aha.tasks.file_task import FileTask
+from aha.types import Problem
+
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+"""Annotations that the solutions carry: <<48/2=24>>."""
 
 
-class Gsm8k:
+class Gsm8k(FileTask):
     """Rows of `question` and `answer`; ids are `gsm8k/<row from 0>`."""
 
     name = "gsm8k"
-    domain: Domain = "math"
-    file = "gsm8k/test.jsonl"
-    needs_problem = False
+    files: Mapping[str, str] = {"train": "gsm8k/train.jsonl", "test": "gsm8k/test.jsonl"}
+    hub = "openai/gsm8k:main"
 
-    def load(self, path: Path) -> list[Problem]:
-        """Reads the problems."""
-        problems = []
-        for index, (place, row) in enumerate(read_rows(path)):
-            facts = {"question": text_of(row, place, "question"), "_id": f"gsm8k/{index}"}
-            answer = text_of(row, place, "answer")
-            problems.append(Problem(self.name, self.domain, 1, "en", facts["question"], _final(answer, place), facts))
-        return problems
+    def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
+        """A question with its number; the solution without the calculator's annotations."""
+        question, answer = text_of(row, place, "question"), text_of(row, place, "answer")
+        try:
+            final = _final(answer)
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}") from error
+        solution = _CALCULATOR.sub("", answer.rsplit("####", 1)[0]).strip()
+        return self._problem(question, final, {"question": question, "_id": f"gsm8k/{index}", "_solution": solution})
 
     def from_answer(self, answer: str) -> Problem:
         """A problem known by its gold answer: a number, or a solution that ends with `#### number`."""
-        return Problem(self.name, self.domain, 1, "en", "", _final(answer, "answer"), {"answer": answer})
-
-    def prepare(self) -> None:
-        """Nothing is needed."""
+        return self._problem("", _final(answer), {"answer": answer})
 
     def verify(self, problem: Problem, answer: str) -> bool:
         """Equality of the two numbers, exactly."""
         return same_number(answer, problem.answer)
 
-    def gold(self, problem: Problem) -> str:
+    def canonical(self, problem: Problem, answer: str) -> str | None:
         """The number."""
-        return problem.answer
+        value = number_answer(answer)
+        return None if value is None else str(value)
 
     def wrong_answers(self, problem: Problem) -> list[str]:
         """Off by one, the sign, ten times as much, two numbers, and no number."""
@@ -47,12 +52,9 @@ class Gsm8k:
         assert value is not None
         return [str(value + 1), str(-value - 1), str(value * 10 + 1), f"{value} or {value + 1}", "", "nan", "#### "]
 
-    def close(self) -> None:
-        """Nothing is held."""
 
-
-def _final(answer: str, place: str) -> str:
+def _final(answer: str) -> str:
     final = answer.rsplit("####", 1)[-1].strip()
     if number(final) is None:
-        raise ValueError(f"{place}: {final[:40]!r} is not a number")
+        raise ValueError(f"answer: {final[:40]!r} is not a number")
     return final

@@ -7,13 +7,15 @@ Rows have `task_id`, `prompt`, `entry_point`, `test` (which defines `check(candi
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
+from aha.data.rows import text_of
 from aha.errors import GradingError
 from aha.grading.sandbox.checks import make_runner
 from aha.grading.sandbox.outcome import CodeRunner, FunctionTest, SandboxConfig
-from aha.tasks.rows import read_rows, text_of
-from aha.types import Domain, Problem
+from aha.tasks.file_task import FileTask
+from aha.types import Domain, Problem, Solution
 
 MAX_PROGRAM_CHARACTERS = 100_000
 _FENCE = re.compile(
@@ -21,7 +23,7 @@ _FENCE = re.compile(
 )
 
 
-class HumanEval:
+class HumanEval(FileTask):
     """Functions to complete. The sandbox is started, and has to prove itself, when the first answer is judged.
 
     Args:
@@ -30,22 +32,20 @@ class HumanEval:
 
     name = "humaneval"
     domain: Domain = "code"
-    file = "humaneval/HumanEval.jsonl.gz"
+    files: Mapping[str, str] = {"test": "humaneval/HumanEval.jsonl.gz"}
+    hub = "openai/openai_humaneval"
     needs_problem = True
+    instruction = "Complete this Python function. Answer with the whole function in one code block."
 
     def __init__(self, config: SandboxConfig | None = None) -> None:
         self.config = config or SandboxConfig()
         self._runner: CodeRunner | None = None
 
-    def load(self, path: Path) -> list[Problem]:
-        """Reads the problems."""
-        problems = []
-        for place, row in read_rows(path):
-            facts = {name: text_of(row, place, name) for name in ("prompt", "entry_point", "test")}
-            facts["_id"] = text_of(row, place, "task_id")
-            solution = str(row.get("canonical_solution", ""))
-            problems.append(Problem(self.name, self.domain, 1, "en", facts["prompt"], solution, facts))
-        return problems
+    def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
+        """A function's beginning, with its tests."""
+        facts = {name: text_of(row, place, name) for name in ("prompt", "entry_point", "test")}
+        facts["_id"] = text_of(row, place, "task_id")
+        return self._problem(facts["prompt"], str(row.get("canonical_solution") or ""), facts)
 
     def from_answer(self, answer: str) -> Problem:
         """There is no telling from a solution what its tests are."""
@@ -85,11 +85,23 @@ class HumanEval:
         whole = re.search(rf"^(?:(?:async\s+)?def\s+{name}\s*\(|{name}\s*[=:]|class\s+{name}\b)", code, re.MULTILINE)
         return f"{prompt}\n\n{code}" if whole else prompt + code
 
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The program itself: two programs are one answer only if they are the same, up to space at the ends of lines.
+
+        What they do on inputs is not asked: running other programs' tests in a vote would be looking at the truth.
+        """
+        code = "\n".join(line.rstrip() for line in self.extract(answer).strip("\n").split("\n"))
+        return code if code.strip() else None
+
     def gold(self, problem: Problem) -> str:
         """The canonical solution: the body of the function."""
         if not problem.answer:
             raise GradingError(f"{problem.facts.get('_id', 'the problem')} has no canonical_solution")
         return problem.answer
+
+    def solution(self, problem: Problem) -> Solution | None:
+        """None: the data hold functions without the thinking behind them, and they are for evaluation."""
+        return None
 
     def wrong_answers(self, problem: Problem) -> list[str]:
         """No body, a constant, ways out, and a function that claims to equal everything."""

@@ -6,40 +6,40 @@ r"""MATH-style problems: the gold answer in `\boxed`, judged by math-verify in a
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
+from aha.data.rows import text_of
 from aha.errors import ConfigError, GradingError
 from aha.grading.math_answers import boxed, stated
 from aha.grading.workers import GraderWorker
-from aha.tasks.rows import read_rows, text_of
-from aha.types import Domain, Problem
+from aha.tasks.file_task import FileTask
+from aha.types import Problem
 
 SECONDS_PER_ANSWER = 6.0
 MAX_ANSWER_CHARACTERS = 1000
 
 
-class MathBoxed:
+class MathBoxed(FileTask):
     """Problems with LaTeX answers; ids are the row's `unique_id`, else `math/<row from 0>`."""
 
     name = "math"
-    domain: Domain = "math"
-    file = "math/test.jsonl"
-    needs_problem = False
+    files: Mapping[str, str] = {"train": "math/train.jsonl", "test": "math/test.jsonl"}
+    hub = "HuggingFaceH4/MATH-500"
 
     def __init__(self) -> None:
         self._worker: GraderWorker | None = None
 
-    def load(self, path: Path) -> list[Problem]:
-        """Reads the problems."""
-        problems = []
-        for index, (place, row) in enumerate(read_rows(path)):
-            question = text_of(row, place, "problem", "question")
-            answer = row.get("answer")
-            if not isinstance(answer, str) or not answer.strip():
-                answer = self._boxed(text_of(row, place, "solution", "answer"), place)
-            facts = {"question": question, "_id": str(row.get("unique_id", f"math/{index}"))}
-            problems.append(Problem(self.name, self.domain, _level(row), "en", question, answer.strip(), facts))
-        return problems
+    def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
+        """A problem with its boxed answer."""
+        question = text_of(row, place, "problem", "question")
+        answer = row.get("answer")
+        if not isinstance(answer, str) or not answer.strip():
+            answer = self._boxed(text_of(row, place, "solution", "answer"), place)
+        facts = {"question": question, "_id": str(row.get("unique_id", f"math/{index}"))}
+        if isinstance(row.get("solution"), str):
+            facts["_solution"] = row["solution"].strip()
+        return self._problem(question, answer.strip(), facts, _level(row))
 
     def _boxed(self, solution: str, place: str) -> str:
         boxes = boxed(solution)
@@ -52,7 +52,7 @@ class MathBoxed:
         final = (boxed(answer) or [answer.strip()])[-1]
         if not final:
             raise ValueError("answer: is empty")
-        return Problem(self.name, self.domain, 1, "en", "", final, {"answer": final})
+        return self._problem("", final, {"answer": final})
 
     def prepare(self) -> None:
         """Makes the worker.
@@ -71,11 +71,8 @@ class MathBoxed:
         Raises:
             GradingError: math-verify is not installed, or an answer made its worker die or run out of time.
         """
-        final = stated(answer)
-        if final is None:
-            final = "" if boxed(answer) or "\n" in answer.strip() else answer
-        final = final.strip().strip("$").removesuffix(".").strip("$").strip()
-        if not final or len(final) > MAX_ANSWER_CHARACTERS:
+        final = _final(answer)
+        if not final:
             return False
         self.prepare()
         assert self._worker is not None
@@ -85,6 +82,10 @@ class MathBoxed:
                 f"no verdict on {final[:40]!r}: math-verify failed or took over {SECONDS_PER_ANSWER:g} s"
             )
         return same is True
+
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The answer as LaTeX without spaces: what math-verify would call equal in other words counts apart."""
+        return "".join(_final(answer).replace("\\left", "").replace("\\right", "").split()) or None
 
     def gold(self, problem: Problem) -> str:
         """The answer, boxed."""
@@ -103,7 +104,16 @@ class MathBoxed:
             self._worker = None
 
 
-def _level(row: dict[str, object]) -> int:
+def _final(answer: str) -> str:
+    """The one answer that a text states, bare; empty where there is none, or one of absurd length."""
+    final = stated(answer)
+    if final is None:
+        final = "" if boxed(answer) or "\n" in answer.strip() else answer
+    final = final.strip().strip("$").removesuffix(".").strip("$").strip()
+    return final if len(final) <= MAX_ANSWER_CHARACTERS else ""
+
+
+def _level(row: Mapping[str, object]) -> int:
     """MATH writes "Level 3" or 3."""
     digits = [int(character) for character in str(row.get("level", "1")) if character in "12345"]
     return digits[0] if digits else 1

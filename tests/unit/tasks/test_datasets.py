@@ -133,7 +133,7 @@ def test_a_data_file_may_be_named_directly_and_be_gzipped(tmp_path: Path) -> Non
     [
         ("gsm8k", ['{"question": "a", "answer": "#### 1"}', "{"], "line 2: not JSON"),
         ("gsm8k", ["[1]"], "line 1: must be a JSON object"),
-        ("gsm8k", ['{"question": "a", "answer": "#### many"}'], "line 1: 'many' is not a number"),
+        ("gsm8k", ['{"question": "a", "answer": "#### many"}'], "line 1: answer: 'many' is not a number"),
         ("gsm8k", ['{"answer": "1"}'], "line 1: no column 'question'; it has 'answer'"),
         ("gsm8k", ['{"question": "", "answer": "1"}'], "'question' must be a text"),
         ("gsm8k", [""], "holds no problems"),

@@ -1,0 +1,68 @@
+"""Files of JSON lines, read row by row in any order without being held in memory."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from aha.errors import ConfigError, RunFolderError
+from aha.files import cannot_write, sync_folder
+
+
+class IndexedRows:
+    """The rows of a JSONL file that this package wrote: `rows[i]` seeks, so a shuffle costs 8 bytes a row.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._starts = array("q")
+        at = 0
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    self._starts.append(at)
+                    at += len(line)
+        except OSError as error:
+            raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from error
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Any:
+        with self._path.open("rb") as file:
+            file.seek(self._starts[index])
+            line = file.readline()
+        try:
+            return json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{self._path}, line {index + 1}: not JSON ({error})") from error
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> int:
+    """Streams JSON lines into a file, which is there only when all of them are; returns how many.
+
+    Raises:
+        RunFolderError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    count = 0
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+                count += 1
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunFolderError(cannot_write(path, error)) from error
+    return count

@@ -1,0 +1,45 @@
+"""What tasks that are read from files have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aha.types import Domain, Language, Problem, Solution
+
+BOXED = r"Think step by step, and put your final answer in \boxed{}."
+
+
+class FileTask:
+    """A task with one level, whose answers are judged without further ado. Subclasses say the rest."""
+
+    name: str
+    domain: Domain = "math"
+    files: Mapping[str, str]
+    hub: str = ""
+    needs_problem: bool = False
+    instruction: str = BOXED
+
+    def _problem(
+        self, question: str, answer: str, facts: Mapping[str, Any], level: int = 1, language: Language = "en"
+    ) -> Problem:
+        return Problem(self.name, self.domain, level, language, question, answer, facts)
+
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
+    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
+        """Nobody checks the steps of such solutions."""
+        return 0, 0
+
+    def gold(self, problem: Problem) -> str:
+        """The answer."""
+        return problem.answer
+
+    def solution(self, problem: Problem) -> Solution | None:
+        """What the row tells, if it tells any."""
+        thinking = problem.facts.get("_solution")
+        return Solution(thinking, self.gold(problem)) if thinking else None
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,81 @@
+"""Rows of the user's own: a question, and an answer to compare with or a reward function that needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aha.data.rows import text_of
+from aha.grading.math_answers import boxed, number, number_answer, stated
+from aha.tasks.file_task import FileTask
+from aha.types import Problem
+
+MAX_ANSWER_CHARACTERS = 2000
+
+
+class OwnRows(FileTask):
+    """Rows of `question` and, if there is one, `answer`; also `solution`, `id` and a `level` from 1 to 5.
+
+    A gold answer that is a number is compared as one; another as text, without regard to case, space and quotes. The
+    row's other columns are there for reward functions.
+    """
+
+    name = "rows"
+    files: Mapping[str, str] = {"train": "rows/train.jsonl", "test": "rows/test.jsonl"}
+
+    def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
+        """A question with its answer, if it has one."""
+        question = text_of(row, place, "question")
+        answer = row.get("answer")
+        level = row.get("level")
+        facts: dict[str, Any] = {
+            "question": question,
+            "_id": str(row.get("id", f"rows/{index}")),
+            "_columns": {name: value for name, value in row.items() if _is_json(value)},
+        }
+        if isinstance(row.get("solution"), str) and row["solution"].strip():
+            facts["_solution"] = row["solution"].strip()
+        own_level = level if isinstance(level, int) and 1 <= level <= 5 else 1
+        return self._problem(question, "" if answer is None else str(answer).strip(), facts, own_level)
+
+    def from_answer(self, answer: str) -> Problem:
+        """A problem known by its gold answer."""
+        if not answer.strip():
+            raise ValueError("answer: is empty")
+        return self._problem("", answer.strip(), {"answer": answer.strip()})
+
+    def verify(self, problem: Problem, answer: str) -> bool:
+        """Equality with the gold answer; nothing is right where there is none."""
+        if not problem.answer:
+            return False
+        gold = number(problem.answer)
+        if gold is not None:
+            return number_answer(answer) == gold
+        return _plain(_stated(answer)) == _plain(problem.answer)
+
+    def canonical(self, problem: Problem, answer: str) -> str | None:
+        """The number of an answer that is one, else its text."""
+        value = number_answer(answer)
+        return str(value) if value is not None else _plain(_stated(answer)) or None
+
+    def wrong_answers(self, problem: Problem) -> list[str]:
+        """More than was asked for, and nothing."""
+        value = number(problem.answer)
+        if value is not None:
+            return [str(value + 1), f"{value} or {value + 1}", "", "?"]
+        return [f"{problem.answer} or not", f"not {problem.answer}", "", "?"]
+
+
+def _stated(text: str) -> str:
+    answer = stated(text)
+    if answer is None:
+        answer = "" if boxed(text) else text.strip().rsplit("\n", 1)[-1]
+    return answer if len(answer) <= MAX_ANSWER_CHARACTERS else ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).strip("*`$\"'. ").casefold()
+
+
+def _is_json(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | dict) or value is None
