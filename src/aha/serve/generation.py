@@ -160,7 +160,7 @@ def _sampling(
         temperature=temperature if temperature >= LOWEST_TEMPERATURE else 0.0,
         top_p=max(raw, LOWEST_TOP_P),
         max_completion_tokens=room if limit is None else min(limit, room),
-        stop_token_ids=model.stop_token_ids if chat else (model.tokenizer.eos_id,),
+        stop_token_ids=model.stop_token_ids if chat else model.tokenizer.eos_ids,
         n=n,
         seed=secrets.randbits(63) if request.seed is None else request.seed,
         top_logprobs=top_logprobs,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aha.serve.errors import ApiError
 from aha.serve.schemas import ChatMessage
 from aha.serve.served import ServedModel
-from aha.text.templates import chat_prompt, zero_prompt
+from aha.text.templates import chat_prompt, start, zero_prompt
 from aha.text.tokenizer import END_THINK
 from aha.types import Message
 
@@ -34,7 +34,7 @@ def text_ids(model: ServedModel, text: str) -> list[int]:
         ApiError: it is longer than the model's context.
     """
     _check_size(model, len(text.encode()))
-    return _checked(model, [model.tokenizer.bos_id, *model.tokenizer.encode(text)])
+    return _checked(model, [*start(model.tokenizer), *model.tokenizer.encode(text)])
 
 
 def _turn(message: ChatMessage) -> Message:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aha.serve.budget import Steering
 from aha.text.incremental import Decoder, Phase, RawText, Splitter, StopScanner, Trimmer
-from aha.text.tokenizer import EOS, Tokenizer
+from aha.text.tokenizer import Tokenizer
 from aha.types import FinishReason
 
 
@@ -76,7 +76,7 @@ class ReplyReader:
         self.completion_tokens = 0
         self.reasoning_tokens = 0
         self._token_bytes = tokenizer.token_bytes
-        self._eos_id = tokenizer.control_id(EOS)
+        self._eos_ids = tokenizer.eos_ids
         self._splitter = splitter
         self._thinking, self._answer = Decoder(), Decoder()
         self._scanner = StopScanner(stops)
@@ -100,7 +100,7 @@ class ReplyReader:
         self.completion_tokens += 1
         self.reasoning_tokens += thinking
         scores: tuple[TokenScore, ...] = ()
-        if self._logprobs and token_id != self._eos_id:
+        if self._logprobs and token_id not in self._eos_ids:
             likely = tuple((self._bytes_of(other), value) for other, value in top)
             scores = (TokenScore(self._bytes_of(token_id), logprob, likely),)
         if thinking:

@@ -11,7 +11,7 @@ from aha.protocols import BatchGenerator
 from aha.serve.config import ServeConfig
 from aha.serve.responses import ModelCard
 from aha.serve.worker import Worker
-from aha.text.tokenizer import ASSISTANT, BOS, EOS, PAD, USER, Tokenizer
+from aha.text.tokenizer import Tokenizer
 
 Asked = Literal["chat", "chat_direct", "zero"]
 ASKED: tuple[Asked, ...] = ("chat", "chat_direct", "zero")
@@ -41,7 +41,7 @@ class ServedModel:
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
         """What ends a turn: the end of the sentence, or tokens that only a prompt may hold."""
-        return tuple(self.tokenizer.control_id(token) for token in (EOS, BOS, PAD, USER, ASSISTANT))
+        return self.tokenizer.boundary_ids
 
     @property
     def card(self) -> ModelCard:

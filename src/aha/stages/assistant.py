@@ -80,7 +80,7 @@ class Assistant:
         sampling = SamplingParams(
             temperature=0.0,
             max_completion_tokens=longest or self._longest,
-            stop_token_ids=(self._tokenizer.eos_id,),
+            stop_token_ids=self._tokenizer.eos_ids,
         )
         requests = [
             Request(tuple(chat_prompt(self._tokenizer, [Message("user", prompt)], think_prefilled=False)), sampling)

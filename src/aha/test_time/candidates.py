@@ -138,7 +138,7 @@ class Respondent:
             temperature=self.temperature,
             top_p=self.top_p,
             max_completion_tokens=limit,
-            stop_token_ids=(self.tokenizer.eos_id, *stops),
+            stop_token_ids=(*self.tokenizer.eos_ids, *stops),
             n=n,
             seed=seed,
         )
@@ -151,7 +151,7 @@ class Respondent:
     def candidate(self, trace: Trace) -> Candidate:
         """Reads a trace."""
         ids = trace.token_ids
-        text = self.tokenizer.decode(ids[:-1] if ids and ids[-1] == self.tokenizer.eos_id else ids)
+        text = self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.tokenizer.eos_ids else ids)
         reading = read_completion(trace.problem, text, not trace.ended, self.elicitation, forced=trace.thinking_forced)
         return Candidate(
             text,

@@ -70,7 +70,7 @@ def _reopen(respondent: Respondent, trace: Trace, last: Candidate) -> bool:
     tokenizer = respondent.tokenizer
     ids, end_think = trace.token_ids, tokenizer.control_id(END_THINK)
     closed = end_think in ids
-    thought = ids[: ids.index(end_think)] if closed else [token for token in ids if token != tokenizer.eos_id]
+    thought = ids[: ids.index(end_think)] if closed else [token for token in ids if token not in tokenizer.eos_ids]
     if not respondent.thinks(thought):
         return False
     with_answer, without = DOUBTS[trace.problem.language]

@@ -46,7 +46,7 @@ def request_for(
         temperature=temperature,
         top_p=top_p,
         max_completion_tokens=max_completion_tokens,
-        stop_token_ids=(tokenizer.eos_id,),
+        stop_token_ids=tokenizer.eos_ids,
         n=samples,
         seed=seed,
     )

@@ -11,7 +11,7 @@ import codecs
 import enum
 from collections.abc import Sequence
 
-from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, EOS, THINK, Tokenizer
+from aha.text.tokenizer import END_THINK, THINK, Tokenizer
 
 
 class Phase(enum.Enum):
@@ -114,7 +114,7 @@ class Splitter:
 
     def __init__(self, tokenizer: Tokenizer, think_prefilled: bool) -> None:
         self._think, self._end_think = tokenizer.control_id(THINK), tokenizer.control_id(END_THINK)
-        self._control = {tokenizer.control_id(token) for token in CONTROL_TOKENS}
+        self._control = set(tokenizer.control_tokens.values())
         self._bytes = tokenizer.token_bytes
         self.phase = Phase.THINKING if think_prefilled else Phase.START
 
@@ -143,9 +143,9 @@ class RawText:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._bytes = tokenizer.token_bytes
-        self._end = tokenizer.control_id(EOS)
+        self._ends = tokenizer.eos_ids
 
     def push(self, token_id: int) -> tuple[Phase, bytes]:
         """The bytes of a token."""
-        known = token_id < len(self._bytes) and token_id != self._end
+        known = token_id < len(self._bytes) and token_id not in self._ends
         return Phase.ANSWERING, self._bytes[token_id] if known else b""

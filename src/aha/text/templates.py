@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aha.text.chat_template import template_prompt, turn_end
 from aha.text.tokenizer import ANSWER, ASSISTANT, BOS, END_ANSWER, END_THINK, EOS, THINK, USER, Tokenizer
 from aha.types import Message
 
@@ -38,9 +39,14 @@ def zero_document(question: str, reply: str) -> str:
 
 def zero_prompt(tokenizer: Tokenizer, question: str, think_prefilled: bool = False) -> list[int]:
     """The R1-Zero prompt. With `think_prefilled` it ends inside the thinking (to elicit it from a base model)."""
-    ids = [tokenizer.bos_id, *tokenizer.encode_markup(ZERO_HEAD), *tokenizer.encode(" " + question)]
+    ids = [*start(tokenizer), *tokenizer.encode_markup(ZERO_HEAD), *tokenizer.encode(" " + question)]
     ids += tokenizer.encode_markup(ZERO_TAIL)
-    return [*ids, tokenizer.control_id(THINK)] if think_prefilled else ids
+    return [*ids, *tokenizer.encode_markup(THINK)] if think_prefilled else ids
+
+
+def start(tokenizer: Tokenizer) -> list[int]:
+    """The token that starts a text, where the vocabulary has one."""
+    return [] if tokenizer.bos_id is None else [tokenizer.bos_id]
 
 
 def plain_prompt(tokenizer: Tokenizer, question: str, step_by_step: bool = False, language: str = "en") -> list[int]:
@@ -48,15 +54,20 @@ def plain_prompt(tokenizer: Tokenizer, question: str, step_by_step: bool = False
     ask, reply = ("Q: ", "\nA:") if language == "en" else ("问：", "\n答：")
     steps = (" Let's think step by step.\n" if language == "en" else "我们一步一步想。\n") if step_by_step else ""
     return [
-        tokenizer.bos_id,
+        *start(tokenizer),
         *tokenizer.encode(ask + question),
         *tokenizer.encode(reply + steps),
     ]
 
 
 def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], think_prefilled: bool = True) -> list[int]:
-    """DeepSeek-R1's serving form: reasoning of past turns is dropped, the new turn starts inside `<think>`."""
-    ids = [tokenizer.bos_id]
+    """DeepSeek-R1's serving form: reasoning of past turns is dropped, the new turn starts inside `<think>`.
+
+    A checkpoint of somebody else's is asked in its own template.
+    """
+    if not tokenizer.is_own:
+        return template_prompt(tokenizer, messages, think_prefilled)
+    ids = start(tokenizer)
     for message in messages:
         if message.role == "system":
             ids += tokenizer.encode(message.content)
@@ -71,7 +82,7 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], think_prefill
 
 
 def chat_example(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-    """DeepSeek-R1's training form: the last assistant turn keeps its reasoning.
+    """DeepSeek-R1's training form, or the checkpoint's own template: the last assistant turn keeps its reasoning.
 
     Returns:
         Token ids and the loss mask: 1 on the last assistant turn and its end, 0 before.
@@ -85,7 +96,7 @@ def chat_example(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[lis
     prompt = chat_prompt(tokenizer, messages[:-1], think_prefilled=False)
     target: list[int] = []
     if last.reasoning_content is not None:
-        target += [tokenizer.control_id(THINK), *tokenizer.encode("\n" + last.reasoning_content + "\n")]
-        target += [tokenizer.control_id(END_THINK), *tokenizer.encode("\n\n")]
-    target += [*tokenizer.encode(last.content), tokenizer.eos_id]
+        target += [*tokenizer.encode_markup(THINK), *tokenizer.encode("\n" + last.reasoning_content + "\n")]
+        target += [*tokenizer.encode_markup(END_THINK), *tokenizer.encode("\n\n")]
+    target += [*tokenizer.encode(last.content), tokenizer.eos_id if tokenizer.is_own else turn_end(tokenizer)]
     return prompt + target, [0] * len(prompt) + [1] * len(target)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
@@ -27,23 +28,67 @@ CONTROL_TOKENS = (BOS, EOS, PAD, USER, ASSISTANT, THINK, END_THINK, ANSWER, END_
 """In id order from 0."""
 
 
+TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
+"""What a completion may hold; the other control tokens stand in prompts, or end a completion."""
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+"""What belongs to a tokenizer in a model folder."""
+
+
 class Tokenizer:
-    """Text to token ids and back.
+    """Text to token ids and back: our own tokenizer, or that of a checkpoint of somebody else's.
 
     Args:
-        backend: a `tokenizers` tokenizer that knows all of `CONTROL_TOKENS`.
-        chat_template: Jinja source saved beside it for other software; this package renders in `aha.text.templates`.
+        backend: a `tokenizers` tokenizer.
+        chat_template: Jinja source. Ours is there for other software only: with our own control tokens, this package
+            renders in `aha.text.templates`.
+        bos: the token that starts a text, if there is one.
+        eos: the tokens that end a completion; the first of them ends the texts that are trained on.
+        files: the files that the tokenizer was loaded from, to be written again as they are; none makes new ones.
+
+    Raises:
+        CheckpointError: a token of these is not in the vocabulary.
     """
 
-    def __init__(self, backend: Backend, chat_template: str = "") -> None:
-        missing = [token for token in CONTROL_TOKENS if backend.token_to_id(token) is None]
-        if missing:
-            raise CheckpointError(f"the tokenizer lacks the control tokens {missing}; train one with `Tokenizer.train`")
+    def __init__(
+        self,
+        backend: Backend,
+        chat_template: str = "",
+        bos: str | None = BOS,
+        eos: Sequence[str] = (EOS,),
+        files: Mapping[str, str] | None = None,
+    ) -> None:
         self._markup = backend
-        self._plain = Backend.from_str(backend.to_str())
-        self._plain.encode_special_tokens = True
+        self._plain = _without_control(backend)
+        self._files = files
         self.chat_template = chat_template
-        self.bos_id, self.eos_id, self.pad_id = (self.control_id(token) for token in (BOS, EOS, PAD))
+        self.bos_id = None if bos is None else self.control_id(bos)
+        self.eos_ids = tuple(self.control_id(token) for token in eos)
+        self.eos_id = self.eos_ids[0]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it has this package's control tokens, and with them DeepSeek-R1's chat format."""
+        return all(self._markup.token_to_id(token) is not None for token in CONTROL_TOKENS)
+
+    @functools.cached_property
+    def control_tokens(self) -> Mapping[str, int]:
+        """All tokens that no text of a user becomes, by text."""
+        return {token.content: token_id for token_id, token in sorted(self._markup.get_added_tokens_decoder().items())}
+
+    @functools.cached_property
+    def boundary_ids(self) -> tuple[int, ...]:
+        """The control tokens that no completion goes on after: those that end it or stand in prompts only."""
+        special = {id_ for id_, token in self._markup.get_added_tokens_decoder().items() if token.special}
+        tags = {self.control_tokens[tag] for tag in TAGS if tag in self.control_tokens}
+        return tuple(dict.fromkeys((*self.eos_ids, *sorted(special - tags))))
 
     @classmethod
     def train(cls, documents: Iterable[str], vocab_size: int, chat_template: str = "") -> Tokenizer:
@@ -68,9 +113,14 @@ class Tokenizer:
         return int(self._markup.get_vocab_size())
 
     def control_id(self, token: str) -> int:
-        """The id of a control token."""
+        """The id of a control token.
+
+        Raises:
+            CheckpointError: the vocabulary does not have it.
+        """
         token_id = self._markup.token_to_id(token)
-        assert token_id is not None, f"{token} is not a control token"
+        if token_id is None:
+            raise CheckpointError(f"the tokenizer has no token {token!r}, which is needed here")
         return int(token_id)
 
     def encode(self, text: str) -> list[int]:
@@ -102,6 +152,8 @@ class Tokenizer:
 
     def files(self) -> dict[str, str]:
         """The files by which this and other software load the tokenizer: name to content."""
+        if self._files is not None:
+            return dict(self._files)
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": BOS,
@@ -120,20 +172,68 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Loads what `files` describes.
+        """Loads a model folder's tokenizer: what `files` wrote, or that of any checkpoint with a tokenizer.json.
 
         Raises:
-            CheckpointError: the folder has no readable tokenizer.json, or it lacks a control token.
+            CheckpointError: the folder has no readable tokenizer.json, or nothing says what ends a text.
         """
         path = folder / "tokenizer.json"
         try:
             backend = Backend.from_str(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing; expected a model folder written by `aha run`") from None
+            raise CheckpointError(f"{path} is missing; expected a model folder in Hugging Face layout") from None
         except Exception as error:  # noqa: BLE001 - the library raises bare Exception for a damaged file
             raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from None
-        template = folder / "chat_template.jinja"
-        return cls(backend, template.read_text(encoding="utf-8") if template.exists() else "")
+        files = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).is_file()}
+        config = _json(files.get("tokenizer_config.json", "{}"), folder / "tokenizer_config.json")
+        template = files.get("chat_template.jinja", config.get("chat_template") or "")
+        if not isinstance(template, str):
+            template = next((one["template"] for one in template if one.get("name") == "default"), "")
+        bos = _token_text(config.get("bos_token")) if config.get("add_bos_token", True) else None
+        return cls(backend, template, bos, _ends(folder, config, backend), files)
+
+
+def _without_control(backend: Backend) -> Backend:
+    """The same tokenizer for text in which no token is more than text, not even one that is merely "added"."""
+    data = json.loads(backend.to_str())
+    for token in data.get("added_tokens", ()):
+        token["special"] = True
+    plain = Backend.from_str(json.dumps(data))
+    plain.encode_special_tokens = True
+    return plain
+
+
+def _json(text: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return value
+
+
+def _token_text(token: Any) -> str | None:
+    """A token as configurations name it: its text, or an object with it, or nothing."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
+
+
+def _ends(folder: Path, config: Mapping[str, Any], backend: Backend) -> tuple[str, ...]:
+    """The tokens that end a completion: the tokenizer's own first, then those of the generation settings."""
+    ends = [_token_text(config.get("eos_token"))]
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        if path.is_file():
+            ids = _json(path.read_text(encoding="utf-8"), path).get("eos_token_id")
+            ends += [backend.id_to_token(one) for one in (ids if isinstance(ids, list) else [ids]) if one is not None]
+    found = tuple(dict.fromkeys(token for token in ends if token))
+    if not found:
+        raise CheckpointError(
+            f"{folder}: neither tokenizer_config.json (eos_token) nor generation_config.json (eos_token_id) says what "
+            "ends a text"
+        )
+    return found
 
 
 def _byte_alphabet() -> dict[str, int]:
