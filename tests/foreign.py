@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from aha.models.build import build
+from aha.models.hf import save_pretrained
+from aha.models.presets import preset
 
 TEMPLATE = (
     "{%- for message in messages %}\n"
@@ -50,3 +56,15 @@ def write_tokenizer(folder: Path, texts: Iterable[str], vocab_size: int = 600, t
     ends = [backend.token_to_id("<|im_end|>"), backend.token_to_id("<|endoftext|>")]
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
     return backend
+
+
+def write_checkpoint(folder: Path, texts: Iterable[str], preset_name: str = "qwen3-tiny", **changes: Any) -> None:
+    """A model of a real architecture with random weights, and a vocabulary that is padded as Qwen's are."""
+    apart = folder.with_name(f"{folder.name}-tokenizer")
+    backend = write_tokenizer(apart, texts)
+    ids = {"bos_token_id": None, "eos_token_id": backend.token_to_id("<|im_end|>")}
+    config = preset(preset_name, vocab_size=backend.get_vocab_size() + 7, **{**ids, **changes})
+    model = build(config)
+    model.init_weights(torch.Generator().manual_seed(0))
+    files = {path.name: path.read_text(encoding="utf-8") for path in apart.iterdir()}
+    save_pretrained(model, folder, tokenizer_files=files)

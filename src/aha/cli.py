@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 `aha` said no, in one line on standard error; 2 wrong usag
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import time
@@ -63,6 +64,13 @@ def run(
     processes: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Worker processes.", show_default="one per core or GPU")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="grpo, sft: the checkpoint, in Hugging Face layout.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="grpo, sft: gsm8k, math, choice, or rows of your own.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="grpo, sft: the task's data folder, or a file of rows.", show_default="AHA_DATA")
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved configuration and exit.")
     ] = False,
@@ -86,6 +94,12 @@ def run(
 
       aha run runs/r1-zero-tiny-seed0/config.yaml
 
+    [dim]A checkpoint of your own, by reinforcement learning and by fine-tuning:[/dim]
+
+      aha run grpo --model ./Qwen3-0.6B --task gsm8k
+
+      aha run sft --model ./Qwen3-0.6B --data conversations.jsonl
+
     [dim]Under another launcher:[/dim]
 
       torchrun --nproc-per-node 8 -m aha run r1-zero-tiny
@@ -94,7 +108,9 @@ def run(
     from aha.recipes.registry import resolve
     from aha.recipes.run import execute
 
-    config = resolve(recipe, set_ or [], seed)
+    named = {"model": model and model.resolve(), "task": task, "data": data and data.resolve()}
+    settings = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
+    config = resolve(recipe, [*settings, *(set_ or [])], seed)
     if print_config:
         print(dump_config(config), end="")
         return

@@ -6,15 +6,14 @@ One line is one conversation: `{"messages": [{"role": "user", "content": ...}, {
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aha.data.indexed import IndexedRows, write_rows
 from aha.errors import ConfigError
-from aha.files import write_atomic
 from aha.text.templates import chat_example
 from aha.text.tokenizer import Tokenizer
 from aha.types import Message
@@ -67,10 +66,9 @@ class Conversation:
         return cls(tuple(messages), {key: value for key, value in row.items() if key != "messages"})
 
 
-def write_conversations(path: Path, conversations: Iterable[Conversation]) -> None:
-    """Writes JSON lines, whole or not at all."""
-    lines = (json.dumps(c.to_json(), ensure_ascii=False, sort_keys=True) for c in conversations)
-    write_atomic(path, "".join(line + "\n" for line in lines))
+def write_conversations(path: Path, conversations: Iterable[Conversation]) -> int:
+    """Writes JSON lines, whole or not at all; returns how many."""
+    return write_rows(path, (conversation.to_json() for conversation in conversations))
 
 
 def read_conversations(path: Path) -> Iterator[Conversation]:
@@ -79,16 +77,11 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
     Raises:
         ConfigError: the file cannot be read, or a line is not a conversation; with file and line number.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read conversations from {str(path)!r}: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                yield Conversation.from_json(json.loads(line))
-            except ValueError as error:
-                raise ConfigError(f"{path}, line {number}: {error}") from error
+    for number, row in enumerate(IndexedRows(path), start=1):
+        try:
+            yield Conversation.from_json(row)
+        except ValueError as error:
+            raise ConfigError(f"{path}, line {number}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from aha.models.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general, held_out_suite
+from aha.tasks.stored import HELD_OUT, read_stored
 from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
@@ -23,7 +24,7 @@ from aha.training.stage import StageContext, StageResult
 from aha.types import Problem
 
 LONGEST_PROMPT = 256
-"""Room for a prompt, in tokens, beside the completion."""
+"""Room for a prompt of the laptop world, in tokens, beside the completion."""
 
 
 class Suite(Config):
@@ -36,7 +37,7 @@ class Suite(Config):
 class EvaluationSettings(Config):
     """Which held-out problems are asked, and how answers are sampled."""
 
-    families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
+    families: tuple[str, ...] = Field(tuple(FAMILIES), description="families that are asked")
     levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
     trained_levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels of the headline numbers")
     problems_per_level: int = Field(34, gt=0, description="held-out problems per family and level")
@@ -48,6 +49,8 @@ class EvaluationSettings(Config):
     general: tuple[str, ...] = Field((), description="general families that are asked as well")
     general_per_level: int = Field(12, gt=0, description="held-out general problems per family and level")
     general_samples: int = Field(2, gt=0, description="samples per general problem")
+    max_prompt_tokens: int = Field(LONGEST_PROMPT, gt=0, description="room for a prompt, in tokens")
+    engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -64,6 +67,8 @@ class EvaluationConfig(EvaluationSettings):
     """Held-out evaluation of a run's models."""
 
     suites: tuple[Suite, ...] = Field((), description="models and ways of asking")
+    problems: tuple[str, ...] = Field((), description="stages whose held-out problems are asked as well")
+    problems_limit: int = Field(0, ge=0, description="at most so many of each such stage; 0 asks all")
 
 
 class MakeGenerator(Protocol):
@@ -129,10 +134,12 @@ class Evaluation:
         elicitation: Elicitation,
     ) -> list[Sample]:
         """All processes' samples of one model, in a fixed order."""
-        context_tokens = LONGEST_PROMPT + config.max_completion_tokens
-        generator = self._make_generator(model, max_rows=256, max_context=context_tokens)
+        context_tokens = config.max_prompt_tokens + config.max_completion_tokens
+        generator = self._make_generator(model, max_rows=config.engine_rows, max_context=context_tokens)
+        stored = [read_stored(context.parent_folder(one) / HELD_OUT) for one in config.problems]
+        limit = config.problems_limit or None
         samples: list[Sample] = []
-        for problems, count in question_sets(config):
+        for problems, count in question_sets(config, [problem for some in stored for problem in some[:limit]]):
             ask = partial(
                 evaluate,
                 generator,
@@ -172,10 +179,16 @@ def in_order(samples: Iterable[Sample]) -> list[Sample]:
     return sorted(samples, key=lambda s: (s.family, s.level, s.key, s.question, s.index))
 
 
-def question_sets(config: EvaluationSettings) -> list[tuple[list[Problem], int]]:
-    """The held-out reasoning problems and, where they are asked, the general ones, with the samples of each."""
+def question_sets(config: EvaluationSettings, others: Sequence[Problem] = ()) -> list[tuple[list[Problem], int]]:
+    """The held-out reasoning problems and, where they are asked, the general ones, with the samples of each.
+
+    Args:
+        config: what is asked.
+        others: problems that are not from the generated families.
+    """
     seed = config.suite_seed
-    sets = [(list(held_out_suite(config.families, config.levels, config.problems_per_level, seed)), config.samples)]
+    suite = held_out_suite(config.families, config.levels, config.problems_per_level, seed)
+    sets = [([*suite, *others], config.samples)]
     if config.general:
         general = held_out_suite(config.general, (1, 2, 3, 4, 5), config.general_per_level, seed)
         sets.append((list(general), config.general_samples))

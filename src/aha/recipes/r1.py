@@ -25,7 +25,7 @@ from aha.stages.preferences import PreferencesConfig
 from aha.stages.pretrain import ModelChoice, PretrainConfig
 from aha.stages.rejection_sampling import FilterConfig, RejectionSamplingConfig
 from aha.stages.reward_model import RewardModelConfig
-from aha.stages.sft import SFTConfig, Source
+from aha.stages.sft import SFTConfig, SourceStage
 from aha.tasks.corpus import CorpusConfig
 from aha.tasks.families import GENERAL
 from aha.text.elicitation import Elicitation
@@ -179,18 +179,18 @@ def r1_tiny() -> R1Config:
         pretrain=pretrain,
         r1_zero=GRPOConfig(steps=100, eval_every=25, **rl),
         v3_data=InstructionsConfig(count=4000, general=1.0, short=0.6, brief=0.6, exercises=1.2, **asked),
-        v3=SFTConfig(sources=(Source(stage="v3-data"),), epochs=2, optimizer=fine_tuning),
+        v3=SFTConfig(sources=(SourceStage(stage="v3-data"),), epochs=2, optimizer=fine_tuning),
         cold_start_data=RejectionSamplingConfig(
             form="zero", prompts=1400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
         ),
-        cold_start=SFTConfig(sources=(Source(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
+        cold_start=SFTConfig(sources=(SourceStage(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
         reasoning_rl=GRPOConfig(steps=80, eval_every=20, **chat, **paper),
         rejection_sampling=RejectionSamplingConfig(
             prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
         general_data=InstructionsConfig(count=1500, thinking=True, quality=0.8, refusals=0.6),
         sft=SFTConfig(
-            sources=(Source(stage="dev3-data"), Source(stage="general-data")), epochs=2, optimizer=fine_tuning
+            sources=(SourceStage(stage="dev3-data"), SourceStage(stage="general-data")), epochs=2, optimizer=fine_tuning
         ),
         preferences=PreferencesConfig(judge="v3"),
         helpful=RewardModelConfig(preference="helpful", data="preferences", epochs=4),
@@ -208,7 +208,9 @@ def r1_tiny() -> R1Config:
         ),
         student_pretrain=pretrain.model_copy(update={"steps": 300}),
         distillation=SFTConfig(
-            sources=(Source(stage="distillation-data"), Source(stage="general-data")), epochs=3, optimizer=fine_tuning
+            sources=(SourceStage(stage="distillation-data"), SourceStage(stage="general-data")),
+            epochs=3,
+            optimizer=fine_tuning,
         ),
         students=(
             Student(name="qwen3", model=ModelChoice(preset="qwen3-tiny")),

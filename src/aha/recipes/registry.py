@@ -16,6 +16,8 @@ from aha.recipes.recipe import RecipeConfig
 from aha.references import load_reference
 
 RECIPES: dict[str, str] = {
+    "grpo": "aha.recipes.post_training:grpo",
+    "sft": "aha.recipes.post_training:sft",
     "r1-arms": "aha.recipes.r1_arms:r1_arms",
     "r1-smoke": "aha.recipes.r1:r1_smoke",
     "r1-tiny": "aha.recipes.r1:r1_tiny",
@@ -26,11 +28,15 @@ RECIPES: dict[str, str] = {
 """Recipe functions, each returning a RecipeConfig; the first line of a function's docstring is its description."""
 
 STAGES: dict[str, str] = {
+    "checkpoint": "aha.stages.checkpoint:Checkpoint",
+    "conversations": "aha.stages.conversations:OwnConversations",
+    "decontamination": "aha.stages.decontamination:Decontamination",
     "evaluation": "aha.recipes.parts:evaluation",
     "grpo": "aha.recipes.parts:reinforcement_learning",
     "instructions": "aha.stages.instructions:Instructions",
     "preferences": "aha.recipes.parts:preferences",
     "pretrain": "aha.stages.pretrain:Pretrain",
+    "problems": "aha.stages.problems:Problems",
     "rejection_sampling": "aha.recipes.parts:rejection_sampling",
     "reward_model": "aha.stages.reward_model:RewardModelTraining",
     "scaling": "aha.recipes.parts:scaling",

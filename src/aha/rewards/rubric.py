@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.grading.workers import GraderWorker
+from aha.rewards.own import own_reward, short_name
 from aha.rewards.rules import accuracy, format_reward, language_reward, random_reward, step_reward
 from aha.text.thinking import Form, parse
 from aha.types import Problem
@@ -25,10 +26,20 @@ class RubricConfig(Config):
     steps: float = Field(0.0, ge=0, description="weight of the process reward; off, as in the papers (R1 4.2)")
     random: float = Field(0.0, ge=0, description="weight of a coin flip: the control arm")
     seed: int = Field(0, description="seed of the coin")
+    functions: dict[str, float] = Field(
+        default_factory=dict, description="rewards of your own, module:function or file.py:function, and their weights"
+    )
+
+    @model_validator(mode="after")
+    def _weighed(self) -> RubricConfig:
+        if any(weight < 0 for weight in self.functions.values()):
+            raise ValueError("functions: a weight must not be below 0")
+        return self
 
     def weights(self) -> dict[str, float]:
         """Weight by reward name."""
-        return {name: getattr(self, name) for name in ("accuracy", "format", "language", "steps", "random")}
+        named = {name: getattr(self, name) for name in ("accuracy", "format", "language", "steps", "random")}
+        return named | {short_name(reference): weight for reference, weight in self.functions.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +73,8 @@ def grade(
         "steps": step_reward(problem, parsed),
         "random": random_reward(problem, completion, config.seed),
     }
+    for reference in config.functions:
+        parts[short_name(reference)] = own_reward(reference, problem, completion)
     return add_up(parts, config.weights())
 
 

@@ -66,11 +66,14 @@ class GRPOConfig(Config):
     temperature: float = Field(
         1.0, gt=0, description="of rollouts, and of the policy that is trained (R1-Zero: 1, R1's last stage: 0.7)"
     )
+    engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
     lengths: tuple[LengthStage, ...] = Field(
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
     form: Form = Field("zero", description="R1-Zero's template, or DeepSeek-R1's chat format with think prefilled")
     families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
+    problems: str = Field("", description="the stage whose problems are asked, instead of the families'")
+    max_prompt_tokens: int = Field(256, gt=0, description="problems of a stage with longer prompts are passed over")
     general: GeneralConfig | None = Field(None, description="general prompts and reward models; none: reasoning alone")
     levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")
     chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")

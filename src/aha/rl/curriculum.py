@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 
-from aha.rl.config import CurriculumConfig, GRPOConfig
-from aha.tasks.families import draw, get_family
-from aha.types import Language, Problem, RolloutGroup
+from aha.rl.config import CurriculumConfig
+from aha.tasks.stored import Cell
+from aha.types import Problem, RolloutGroup
 
-Cell = tuple[str, int]
+Draw = Callable[[random.Random, Cell, int], Problem]
+"""Draws a training problem of a cell: the so-and-so-manieth from it, from 0."""
 
 
 class Curriculum:
     """Recent accuracy per cell, and draws by it. Its whole state is `state`.
 
     Args:
-        config: families, levels and the rule.
+        rule: how cells are weighed.
+        cells: what there is to train on.
+        draw: where problems come from.
     """
 
-    def __init__(self, config: GRPOConfig) -> None:
-        self._config = config
-        self._rule: CurriculumConfig = config.curriculum
-        self.accuracy: dict[Cell, float] = {
-            (family, level): 0.5 for family in config.families for level in config.levels
-        }
+    def __init__(self, rule: CurriculumConfig, cells: Sequence[Cell], draw: Draw) -> None:
+        self._rule, self._draw = rule, draw
+        self.accuracy: dict[Cell, float] = dict.fromkeys(cells, 0.5)
+        self.drawn: dict[Cell, int] = dict.fromkeys(cells, 0)
 
     def weight(self, cell: Cell) -> float:
         """Relative frequency of a cell."""
@@ -35,9 +37,9 @@ class Curriculum:
     def sample(self, rng: random.Random) -> Problem:
         """Draws a training problem."""
         cells = list(self.accuracy)
-        family, level = rng.choices(cells, [self.weight(cell) for cell in cells])[0]
-        language: Language = "zh" if rng.random() < self._config.chinese else "en"
-        return draw(rng, get_family(family), level, language, held_out=False)
+        cell = rng.choices(cells, [self.weight(cell) for cell in cells])[0]
+        self.drawn[cell] += 1
+        return self._draw(rng, cell, self.drawn[cell] - 1)
 
     def update(self, results: list[tuple[str, int, float]]) -> None:
         """Takes in (family, level, accuracy) of the groups of a step, in a fixed order."""
@@ -47,11 +49,12 @@ class Curriculum:
 
     def state(self) -> list[list[str | int | float]]:
         """JSON-able."""
-        return [[family, level, value] for (family, level), value in self.accuracy.items()]
+        return [[*cell, value, self.drawn[cell]] for cell, value in self.accuracy.items()]
 
     def load_state(self, state: list[list[str | int | float]]) -> None:
         """Restores what `state` gave."""
-        self.accuracy = {(str(family), int(level)): float(value) for family, level, value in state}
+        self.accuracy = {(str(family), int(level)): float(value) for family, level, value, _ in state}
+        self.drawn = {(str(family), int(level)): int(drawn) for family, level, _, drawn in state}
 
 
 def group_accuracy(group: RolloutGroup) -> float:

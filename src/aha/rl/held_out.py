@@ -12,14 +12,12 @@ from aha.models.reward_model import RewardScorer, load_reward_model
 from aha.protocols import Generator
 from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rl.config import GeneralConfig, GRPOConfig
+from aha.rl.prompts import SUITE_SEED, Prompts
 from aha.tasks.families import held_out_suite
 from aha.text.thinking import parse
 from aha.text.tokenizer import THINK, Tokenizer
 from aha.training.stage import StageContext
 from aha.types import Problem
-
-SUITE_SEED = 1
-"""Of the choice of problems: not those of the final comparison."""
 
 
 def preference_reward(config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> PreferenceReward | None:
@@ -45,15 +43,16 @@ class HeldOut:
         tokenizer: Tokenizer,
         context: StageContext,
         preference: PreferenceReward | None,
+        prompts: Prompts,
     ) -> None:
         self._config, self._generator, self._tokenizer = config, generator, tokenizer
         self._context, self._preference = context, preference
+        self._suite = prompts.held_out()
 
     def measure(self) -> tuple[dict[str, Any], str]:
         """The tables of a row of metrics, and the headline in words. All processes take part."""
         config = self._config
-        suite = held_out_suite(config.families, config.eval_levels, config.eval_problems_per_level, SUITE_SEED)
-        everything = self._sampled(list(suite), config.eval_samples)
+        everything = self._sampled(self._suite, config.eval_samples)
         trained = summarize([sample for sample in everything if sample.level in config.levels])
         row: dict[str, Any] = {"evaluation": summarize(everything), "evaluation_trained_levels": trained}
         words = f"trained levels: {trained['pass_at_1']['mean']:.1%}"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
-from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
+from aha.evals.stage import MakeGenerator
 from aha.models.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.rewards.rubric import Grader
@@ -21,7 +21,9 @@ from aha.rl.config import GRPOConfig
 from aha.rl.curriculum import Curriculum
 from aha.rl.held_out import HeldOut, preference_reward
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, step_metrics
+from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
+from aha.rl.prompts import make_prompts
 from aha.rl.rollout import assign_advantages, collect, grade_general, grade_reasoning
 from aha.tasks.families import GENERAL, draw, get_general
 from aha.text.tokenizer import Tokenizer
@@ -77,11 +79,13 @@ class GRPOTrainer:
         self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
         self.longest = max(stage.max_completion_tokens for stage in config.lengths)
         self.update = PolicyUpdate(model, config, context.distributed)
-        self.generator = make_generator(model, max_rows=256, max_context=LONGEST_PROMPT + self.longest)
+        context_tokens = config.max_prompt_tokens + self.longest
+        self.generator = make_generator(model, max_rows=config.engine_rows, max_context=context_tokens)
         self.grader = Grader(config.rubric, config.grader_seconds, config.form)
         self.preference = preference_reward(config, tokenizer, context)
-        self.held_out = HeldOut(config, self.generator, tokenizer, context, self.preference)
-        self.curriculum = Curriculum(config)
+        prompts = make_prompts(config, tokenizer, context)
+        self.held_out = HeldOut(config, self.generator, tokenizer, context, self.preference, prompts)
+        self.curriculum = Curriculum(config.curriculum, prompts.cells, prompts.draw)
         self.silent_steps = 0
         self.tokens_trained = 0.0
 
@@ -91,6 +95,9 @@ class GRPOTrainer:
         saved = context.checkpointer.load()
         start = self._restore(saved) if saved else 0
         if start == 0:
+            cells = len(self.curriculum.accuracy)
+            plan = describe_plan(config, self.model, cells, context.distributed.world_size)
+            context.progress.say(f"{context.name}: {plan}")
             self._preflight()
             self._evaluate(0)
         with context.progress.task(context.name, config.steps, start) as task:

@@ -30,7 +30,7 @@ EXAMPLES = "examples.jsonl"
 """The file, in a data stage's folder, that holds its conversations."""
 
 
-class Source(Config):
+class SourceStage(Config):
     """Conversations that another stage made."""
 
     stage: str = Field(description="the stage whose conversations are read")
@@ -40,7 +40,7 @@ class Source(Config):
 class SFTConfig(Config):
     """Supervised fine-tuning."""
 
-    sources: tuple[Source, ...] = Field((), min_length=1, description="what is trained on")
+    sources: tuple[SourceStage, ...] = Field((), min_length=1, description="what is trained on")
     epochs: int = Field(2, gt=0, description="passes over the examples (R1: 2 to 3)")
     examples_per_step: int = Field(64, gt=0, description="conversations in the global batch (R1: 128; students: 64)")
     optimizer: OptimizerConfig = Field(

@@ -8,6 +8,7 @@ import pytest
 from aha.rl.config import CurriculumConfig, GRPOConfig, LengthStage
 from aha.rl.curriculum import Curriculum
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, step_metrics
+from aha.rl.prompts import GeneratedPrompts
 from aha.tasks.families import get_family, is_held_out
 from aha.types import FinishReason, Rollout, RolloutGroup
 
@@ -50,22 +51,27 @@ def test_silence_has_a_plain_reason(rows: list[tuple[float | None, float, float,
     assert words in no_signal_verdict([group_facts(group(*rows))])
 
 
+def make(config: GRPOConfig) -> Curriculum:
+    prompts = GeneratedPrompts(config)
+    return Curriculum(config.curriculum, prompts.cells, prompts.draw)
+
+
 def test_the_curriculum_prefers_the_edge_and_never_draws_held_out_problems() -> None:
-    curriculum = Curriculum(GRPOConfig(families=("arithmetic", "motion"), levels=(1, 2)))
+    curriculum = make(GRPOConfig(families=("arithmetic", "motion"), levels=(1, 2)))
     curriculum.update([("arithmetic", 1, 1.0)] * 60 + [("motion", 2, 0.0)] * 60)
     rng = random.Random(0)
     drawn = [curriculum.sample(rng) for _ in range(800)]
     cells = Counter((problem.family, problem.level) for problem in drawn)
     assert cells["arithmetic", 2] > 2 * cells["motion", 2] > 2 * cells["arithmetic", 1] > 0
     assert not any(is_held_out(problem) for problem in drawn)
-    copy = Curriculum(GRPOConfig(families=("arithmetic", "motion"), levels=(1, 2)))
+    copy = make(GRPOConfig(families=("arithmetic", "motion"), levels=(1, 2)))
     copy.load_state(curriculum.state())
-    assert copy.accuracy == curriculum.accuracy
+    assert copy.accuracy == curriculum.accuracy and copy.drawn == curriculum.drawn and sum(copy.drawn.values()) == 800
 
 
 def test_without_the_curriculum_all_cells_are_alike() -> None:
     config = GRPOConfig(families=("arithmetic",), curriculum=CurriculumConfig(enabled=False))
-    curriculum = Curriculum(config)
+    curriculum = make(config)
     curriculum.update([("arithmetic", 1, 1.0)] * 60)
     assert {curriculum.weight(cell) for cell in curriculum.accuracy} == {1.0}
 

@@ -11,7 +11,7 @@ from aha.files import file_sha256
 from aha.models.hf import load_pretrained
 from aha.models.layouts import Ragged
 from aha.runs import read_jsonl
-from aha.stages.sft import SFT, SFTConfig, SFTTrainer, Source
+from aha.stages.sft import SFT, SFTConfig, SFTTrainer, SourceStage
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
 from aha.training.stage import StageContext
@@ -25,7 +25,12 @@ def conversations(count: int) -> list[Conversation]:
 
 
 def config(**changes: object) -> SFTConfig:
-    settings = {"sources": (Source(stage="data"),), "examples_per_step": 8, "validation_examples": 4, "log_every": 1}
+    settings = {
+        "sources": (SourceStage(stage="data"),),
+        "examples_per_step": 8,
+        "validation_examples": 4,
+        "log_every": 1,
+    }
     return SFTConfig.model_validate({**settings, **changes})
 
 
@@ -84,8 +89,8 @@ def test_too_little_data_is_said(make_context: MakeContext, base: Tokenizer) -> 
 
 
 def test_missing_data_is_said(make_context: MakeContext, base: Tokenizer, tmp_path: Path) -> None:
-    context = make_context("tuned", config(sources=(Source(stage="nowhere"),)), ("base", "nowhere"))
-    with pytest.raises(ConfigError, match="cannot read conversations"):
+    context = make_context("tuned", config(sources=(SourceStage(stage="nowhere"),)), ("base", "nowhere"))
+    with pytest.raises(ConfigError, match="cannot read .*examples.jsonl"):
         SFT().run(context)
 
 

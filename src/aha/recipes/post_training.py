@@ -1,0 +1,208 @@
+"""Post-training of a checkpoint of your own, on a task's problems or on your data: `aha run grpo`, `aha run sft`.
+
+grpo:  base ─ problems ─ decontaminated ─ grpo ─ evaluation of both
+sft:   base ─ problems ─ decontaminated ─ sft ─ evaluation of both      on a task's worked solutions
+       base ─ conversations ─ sft                                       on conversations of your own
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from aha.data.sources import Source, source_identity
+from aha.errors import ConfigError
+from aha.evals.stage import EvaluationConfig, Suite
+from aha.recipes.recipe import RecipeConfig, StageSpec, short_name
+from aha.rl.config import GRPOConfig, LengthStage
+from aha.stages.checkpoint import CheckpointConfig, checkpoint_identity
+from aha.stages.conversations import ConversationsConfig
+from aha.stages.decontamination import DecontaminationConfig
+from aha.stages.problems import ProblemsConfig
+from aha.stages.sft import SFTConfig, SourceStage
+from aha.tasks.datasets import find_source, make_dataset
+from aha.text.elicitation import Elicitation
+from aha.text.thinking import Form
+from aha.text.tokenizer import THINK
+from aha.training.optimizer import OptimizerConfig
+
+LEVELS = (1, 2, 3, 4, 5)
+
+
+class PostTrainingConfig(RecipeConfig):
+    """A checkpoint, a task, and how the model is asked."""
+
+    model: str = Field("", description="the checkpoint: a model folder in Hugging Face layout (--model)")
+    task: str = Field("", description="gsm8k, math, humaneval, choice, or rows of your own (--task)")
+    data: str = Field("", description="its data folder, or a file of rows (--data); empty: AHA_DATA, else the hub")
+    train: Source | None = Field(None, description="training rows, where `data` does not say enough")
+    held_out: Source | None = Field(None, description="held-out rows; none: the test split, else a share of train")
+    instruction: str | None = Field(None, description="said below each question; none: the task's own; empty: nothing")
+    form: Literal["auto", "zero", "chat"] = Field(
+        "auto", description="R1-Zero's template, or the model's chat template; auto: chat if it knows thinking tags"
+    )
+    decontamination_words: int = Field(
+        13, ge=0, description="training problems that share so many words in a row with a held-out one go; 0 keeps them"
+    )
+    evaluation: EvaluationConfig = Field(
+        default_factory=lambda: EvaluationConfig(
+            families=(),
+            levels=LEVELS,
+            trained_levels=LEVELS,
+            samples=4,
+            max_completion_tokens=512,
+            max_prompt_tokens=512,
+            engine_rows=32,
+            problems_limit=100,
+        ),
+        description="both models on held-out problems",
+    )
+
+    @property
+    def run_name(self) -> str:
+        """`<name>-<model>-<task>-seed<seed>`."""
+        parts = (self.name or short_name(self.recipe), Path(self.model).name, self.task)
+        return "-".join([*filter(None, parts), f"seed{self.seed}"])
+
+    @property
+    def resolved_form(self) -> Form:
+        """How the model is asked."""
+        return _form_of(Path(self.model)) if self.form == "auto" else self.form
+
+    def base(self) -> StageSpec:
+        """The checkpoint as a stage.
+
+        Raises:
+            ConfigError: none is named.
+        """
+        if not self.model:
+            raise ConfigError("no model: name a checkpoint's folder, as in --model ./Qwen3-0.6B")
+        config = CheckpointConfig(path=self.model)
+        return StageSpec("base", "checkpoint", config, data_identity=checkpoint_identity(self.model))
+
+    def problems(self) -> list[StageSpec]:
+        """The task's problems, and what is left of them after decontamination.
+
+        Raises:
+            ConfigError: no task is named, or its data are not there.
+        """
+        if not self.task:
+            raise ConfigError("no task: name one, as in --task gsm8k")
+        train, held_out = self._sources()
+        config = ProblemsConfig(task=self.task, train=train, held_out=held_out, instruction=self.instruction)
+        identity = " ".join(source_identity(source) for source in (train, held_out) if source is not None)
+        specs = [StageSpec("problems", "problems", config, data_identity=identity)]
+        if self.decontamination_words:
+            cleaning = DecontaminationConfig(problems="problems", words=self.decontamination_words)
+            specs.append(StageSpec("decontaminated", "decontamination", cleaning, parents=("problems",)))
+        return specs
+
+    def _sources(self) -> tuple[Source, Source | None]:
+        """Training and held-out rows."""
+        task = make_dataset(self.task)
+        place = Path(self.data) if self.data else None
+        train = self.train or find_source(task, "train", place)
+        if self.held_out is not None or self.train is not None or (place is not None and place.is_file()):
+            return train, self.held_out
+        return train, find_source(task, "test", place)
+
+    def compared(self, trained: str, problems: str) -> StageSpec:
+        """The evaluation of the base and of what became of it, asked in the same way."""
+        ways: tuple[Elicitation, ...] = (self.resolved_form,)
+        suites = (Suite(stage="base", elicitations=ways), Suite(stage=trained, elicitations=ways))
+        config = self.evaluation.model_copy(update={"suites": suites, "problems": (problems,)})
+        return StageSpec("evaluation", "evaluation", config, parents=("base", trained, problems))
+
+
+class PostTrainingGRPOConfig(PostTrainingConfig):
+    """Reinforcement learning with verifiable rewards."""
+
+    rl: GRPOConfig = Field(
+        default_factory=lambda: GRPOConfig(
+            steps=100,
+            prompts_per_step=8,
+            group_size=8,
+            lengths=(LengthStage(from_step=0, max_completion_tokens=512),),
+            levels=LEVELS,
+            eval_levels=LEVELS,
+            max_prompt_tokens=512,
+            engine_rows=32,
+            chinese=0.0,
+            grader_seconds=30.0,
+            micro_tokens=8192,
+            optimizer=OptimizerConfig(adam_lr=1e-6, muon_lr=0.0, weight_decay=0.0, warmup_steps=5, schedule="constant"),
+            preflight_prompts=8,
+            preflight_floor=0.0,
+            eval_every=20,
+            eval_problems_per_level=16,
+            eval_samples=2,
+        ),
+        description="the algorithm (R1-Zero's learning rate, at 671B: 3e-6)",
+    )
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The graph."""
+        base, problems = self.base(), self.problems()
+        source = problems[-1].name
+        rl = self.rl.model_copy(update={"problems": source, "form": self.resolved_form})
+        return (
+            base,
+            *problems,
+            StageSpec("grpo", "grpo", rl, parents=("base", source)),
+            self.compared("grpo", source),
+        )
+
+
+class PostTrainingSFTConfig(PostTrainingConfig):
+    """Supervised fine-tuning."""
+
+    sft: SFTConfig = Field(
+        default_factory=lambda: SFTConfig(
+            sources=(SourceStage(stage="problems"),),
+            examples_per_step=32,
+            micro_tokens=8192,
+            optimizer=OptimizerConfig(
+                adam_lr=1e-5, muon_lr=0.0, warmup_steps=10, schedule="cosine", decay_from=0.0, final_lr=0.1
+            ),
+        ),
+        description="epochs, rates and batches (`sources` is set by the recipe)",
+    )
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The graph: with a task its worked solutions, without one the conversations in `data` or `train`."""
+        base = self.base()
+        if self.task:
+            problems = self.problems()
+            return (base, *problems, self._training(problems[-1].name), self.compared("sft", problems[-1].name))
+        source = self.train or (Source(path=self.data) if self.data else None)
+        if source is None:
+            raise ConfigError("nothing to train on: name a file of conversations with --data, or a --task")
+        read = StageSpec(
+            "conversations", "conversations", ConversationsConfig(source=source), data_identity=source_identity(source)
+        )
+        return (base, read, self._training("conversations"))
+
+    def _training(self, source: str) -> StageSpec:
+        config = self.sft.model_copy(update={"sources": (SourceStage(stage=source),)})
+        return StageSpec("sft", "sft", config, parents=("base", source))
+
+
+def grpo() -> PostTrainingGRPOConfig:
+    """Reinforcement learning on a checkpoint of your own: --model DIR --task gsm8k."""
+    return PostTrainingGRPOConfig(recipe="grpo")
+
+
+def sft() -> PostTrainingSFTConfig:
+    """Supervised fine-tuning of a checkpoint of your own: --model DIR --data FILE.jsonl, or --task gsm8k."""
+    return PostTrainingSFTConfig(recipe="sft")
+
+
+def _form_of(folder: Path) -> Form:
+    """Chat, where the checkpoint has a chat template and a token for thinking; else R1-Zero's plain template."""
+    tokenizer, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    inside = config.is_file() and '"chat_template"' in config.read_text(encoding="utf-8", errors="replace")
+    has_template = (folder / "chat_template.jinja").is_file() or inside
+    thinks = tokenizer.is_file() and f'"{THINK}"' in tokenizer.read_text(encoding="utf-8", errors="replace")
+    return "chat" if has_template and thinks else "zero"

@@ -1,0 +1,83 @@
+"""Where the questions of reinforcement learning come from: the generated families, or the problems of a stage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from aha.rl.config import GRPOConfig
+from aha.tasks.families import draw, get_family, held_out_suite
+from aha.tasks.stored import Cell, StoredProblems
+from aha.text.elicitation import prompt_for
+from aha.text.tokenizer import Tokenizer
+from aha.training.stage import StageContext
+from aha.types import Language, Problem
+
+SUITE_SEED = 1
+"""Of the choice of held-out problems: not those of the final comparison."""
+
+
+class Prompts(Protocol):
+    """Training and held-out problems."""
+
+    cells: Sequence[Cell]
+    """What can be drawn from."""
+
+    def draw(self, rng: random.Random, cell: Cell, number: int) -> Problem:
+        """A training problem: the so-and-so-manieth of the cell, from 0."""
+        ...
+
+    def held_out(self) -> list[Problem]:
+        """What is measured by during training."""
+        ...
+
+
+class GeneratedPrompts:
+    """Problems of the laptop world's families, made as they are needed."""
+
+    def __init__(self, config: GRPOConfig) -> None:
+        self._config = config
+        self.cells: Sequence[Cell] = [(family, level) for family in config.families for level in config.levels]
+
+    def draw(self, rng: random.Random, cell: Cell, number: int) -> Problem:
+        """Any problem of the cell: there are so many that none need be counted."""
+        language: Language = "zh" if rng.random() < self._config.chinese else "en"
+        return draw(rng, get_family(cell[0]), cell[1], language, held_out=False)
+
+    def held_out(self) -> list[Problem]:
+        """The held-out suite of the same families, at all levels that are measured."""
+        config = self._config
+        return list(held_out_suite(config.families, config.eval_levels, config.eval_problems_per_level, SUITE_SEED))
+
+
+class StoredPrompts:
+    """Problems that a stage has written, of the trained levels, whose prompts are not too long."""
+
+    def __init__(self, config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> None:
+        def wanted(problem: Problem) -> bool:
+            length = len(prompt_for(tokenizer, problem, config.form))
+            return problem.level in config.levels and length <= config.max_prompt_tokens
+
+        folder = context.parent_folder(config.problems)
+        self._stored = StoredProblems(folder, context.derive_seed("problems"), wanted)
+        self._per_cell = config.eval_problems_per_level
+        self.cells: Sequence[Cell] = self._stored.cells
+        if self._stored.passed_over:
+            context.progress.say(
+                f"{context.name}: {self._stored.passed_over} training problems are not of levels "
+                f"{', '.join(map(str, config.levels))} or have more than max_prompt_tokens = {config.max_prompt_tokens}"
+            )
+
+    def draw(self, rng: random.Random, cell: Cell, number: int) -> Problem:
+        """The cell's problems in a shuffled order, each once before any comes again."""
+        return self._stored.draw(cell, number)
+
+    def held_out(self) -> list[Problem]:
+        """The first held-out problems of each cell."""
+        return self._stored.held_out(self._per_cell)
+
+
+def make_prompts(config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> Prompts:
+    """The prompts that a configuration asks for."""
+    return StoredPrompts(config, tokenizer, context) if config.problems else GeneratedPrompts(config)

@@ -1,0 +1,159 @@
+"""Checkpoints of others on real data, by the command line: fine-tuning, reinforcement learning, export, reload."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from aha.models.hf import load_pretrained
+
+from ..foreign import write_checkpoint
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+ROWS = DATA / "gsm8k" / "test.jsonl"
+SOURCES = [f"train.path={ROWS}", f"held_out={{path: {ROWS}, limit: 4}}"]
+"""Sixteen problems to train on, four held out."""
+SMALL = [
+    "max_processes=1",
+    "evaluation.problems_limit=4",
+    "evaluation.samples=2",
+    "evaluation.max_completion_tokens=24",
+]
+
+
+def texts() -> list[str]:
+    rows = [json.loads(line) for line in ROWS.read_text().splitlines()]
+    return [row["question"] + "\n" + row["answer"] for row in rows] * 5
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "qwen"
+    write_checkpoint(folder, texts(), num_hidden_layers=2)
+    return folder
+
+
+def aha(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "aha", "run", *arguments]
+    environment = {**os.environ, "AHA_DATA": str(DATA), "COLUMNS": "200"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def settings(*changes: str) -> list[str]:
+    return [part for change in (*SMALL, *changes) for part in ("--set", change)]
+
+
+def summary(run: Path) -> dict[str, dict]:
+    return {stage["name"]: stage for stage in json.loads((run / "summary.json").read_text())["stages"]}
+
+
+@pytest.mark.filterwarnings("ignore")
+def same_logits(folder: Path) -> None:
+    """Ours and transformers' agree on a model folder."""
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ours = load_pretrained(folder)
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        actual = ours.logits(ids)
+    torch.testing.assert_close(actual, expected[..., : actual.shape[-1]], atol=1e-5, rtol=1e-4)
+
+
+def test_fine_tuning_on_worked_solutions(checkpoint: Path, tmp_path: Path) -> None:
+    more = settings(
+        *SOURCES,
+        "sft.epochs=20",
+        "sft.examples_per_step=8",
+        "sft.validation_examples=2",
+        "sft.optimizer.adam_lr=0.01",
+        "sft.optimizer.warmup_steps=1",
+    )
+    result = aha(tmp_path, "sft", "--model", str(checkpoint), "--task", "gsm8k", "--out", "run", *more)
+    assert result.returncode == 0, result.stderr
+    losses = [row["held_out_loss"] for row in log(tmp_path / "run", "sft") if "held_out_loss" in row]
+    assert losses[-1] < losses[0] - 1.0, losses
+    model = tmp_path / "run" / "sft" / "model"
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        assert (model / name).read_bytes() == (checkpoint / name).read_bytes(), name
+    same_logits(model)
+
+
+def test_reinforcement_learning_on_a_task(checkpoint: Path, tmp_path: Path) -> None:
+    reward = tmp_path / "mine.py"
+    reward.write_text("def has_e(prompt, completion, columns):\n    return float(completion.count('e') > 3)\n")
+    more = settings(
+        *SOURCES,
+        "rl.steps=3",
+        "rl.prompts_per_step=2",
+        "rl.group_size=4",
+        "rl.lengths=[{from_step: 0, max_completion_tokens: 24}]",
+        "rl.preflight_prompts=1",
+        "rl.eval_every=3",
+        "rl.eval_problems_per_level=2",
+        f"rl.rubric.functions={{'{reward}:has_e': 1.0}}",
+        "rl.optimizer.adam_lr=0.001",
+    )
+    arguments = ("grpo", "--model", str(checkpoint), "--task", "gsm8k", "--out", "run", *more)
+    result = aha(tmp_path, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "3 steps of 2 prompts x 4 completions" in result.stdout
+    steps = [row for row in log(tmp_path / "run", "grpo") if "reward" in row]
+    assert len(steps) == 3 and any(row["rewards/has_e/mean"] > 0 for row in steps)
+    assert all(row["completions/dropped"] == 0 for row in steps)
+    assert max(row["sampling/logprob_difference/mean"] for row in steps) < 1e-5
+    groups = [json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()]
+    keys = [group["question"] for group in groups if group.get("step") is not None]
+    assert len(set(keys)) == len(keys) >= 6, "every problem comes once before any comes again"
+    model = tmp_path / "run" / "grpo" / "model"
+    assert (model / "model.safetensors").read_bytes() != (checkpoint / "model.safetensors").read_bytes()
+    same_logits(model)
+    assert set(summary(tmp_path / "run")) == {"base", "problems", "decontaminated", "grpo", "evaluation"}
+    again = aha(tmp_path, *arguments)
+    assert again.returncode == 0 and again.stdout.count("done before, kept") == 5
+
+
+def test_conversations_of_ones_own(checkpoint: Path, tmp_path: Path) -> None:
+    rows = [{"ask": f"What is {i} + 1?", "say": f"It is {i + 1}."} for i in range(12)] + [{"ask": "?"}]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = "{question: ask, answer: say}"
+    more = settings(
+        "train.path=mine.jsonl",
+        f"train.columns={columns}",
+        "train.bad_share=0.1",
+        "sft.examples_per_step=4",
+        "sft.validation_examples=2",
+    )
+    result = aha(tmp_path, "sft", "--model", str(checkpoint), "--out", "run", *more)
+    assert result.returncode == 0, result.stderr
+    assert "line 13: no column 'say'" in result.stdout
+    assert summary(tmp_path / "run")["conversations"]["kept"] == 12
+
+
+def log(run: Path, stage: str) -> list[dict]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row.get("stage") == stage]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("grpo",), "no model: name a checkpoint's folder"),
+        (("grpo", "--model", "nowhere", "--task", "gsm8k"), "is not a model folder"),
+        (("grpo", "--model", "{checkpoint}"), "no task: name one"),
+        (("grpo", "--model", "{checkpoint}", "--task", "gsm"), "did you mean 'gsm8k'"),
+        (("grpo", "--model", "{checkpoint}", "--task", "humaneval"), "no split 'train'"),
+        (("grpo", "--model", "{checkpoint}", "--task", "gsm8k", "--data", "no.jsonl"), "no file"),
+        (("sft", "--model", "{checkpoint}"), "nothing to train on"),
+    ],
+)
+def test_what_is_missing_is_said(checkpoint: Path, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = aha(tmp_path, *(part.format(checkpoint=checkpoint) for part in arguments))
+    assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+    assert not list(tmp_path.iterdir()), "nothing was touched"
