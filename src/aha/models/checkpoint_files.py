@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aha.errors import CheckpointError
+from aha.models.companions import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,27 +26,10 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        CheckpointError: where there is none, or it is not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}: give the folder of a Hugging Face checkpoint"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error}): fetch or write the checkpoint again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
 class TensorReader:
     """The tensors of a folder by name: shapes from the headers, contents only when asked for.
+
+    A file is mapped anew for every tensor read: what has been read does not stay in this process's memory.
 
     Args:
         folder: with `model.safetensors`, or shards and their index.
@@ -95,10 +79,12 @@ class TensorReader:
 
     def read(self, name: str) -> Tensor:
         """A tensor's contents."""
+        path = self.folder / self._file_of[name]
         try:
-            return self._files[self._file_of[name]].get_tensor(name)
+            with safe_open(path, framework="pt", device="cpu") as file:
+                return file.get_tensor(name)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.folder / self._file_of[name]}: cannot read {name} ({error})") from None
+            raise CheckpointError(f"{path}: cannot read {name} ({error})") from None
 
     def _read_index(self) -> dict[str, str]:
         """Which tensor is in which file; for a single file {"": its name}."""
@@ -122,6 +108,7 @@ class TensorReader:
 
     def _open(self, name: str) -> Any:
         path = self.folder / name
+        self._check_link(path)
         try:
             file = self._open_files.enter_context(safe_open(path, framework="pt", device="cpu"))
         except FileNotFoundError:
@@ -130,6 +117,14 @@ class TensorReader:
             raise CheckpointError(f"{path} is damaged ({error}): fetch or write it again") from None
         self._files[name] = file
         return file
+
+    def _check_link(self, path: Path) -> None:
+        """A file may be a link into the folder itself, or into the store of the Hugging Face cache it is part of."""
+        allowed = [self.folder.resolve()]
+        if self.folder.resolve().parent.name == "snapshots":
+            allowed.append(self.folder.resolve().parent.parent / "blobs")
+        if not any(path.resolve().is_relative_to(folder) for folder in allowed):
+            raise CheckpointError(f"{path} is a link that leaves the folder, which is refused: put the file there")
 
 
 @contextlib.contextmanager

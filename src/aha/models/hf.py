@@ -20,11 +20,11 @@ from aha.models.checkpoint_files import (
     DEFAULT_SHARD_BYTES,
     TensorReader,
     atomic_folder,
-    read_json,
     write_json,
     write_sharded,
     write_tensors,
 )
+from aha.models.companions import read_generation_config, read_json, tokens_in_use
 from aha.models.config import DeepseekV3Config
 from aha.models.dense_config import DenseConfig
 from aha.models.families import read_config
@@ -79,7 +79,7 @@ def save_pretrained(
         if outside:
             write_tensors({name: tensor.to(dtypes[name]) for name, tensor in outside.items()}, temporary / MTP_FILE)
         write_json(settings, temporary / "config.json")
-        write_json(_generation_config(config), temporary / "generation_config.json")
+        write_json(model.generation_config or _generation_config(config), temporary / "generation_config.json")
         for name, content in (tokenizer_files or {}).items():
             data = content.encode() if isinstance(content, str) else content
             (temporary / Path(name).name).write_bytes(data)
@@ -115,6 +115,7 @@ def load_pretrained(
     """
     folder = Path(folder)
     config = load_config(folder)
+    tokens, generation = tokens_in_use(folder, config.vocab_size), read_generation_config(folder)
     with TensorReader(folder, extra=(MTP_FILE,)) as reader:
         config = _without_absent_mtp(config, reader)
         with torch.device("meta"):
@@ -130,6 +131,8 @@ def load_pretrained(
             for piece in wanted:
                 piece.of(own[piece.own_name]).copy_(_read(reader, piece.hf_name))
         _check_tied(reader, config)
+    model.num_tokens = tokens
+    model.generation_config = generation
     return model
 
 

@@ -243,7 +243,7 @@ class PackedModel(ABC, Generic[W]):
         self._parameters = [p for p in model.parameters() if not p.is_inference()]
         self._version = self._current_version()
         self._normalize = Normalizer(model.config.hidden_size, model.norm.eps)
-        self._head = fold(model.norm, model.lm_head.weight)
+        self._head = fold(model.norm, model.head_weight)
         self._workspaces: dict[int, W] = {}
 
     @abstractmethod

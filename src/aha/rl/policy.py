@@ -116,7 +116,7 @@ class PolicyUpdate:
         targets_M = token_ids_N[layout.completion_N]
         hidden = self.model(token_ids_N, layout)
         logprobs_M, entropy_M = chunked_logprobs(
-            self._tempered(hidden.hidden_ND[layout.predicts_N]), self.model.lm_head.weight, targets_M, entropy=True
+            self._tempered(hidden.hidden_ND[layout.predicts_N]), self.model.head_weight, targets_M, entropy=True
         )
         sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
         old_M = logprobs_M.detach() if on_policy else sampled_M
@@ -160,7 +160,7 @@ class PolicyUpdate:
         if self.reference is None:
             return None
         hidden = self.reference(token_ids_N, layout)
-        weight = self.reference.lm_head.weight
+        weight = self.reference.head_weight
         predicting_MD = self._tempered(hidden.hidden_ND[layout.predicts_N])
         return chunked_logprobs(predicting_MD, weight, targets_M, entropy=False)[0]
 

@@ -185,7 +185,7 @@ class SFTTrainer:
         targets_M = mask_N.nonzero().squeeze(-1)
         logprobs_M, _ = chunked_logprobs(
             hidden.hidden_ND.index_select(0, targets_M - 1),
-            self.model.lm_head.weight,
+            self.model.head_weight,
             ids_N.index_select(0, targets_M),
             entropy=False,
         )

@@ -63,7 +63,7 @@ def chunked_logprobs(
 
     Args:
         hidden_ND: final hidden states of the positions that predict the targets.
-        weight_VD: the head, `model.lm_head.weight`.
+        weight_VD: the head, `model.head_weight`.
         targets_N: token ids.
         entropy: whether to compute entropies; without, the second result is empty.
 

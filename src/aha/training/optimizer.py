@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aha.configuration import Config
+from aha.models.language_model import LanguageModel
 
 
 class OptimizerConfig(Config):
@@ -61,8 +62,19 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 def trains_with_muon(name: str, parameter: Tensor) -> bool:
-    """Matrices of the blocks; not embeddings, heads, routers, norms."""
-    return parameter.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "mlp.gate.", "norm"))
+    """Matrices of the blocks; not embeddings, heads, routers, norms, adapters."""
+    return parameter.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "mlp.gate.", "norm", "lora_"))
+
+
+def _matrices(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What weight decay shrinks: matrices, without the rows of embedding and head that pad the vocabulary."""
+    rows = {
+        id(weight): part.num_tokens
+        for part in model.modules()
+        if isinstance(part, LanguageModel)
+        for weight in (part.embed_tokens.weight, part.lm_head.weight)
+    }
+    return {n: p.detach()[: rows.get(id(p), p.shape[0])] for n, p in parameters.items() if p.dim() >= 2}
 
 
 class Optimizer:
@@ -82,6 +94,7 @@ class Optimizer:
         self._muon = {n: p for n, p in named.items() if config.muon_lr and trains_with_muon(n, p)}
         self._adam = {n: p for n, p in named.items() if n not in self._muon}
         self._momentum = {n: torch.zeros_like(p) for n, p in self._muon.items()}
+        self._decayed = _matrices(model, self._adam)
         self._first = {n: torch.zeros_like(p) for n, p in self._adam.items()}
         self._second = {n: torch.zeros_like(p) for n, p in self._adam.items()}
 
@@ -146,7 +159,7 @@ class Optimizer:
         denominators = torch._foreach_sqrt(second)
         torch._foreach_div_(denominators, math.sqrt(debias2))
         torch._foreach_add_(denominators, 1e-8)
-        decayed: list[Tensor] = [parameter for parameter in live.values() if parameter.dim() >= 2]
+        decayed = [matrix for name, matrix in self._decayed.items() if name in live]
         if self.config.weight_decay and decayed:
             torch._foreach_mul_(decayed, 1.0 - lr * self.config.weight_decay)
         torch._foreach_addcdiv_(list(live.values()), first, denominators, -lr / debias1)
