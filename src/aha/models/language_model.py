@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aha.models.block import RouterStats
 from aha.models.kv_cache import RowCache
@@ -81,6 +82,8 @@ class LanguageModel(nn.Module, ABC):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.mtp = nn.ModuleList(mtp)
         self.rope = rope or Rope(config)
+        self.activation_checkpointing = False
+        """Whether training keeps only the input of each layer and computes the layer again for its gradient."""
         self.num_tokens = config.vocab_size
         """Rows of embedding and head that are tokens, from 0; those after are padding and stay as they are."""
         self.generation_config: Mapping[str, Any] | None = None
@@ -128,7 +131,10 @@ class LanguageModel(nn.Module, ABC):
         x_ND = self.embed_tokens(token_ids_N)
         turns = self.rope.at(layout.positions_N, layout.longest)
         for layer in self.layers:
-            x_ND = layer(x_ND, layout, turns, stats)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x_ND = checkpoint(layer, x_ND, layout, turns, stats, use_reentrant=False)
+            else:
+                x_ND = layer(x_ND, layout, turns, stats)
         return self.collect(self.norm(x_ND), stats)
 
     @property

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from aha.errors import CheckpointError
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.fp8 import dequantize, quantize
-from aha.models.hf import hf_tensors, load_config, load_pretrained, save_pretrained
+from aha.models.hf import HfTensors, load_config, load_pretrained, save_pretrained
 from aha.models.presets import tiny
 
 torch.set_num_threads(1)
@@ -188,7 +188,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
 
 def test_exported_tensors_are_views_and_include_the_biases() -> None:
     model = build()
-    tensors = hf_tensors(model)
+    tensors = HfTensors(model)
     biases = [name for name in tensors if name.endswith("e_score_correction_bias")]
     assert len(biases) == len(list(model.routers()))
     up = tensors["model.layers.1.mlp.experts.2.up_proj.weight"]
