@@ -14,6 +14,17 @@ from aha.errors import CheckpointError
 
 TOKENIZER = "tokenizer.json"
 GENERATION = "generation_config.json"
+TOKENIZER_FILES = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+"""What a tokenizer may consist of in a checkpoint, its chat template included."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -69,3 +80,8 @@ def read_generation_config(folder: Path) -> dict[str, Any] | None:
         CheckpointError: the file is not readable JSON.
     """
     return read_json(folder / GENERATION) if (folder / GENERATION).is_file() else None
+
+
+def tokenizer_files(folder: Path) -> dict[str, str | bytes]:
+    """The tokenizer's files of a checkpoint and their contents, to be kept as they are."""
+    return {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}

@@ -113,7 +113,7 @@ def test_adapters_alone_are_trained_and_the_export_has_them_merged(make_context:
     adapted = ("0.self_attn.o_proj", "1.self_attn.o_proj", "0.mlp.down_proj", "1.mlp.shared_experts.down_proj")
     assert changed == {f"model.layers.{name}.weight" for name in adapted}
     merged = load_pretrained(context.model_folder)
-    beside = load_adapter(load_pretrained(context.run.path / "base" / "model"), context.folder / "model-adapter")
+    beside = load_adapter(load_pretrained(context.run.path / "base" / "model"), context.folder / "model-adapter").eval()
     ids = torch.randint(9, 300, (15,))
     one, two = (model.logits(model(ids, Ragged([15])).hidden_ND) for model in (merged, beside))
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
