@@ -287,6 +287,29 @@ def model(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A model folder in Hugging Face layout.")],
+    out: Annotated[Path, typer.Option(help="The folder or the file to write.")],
+    to: Annotated[str, typer.Option(help="hf: a model folder; gguf: a file for llama.cpp (dense families).")] = "hf",
+    adapter: Annotated[
+        Path | None, typer.Option(help="A folder of LoRA adapters to merge in, as peft writes them.", file_okay=False)
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Of the matrices: f32, bf16, or f16 (gguf only).")] = "bf16",
+) -> None:
+    """Write a model for other software: a Hugging Face folder, adapters merged in, or a GGUF file for llama.cpp.
+
+    [bold]Examples[/bold]
+
+      aha export runs/r1-tiny-seed0/student-qwen/model --to gguf --out student.gguf
+
+      aha export Qwen3-0.6B --adapter my-adapter --out Qwen3-0.6B-mine
+    """
+    from aha.recipes.export import export_model
+
+    export_model(checkpoint, out, to, adapter, precision)
+
+
+@app.command()
 def task(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A family, such as countdown, or gsm8k, humaneval, math, choice.")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from aha.models.hf import load_pretrained
+from aha.models.layouts import Rectangle
 
 from ..foreign import write_checkpoint
 
@@ -62,8 +63,8 @@ def same_logits(folder: Path) -> None:
     ids = torch.arange(5, 25)[None]
     with torch.no_grad():
         expected = theirs(ids).logits
-        actual = ours.logits(ids)
-    torch.testing.assert_close(actual, expected[..., : actual.shape[-1]], atol=1e-5, rtol=1e-4)
+        actual = ours.logits(ours(ids[0], Rectangle(1, ids.shape[1], ids.device)).hidden_ND)
+    torch.testing.assert_close(actual, expected[0, :, : actual.shape[-1]], atol=1e-5, rtol=1e-4)
 
 
 def test_fine_tuning_on_worked_solutions(checkpoint: Path, tmp_path: Path) -> None:
@@ -80,8 +81,10 @@ def test_fine_tuning_on_worked_solutions(checkpoint: Path, tmp_path: Path) -> No
     losses = [row["held_out_loss"] for row in log(tmp_path / "run", "sft") if "held_out_loss" in row]
     assert losses[-1] < losses[0] - 1.0, losses
     model = tmp_path / "run" / "sft" / "model"
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (model / name).read_bytes() == (checkpoint / name).read_bytes(), name
+    ends = [json.loads((folder / "generation_config.json").read_text()) for folder in (model, checkpoint)]
+    assert ends[0] == ends[1]
     same_logits(model)
 
 

@@ -7,17 +7,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from aha.errors import CheckpointError
+from aha.models.companions import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -25,27 +25,10 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        CheckpointError: where there is none, or it is not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}: give the folder of a Hugging Face checkpoint"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error}): fetch or write the checkpoint again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
 class TensorReader:
     """The tensors of a folder by name: shapes from the headers, contents only when asked for.
+
+    A file is mapped anew for every tensor read: what has been read does not stay in this process's memory.
 
     Args:
         folder: with `model.safetensors`, or shards and their index.
@@ -95,10 +78,12 @@ class TensorReader:
 
     def read(self, name: str) -> Tensor:
         """A tensor's contents."""
+        path = self.folder / self._file_of[name]
         try:
-            return self._files[self._file_of[name]].get_tensor(name)
+            with safe_open(path, framework="pt", device="cpu") as file:
+                return file.get_tensor(name)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.folder / self._file_of[name]}: cannot read {name} ({error})") from None
+            raise CheckpointError(f"{path}: cannot read {name} ({error})") from None
 
     def _read_index(self) -> dict[str, str]:
         """Which tensor is in which file; for a single file {"": its name}."""
@@ -122,6 +107,7 @@ class TensorReader:
 
     def _open(self, name: str) -> Any:
         path = self.folder / name
+        self._check_link(path)
         try:
             file = self._open_files.enter_context(safe_open(path, framework="pt", device="cpu"))
         except FileNotFoundError:
@@ -131,18 +117,26 @@ class TensorReader:
         self._files[name] = file
         return file
 
+    def _check_link(self, path: Path) -> None:
+        """A file may be a link into the folder itself, or into the store of the Hugging Face cache it is part of."""
+        allowed = [self.folder.resolve()]
+        if self.folder.resolve().parent.name == "snapshots":
+            allowed.append(self.folder.resolve().parent.parent / "blobs")
+        if not any(path.resolve().is_relative_to(folder) for folder in allowed):
+            raise CheckpointError(f"{path} is a link that leaves the folder, which is refused: put the file there")
+
 
 @contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path, marker: str = "config.json") -> Iterator[Path]:
     """Yields a new folder beside `folder` that takes its place, whole and synced to disk, when the block ends well.
 
-    An older checkpoint there is replaced; anything else is left alone.
+    An older checkpoint there, known by its `marker`, is replaced; anything else is left alone.
 
     Raises:
         CheckpointError: where `folder` exists and is not a checkpoint.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / "config.json").is_file())):
-        raise CheckpointError(f"{folder} exists and is not a checkpoint (no config.json): choose another folder")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / marker).is_file())):
+        raise CheckpointError(f"{folder} exists and is not a checkpoint (no {marker}): choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
@@ -173,31 +167,36 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.chmod(0o666 & ~_umask())
 
 
-def write_sharded(
-    tensors: Mapping[str, Tensor], folder: Path, dtypes: Mapping[str, torch.dtype], shard_bytes: int
-) -> None:
+def write_sharded(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard_bytes: int) -> None:
     """Writes `model.safetensors`, or shards of at most `shard_bytes` and their index.
 
     Args:
-        tensors: by name, in order; they may be views of larger ones.
+        tensors: names and contents, in order. They are taken as they are written: no more than a shard is held.
         folder: where to write.
-        dtypes: the type each is written in; converted shard by shard.
         shard_bytes: a tensor larger than this gets a shard of its own.
     """
-    shards: list[list[str]] = [[]]
-    filled = total = 0
-    for name, tensor in tensors.items():
-        size = tensor.numel() * dtypes[name].itemsize
-        if shards[-1] and filled + size > shard_bytes:
-            shards.append([])
+    shards: list[list[str]] = []
+    shard: dict[str, Tensor] = {}
+    total = filled = 0
+
+    def write() -> None:
+        write_tensors(shard, folder / f"part-{len(shards)}")
+        shards.append(list(shard))
+        shard.clear()
+
+    for name, tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        if shard and filled + size > shard_bytes:
+            write()
             filled = 0
-        shards[-1].append(name)
+        shard[name] = tensor
         filled += size
         total += size
+    write()
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_tensors({name: tensors[name].to(dtypes[name]) for name in names}, folder / file)
+        (folder / f"part-{number - 1}").rename(folder / file)
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         write_json({"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}, folder / INDEX)

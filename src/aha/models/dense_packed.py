@@ -15,6 +15,7 @@ from torch import Tensor
 from aha.models.gqa import GroupedQueryAttention
 from aha.models.kv_cache import KeyValueCache, RowCache
 from aha.models.layers import RMSNorm
+from aha.models.lora_linear import effective_weight
 from aha.models.packed import CacheStep, Normalizer, PackedModel, PackedSwiGLU, Workspace, fold
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class PackedGroupedAttention:
         heads, kv_heads, dim = attention.num_heads, attention.num_kv_heads, attention.head_dim
         self.half = dim // 2
         self.normalize = Normalizer(norm.weight.numel(), norm.eps)
-        self.qkv = fold(norm, attention.qkv_proj.weight)
+        self.qkv = fold(norm, effective_weight(attention.qkv_proj))
         self.bias = None if attention.qkv_proj.bias is None else attention.qkv_proj.bias.clone()
         self.normalize_heads: Normalizer | None = None
         self.head_weight_HK = torch.empty(0)
@@ -54,7 +55,7 @@ class PackedGroupedAttention:
             if self.bias is not None:
                 self.bias[: heads * dim] *= attention.scale
         # The flash kernel writes each query's heads together, here [B, G, J, K]: the rows of this matrix follow.
-        out_JGKD = attention.o_proj.weight.t().unflatten(0, (kv_heads, -1, dim))
+        out_JGKD = effective_weight(attention.o_proj).t().unflatten(0, (kv_heads, -1, dim))
         self.out = out_JGKD.transpose(0, 1).flatten(0, 2).contiguous()
 
     def step(

@@ -15,9 +15,14 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
     """Reads the contents of a `config.json` by its `model_type`.
 
     Raises:
-        CheckpointError: where the model type is not one of ours; names those that are.
+        CheckpointError: where the model type is not one of ours (names those that are), or the file wants code to run.
         ConfigError: where the file asks for something we do not compute, or a field is out of bounds.
     """
+    if raw.get("auto_map"):
+        raise CheckpointError(
+            "config.json: auto_map names code to run from the checkpoint, which is refused. Where model_type is one of "
+            "ours it is not needed: delete the key"
+        )
     kind = raw.get("model_type")
     if kind in MODEL_TYPES:
         return DeepseekV3Config.from_hf_dict(raw)

@@ -8,7 +8,7 @@ them at V3's own layer 61 only; at that depth they are inside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -20,17 +20,18 @@ from aha.models.checkpoint_files import (
     DEFAULT_SHARD_BYTES,
     TensorReader,
     atomic_folder,
-    read_json,
     write_json,
     write_sharded,
     write_tensors,
 )
+from aha.models.companions import read_generation_config, read_json, tokens_in_use
 from aha.models.config import DeepseekV3Config
 from aha.models.dense_config import DenseConfig
 from aha.models.families import read_config
 from aha.models.fp8 import SCALE_SUFFIX, dequantize, has_scale
 from aha.models.hf_names import V3_LAYERS, Piece, is_ignorable, pieces, shared_copies
 from aha.models.language_model import LanguageModel
+from aha.models.lora_linear import LoRALinear, effective_weight
 from aha.models.model_config import ModelConfig
 
 MTP_FILE = "mtp.safetensors"
@@ -38,13 +39,30 @@ MTP_KEY = "aha_mtp_layers"
 """In config.json: how many prediction modules `mtp.safetensors` holds."""
 
 
-def hf_tensors(model: LanguageModel) -> dict[str, Tensor]:
-    """The model's weights under their Hugging Face names, as views: what a checkpoint or an inference server gets.
+class HfTensors(Mapping[str, Tensor]):
+    """The model's weights under their Hugging Face names: what a checkpoint or an inference server gets.
 
-    Routing biases are included, although they are buffers: without them another engine routes differently.
+    Each is a view, or with adapters merged in a new tensor, made when it is asked for. Routing biases are included,
+    although they are buffers: without them another engine routes differently.
     """
-    own = model.state_dict(keep_vars=False)
-    return {piece.hf_name: piece.of(own[piece.own_name]) for piece in pieces(model.config)}
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._own = model.state_dict(keep_vars=False)
+        self._pieces = {piece.hf_name: piece for piece in pieces(model.config)}
+        self._adapted = {
+            f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        piece = self._pieces[name]
+        layer = self._adapted.get(piece.own_name)
+        return piece.of(self._own[piece.own_name] if layer is None else effective_weight(layer).detach())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pieces)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
 
 
 def save_pretrained(
@@ -63,23 +81,29 @@ def save_pretrained(
         tokenizer_files: further files by name, such as tokenizer.json.
         max_shard_bytes: size at which weights are split into several files.
     """
-    config, tensors = model.config, hf_tensors(model)
+    config, tensors = model.config, HfTensors(model)
     modules = [piece.hf_name for piece in pieces(config) if piece.is_mtp]
     inside = config.num_hidden_layers == V3_LAYERS
-    outside = {} if inside else {name: tensors.pop(name) for name in modules}
+    outside = [] if inside else modules
+    names = {name: name for name in tensors if name not in outside}
     if inside and modules:
-        tensors |= {copy: tensors[source].clone() for copy, source in shared_copies(config).items()}
+        names |= shared_copies(config)
     target = dtype or model.embed_tokens.weight.dtype
-    dtypes = {n: torch.float32 if n.endswith("e_score_correction_bias") else target for n in {**tensors, **outside}}
+
+    def stored(name: str) -> Tensor:
+        tensor = tensors[name]
+        return tensor.to(torch.float32 if name.endswith("e_score_correction_bias") else target)
+
     settings = config.to_hf_dict() | {"torch_dtype": str(target).removeprefix("torch.")}
     if outside:
         settings |= {"num_nextn_predict_layers": 0, MTP_KEY: len(model.mtp)}
     with atomic_folder(Path(folder)) as temporary:
-        write_sharded(tensors, temporary, dtypes, max_shard_bytes)
+        written = ((name, stored(s) if name == s else stored(s).clone()) for name, s in names.items())
+        write_sharded(written, temporary, max_shard_bytes)
         if outside:
-            write_tensors({name: tensor.to(dtypes[name]) for name, tensor in outside.items()}, temporary / MTP_FILE)
+            write_tensors({name: stored(name) for name in outside}, temporary / MTP_FILE)
         write_json(settings, temporary / "config.json")
-        write_json(_generation_config(config), temporary / "generation_config.json")
+        write_json(model.generation_config or _generation_config(config), temporary / "generation_config.json")
         for name, content in (tokenizer_files or {}).items():
             data = content.encode() if isinstance(content, str) else content
             (temporary / Path(name).name).write_bytes(data)
@@ -115,6 +139,7 @@ def load_pretrained(
     """
     folder = Path(folder)
     config = load_config(folder)
+    tokens, generation = tokens_in_use(folder, config.vocab_size), read_generation_config(folder)
     with TensorReader(folder, extra=(MTP_FILE,)) as reader:
         config = _without_absent_mtp(config, reader)
         with torch.device("meta"):
@@ -130,6 +155,8 @@ def load_pretrained(
             for piece in wanted:
                 piece.of(own[piece.own_name]).copy_(_read(reader, piece.hf_name))
         _check_tied(reader, config)
+    model.num_tokens = tokens
+    model.generation_config = generation
     return model
 
 

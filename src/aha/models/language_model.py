@@ -3,7 +3,7 @@
 Token-wise work runs on flattened tokens N without padding; a layout says which tokens make up which sequence.
 
     hidden = model(token_ids_N, layout)         training and scoring
-    logits = model.logits(hidden.hidden_ND)     [N, V]; or log-probabilities in chunks, from model.lm_head.weight
+    logits = model.logits(hidden.hidden_ND)     [N, V]; or log-probabilities in chunks, from model.head_weight
     cache = model.new_cache(rows, max_length)
     logits = model.prefill(prompts, cache, rows)    fills rows of the cache; at each prompt's last token
     logits = model.decode(token_ids_B, cache)   one more token for rows 0 to B-1
@@ -12,13 +12,15 @@ Token-wise work runs on flattened tokens N without padding; a layout says which 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aha.models.block import RouterStats
 from aha.models.kv_cache import RowCache
@@ -56,6 +58,10 @@ class Decoder(Protocol):
 class LanguageModel(nn.Module, ABC):
     """Embedding, layers, final norm, head and multi-token prediction modules.
 
+    The vocabulary may be padded (Qwen's has more rows than its tokenizer has tokens). Logits then have the tokens
+    alone, in the engine as in the trainer: a padded row is never sampled, has no part in the softmax's sum, and gets
+    no gradient.
+
     Args:
         config: sizes.
         layers: called with (tokens, layout, rotations, router statistics, cache entries to fill or None).
@@ -76,6 +82,12 @@ class LanguageModel(nn.Module, ABC):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.mtp = nn.ModuleList(mtp)
         self.rope = rope or Rope(config)
+        self.activation_checkpointing = False
+        """Whether training keeps only the input of each layer and computes the layer again for its gradient."""
+        self.num_tokens = config.vocab_size
+        """Rows of embedding and head that are tokens, from 0; those after are padding and stay as they are."""
+        self.generation_config: Mapping[str, Any] | None = None
+        """Of the checkpoint it was loaded from, for the next one."""
         self._decoder: Decoder | None = None
         self.register_load_state_dict_post_hook(_weights_replaced)
 
@@ -119,12 +131,21 @@ class LanguageModel(nn.Module, ABC):
         x_ND = self.embed_tokens(token_ids_N)
         turns = self.rope.at(layout.positions_N, layout.longest)
         for layer in self.layers:
-            x_ND = layer(x_ND, layout, turns, stats)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x_ND = checkpoint(layer, x_ND, layout, turns, stats, use_reentrant=False)
+            else:
+                x_ND = layer(x_ND, layout, turns, stats)
         return self.collect(self.norm(x_ND), stats)
 
+    @property
+    def head_weight(self) -> Float[Tensor, "V D"]:
+        """The head's rows that are tokens, [num_tokens, D]: a view."""
+        weight = self.lm_head.weight
+        return weight if self.num_tokens == weight.shape[0] else weight[: self.num_tokens]
+
     def logits(self, hidden_ND: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        """Scores of the next token, [N, V]."""
-        return self.lm_head(hidden_ND)
+        """Scores of the next token, [N, num_tokens]."""
+        return F.linear(hidden_ND, self.head_weight)
 
     def mtp_hidden(self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout) -> list[HiddenStates]:
         """What each prediction module makes of the main model's hidden states; nothing where there is none."""

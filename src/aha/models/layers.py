@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from aha.models.lora_linear import LoRALinear
 from aha.models.swiglu import Hidden, swiglu, swiglu_backward, swiglu_forward
 
 
@@ -84,6 +85,6 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Applies the layer to each token."""
-        if x_ND.is_cpu:
+        if x_ND.is_cpu and not any(isinstance(part, LoRALinear) for part in (self.gate_up_proj, self.down_proj)):
             return _SwiGLU.apply(x_ND, self.gate_up_proj.weight, self.down_proj.weight)
         return self.down_proj(swiglu(self.gate_up_proj(x_ND)))

@@ -17,6 +17,7 @@ from aha.models.attention import attention_backward, attention_forward, pad_head
 from aha.models.config import DeepseekV3Config
 from aha.models.layers import RMSNorm
 from aha.models.layouts import Layout
+from aha.models.lora_linear import effective_weight
 from aha.models.rope import rotate_, softmax_scale
 
 LATENT_NORM_EPS = 1e-6
@@ -80,8 +81,8 @@ class MultiHeadLatentAttention(nn.Module):
 
     @property
     def kv_up_HXC(self) -> Tensor:
-        """[W^UK; W^UV] of V3 Eqs. 2 and 5 by head, a view: rows of keys first, then of values."""
-        return self.kv_b_proj.weight.unflatten(0, (self.num_heads, self.nope_dim + self.v_dim))
+        """[W^UK; W^UV] of V3 Eqs. 2 and 5 by head: rows of keys first, then of values."""
+        return effective_weight(self.kv_b_proj).unflatten(0, (self.num_heads, self.nope_dim + self.v_dim))
 
     def _attend_plainly(self, q_NHK: Tensor, kv_NHX: Tensor, rope_NR: Tensor, cis_NR: Tensor, layout: Layout) -> Tensor:
         """The same without the fused CPU pass: other devices, and the reference in tests."""

@@ -173,7 +173,7 @@ def warn_of_unknown(raw: Mapping[str, Any], known: Collection[str], fields: Coll
 # fmt: off
 INERT_KEYS = frozenset(
     {
-        "_name_or_path", "architectures", "auto_map", "chunk_size_feed_forward", "dtype", "head_dim", "id2label",
+        "_name_or_path", "architectures", "chunk_size_feed_forward", "dtype", "head_dim", "id2label",
         "is_encoder_decoder", "label2id", "model_type", "output_attentions", "output_hidden_states", "pad_token_id",
         "partial_rotary_factor", "pretraining_tp", "problem_type", "return_dict", "rope_parameters", "rope_scaling",
         "rope_type", "torch_dtype", "transformers_version", "use_cache",

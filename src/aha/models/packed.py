@@ -22,6 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from aha.models.kv_cache import RowCache
 from aha.models.layers import RMSNorm, SwiGLU
+from aha.models.lora_linear import effective_weight
 from aha.models.mla import LATENT_NORM_EPS, MultiHeadLatentAttention
 from aha.models.moe import DeepseekMoE
 from aha.models.rope import rotate_
@@ -125,20 +126,20 @@ class PackedAttention:
 
     def __init__(self, attention: MultiHeadLatentAttention, norm: RMSNorm) -> None:
         heads, latent, nope = attention.num_heads, attention.latent_dim, attention.nope_dim
-        self.down = fold(norm, attention.qkv_a_proj.weight)
+        self.down = fold(norm, effective_weight(attention.qkv_a_proj))
         self.normalize = Normalizer(norm.weight.numel(), norm.eps)
         self.normalize_latent = Normalizer(latent, LATENT_NORM_EPS)
         self.latent_weight = attention.kv_a_layernorm.weight * math.sqrt(latent)
         self.normalize_query: Normalizer | None = None
         q_in = torch.eye(attention.query_dim)
         if attention.q_b_proj is not None and attention.q_a_layernorm is not None:
-            q_in = fold(attention.q_a_layernorm, attention.q_b_proj.weight)
+            q_in = fold(attention.q_a_layernorm, effective_weight(attention.q_b_proj))
             self.normalize_query = Normalizer(attention.query_dim, LATENT_NORM_EPS)
         q_QHK = q_in.unflatten(-1, (heads, -1)) * attention.scale
         up_HXC = attention.kv_up_HXC
         absorbed_HQC = torch.bmm(q_QHK[..., :nope].transpose(0, 1), up_HXC[:, :nope])
         self.query_in = torch.cat([absorbed_HQC.transpose(0, 1), q_QHK[..., nope:]], dim=-1).flatten(1).contiguous()
-        o_HVD = attention.o_proj.weight.t().unflatten(0, (heads, -1))
+        o_HVD = effective_weight(attention.o_proj).t().unflatten(0, (heads, -1))
         out_HCD = torch.bmm(up_HXC[:, nope:].transpose(1, 2), o_HVD)
         self.latent_out = F.pad(out_HCD, (0, 0, 0, attention.rope_dim)).flatten(0, 1)
 
@@ -167,8 +168,8 @@ class PackedSwiGLU:
 
     def __init__(self, mlp: SwiGLU, norm: RMSNorm) -> None:
         self.normalize = Normalizer(norm.weight.numel(), norm.eps)
-        self.gate_up = fold(norm, mlp.gate_up_proj.weight)
-        self.down = mlp.down_proj.weight.t().contiguous()
+        self.gate_up = fold(norm, effective_weight(mlp.gate_up_proj))
+        self.down = effective_weight(mlp.down_proj).t().contiguous()
 
     def step(self, x_BD: Tensor, work: Workspace) -> None:
         """Adds its output to x in place."""
@@ -184,10 +185,12 @@ class PackedMoE:
         self.router = moe.gate
         self.normalize = Normalizer(norm.weight.numel(), norm.eps)
         shared = moe.shared_experts
-        matrices: list[Tensor] = [moe.gate.weight] if shared is None else [moe.gate.weight, shared.gate_up_proj.weight]
+        matrices: list[Tensor] = [moe.gate.weight]
+        if shared is not None:
+            matrices.append(effective_weight(shared.gate_up_proj))
         self.first = fold(norm, torch.cat(matrices))
         self.widths = [matrix.shape[0] for matrix in matrices]
-        self.shared_down = None if shared is None else shared.down_proj.weight.t().contiguous()
+        self.shared_down = None if shared is None else effective_weight(shared.down_proj).t().contiguous()
         self.gate_up = [fold(norm, weight) for weight in moe.experts.gate_up_proj]
         self.down = [weight.t().contiguous() for weight in moe.experts.down_proj]
 
@@ -243,7 +246,7 @@ class PackedModel(ABC, Generic[W]):
         self._parameters = [p for p in model.parameters() if not p.is_inference()]
         self._version = self._current_version()
         self._normalize = Normalizer(model.config.hidden_size, model.norm.eps)
-        self._head = fold(model.norm, model.lm_head.weight)
+        self._head = fold(model.norm, model.head_weight)
         self._workspaces: dict[int, W] = {}
 
     @abstractmethod

@@ -7,10 +7,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from aha.configuration import Config
+from aha.models.lora_linear import LoRAConfig
 from aha.rewards.rubric import RubricConfig
 from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general
 from aha.text.thinking import Form
 from aha.training.optimizer import OptimizerConfig
+from aha.training.trained_model import ComputeConfig
 
 
 class CurriculumConfig(Config):
@@ -101,7 +103,13 @@ class GRPOConfig(Config):
         description="rates and schedule (R1-Zero: 3e-6 at 671B)",
     )
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule during RL")
-    micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass of the trainer")
+    micro_tokens: int = Field(
+        16_384, gt=0, description="tokens per forward pass of the trainer; gradients add up over several"
+    )
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
+    lora: LoRAConfig | None = Field(
+        None, description="train adapters alone, with the model without them as the reference; none: all weights"
+    )
     preflight_prompts: int = Field(32, ge=0, description="questions asked before the first step; 0 skips the check")
     preflight_floor: float = Field(0.05, ge=0, le=1, description="pass@G below which training stops before it starts")
     patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
@@ -123,6 +131,10 @@ class GRPOConfig(Config):
                 f"minibatches = {self.minibatches} with temperature = {self.temperature}: later minibatches compare "
                 "with the log-probabilities of the sampler, which are those of temperature 1; set one of the two to 1"
             )
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError(f"lora.dropout = {self.lora.dropout}: must be 0, to train the policy that samples")
+        if self.lora is not None and self.reference_reset_steps:
+            raise ValueError("reference_reset_steps: must be 0 with lora, whose reference is always the base")
         if self.lengths[0].from_step != 0:
             raise ValueError("lengths: the first stage must start at step 0")
         if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.eval_levels)):

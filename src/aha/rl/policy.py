@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
+from aha.models.lora import adapters_off
 from aha.models.moe import max_violation, update_router_bias
 from aha.rl.config import GRPOConfig
 from aha.rl.loss import policy_loss, token_weights
@@ -45,7 +47,7 @@ def micro_batches(groups: Sequence[RolloutGroup], limit: int) -> Iterator[list[R
 
 
 class PolicyUpdate:
-    """Owns the optimizer and the reference of a policy.
+    """Owns the optimizer and the reference of a policy. With adapters the reference is the model without them.
 
     Args:
         model: the policy. Its multi-token prediction modules are left as they are.
@@ -58,7 +60,8 @@ class PolicyUpdate:
         for parameter in model.mtp.parameters():
             parameter.requires_grad_(False)
         self.optimizer = Optimizer(model, config.optimizer, config.steps * config.minibatches)
-        self.reference = copy.deepcopy(model).requires_grad_(False) if config.kl_beta else None
+        own_reference = config.kl_beta and config.lora is None
+        self.reference = copy.deepcopy(model).requires_grad_(False) if own_reference else None
 
     @torch.no_grad()
     def reset_reference(self) -> None:
@@ -116,7 +119,7 @@ class PolicyUpdate:
         targets_M = token_ids_N[layout.completion_N]
         hidden = self.model(token_ids_N, layout)
         logprobs_M, entropy_M = chunked_logprobs(
-            self._tempered(hidden.hidden_ND[layout.predicts_N]), self.model.lm_head.weight, targets_M, entropy=True
+            self._tempered(hidden.hidden_ND[layout.predicts_N]), self.model.head_weight, targets_M, entropy=True
         )
         sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
         old_M = logprobs_M.detach() if on_policy else sampled_M
@@ -157,12 +160,12 @@ class PolicyUpdate:
 
     @torch.no_grad()
     def _reference_logprobs(self, token_ids_N: Tensor, layout: SharedPrefix, targets_M: Tensor) -> Tensor | None:
-        if self.reference is None:
+        if not self.config.kl_beta:
             return None
-        hidden = self.reference(token_ids_N, layout)
-        weight = self.reference.lm_head.weight
+        with adapters_off(self.model) if self.reference is None else nullcontext(self.reference) as reference:
+            hidden = reference(token_ids_N, layout)
         predicting_MD = self._tempered(hidden.hidden_ND[layout.predicts_N])
-        return chunked_logprobs(predicting_MD, weight, targets_M, entropy=False)[0]
+        return chunked_logprobs(predicting_MD, reference.head_weight, targets_M, entropy=False)[0]
 
     def _gap(self, logprobs_M: Tensor, sampled_M: Tensor) -> Tensor:
         """Mean difference to the engine's log-probabilities; 0 at other temperatures than theirs, which is 1."""
@@ -183,7 +186,7 @@ class PolicyUpdate:
         norm, factor, updated = 0.0, 0.0, False
         if tokens:
             norm, factor, updated = self.optimizer.step()
-            if updated:
+            if updated and self.config.lora is None:
                 routers = list(self.model.routers())[: len(experts)]
                 update_router_bias(routers, experts, self.config.bias_update_rate)
         return {

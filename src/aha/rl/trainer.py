@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
 from aha.evals.stage import MakeGenerator
-from aha.models.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.rewards.rubric import Grader
 from aha.rl.advantage import rewards_agree
@@ -30,6 +29,7 @@ from aha.text.tokenizer import Tokenizer
 from aha.training.checkpointer import Saved
 from aha.training.model_state import load_training_state, training_state
 from aha.training.stage import StageContext, StageResult
+from aha.training.trained_model import load_for_training, save_trained
 from aha.types import Language, Problem, RolloutGroup
 
 REFERENCE = "reference."
@@ -54,7 +54,8 @@ class ReinforcementLearning:
         config = context.config
         assert isinstance(config, GRPOConfig)
         parent = context.parent_model_folder()
-        model = load_pretrained(parent, device=context.distributed.device)
+        seed = context.derive_seed("adapters")
+        model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
         trainer = GRPOTrainer(config, model, tokenizer, context, self._make_generator)
         try:
@@ -293,7 +294,7 @@ class GRPOTrainer:
     def save(self, folder: Any) -> None:
         """Writes a model folder, from rank 0."""
         if self.context.distributed.is_first:
-            save_pretrained(self.model, folder, tokenizer_files=self.tokenizer.files())
+            save_trained(self.model, folder, self.tokenizer.files())
         self.context.distributed.barrier()
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:

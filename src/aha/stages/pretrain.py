@@ -170,7 +170,7 @@ class Pretrainer:
         ids_N, targets_N = ids_BX[:, :-1].flatten(), ids_BX[:, 1:].flatten()
         layout = Rectangle(len(rows), length, ids_N.device)
         hidden = self.model(ids_N, layout)
-        weight = self.model.lm_head.weight
+        weight = self.model.head_weight
         logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, weight, targets_N, entropy=False)
         zero = logprobs_N.new_zeros(())
         losses = {"loss": -logprobs_N.mean() * share, "mtp_loss": zero, "balance_loss": zero}
@@ -207,7 +207,7 @@ class Pretrainer:
         total = ids_N.new_zeros((), dtype=torch.float32)
         for depth, output in enumerate(outputs, start=1):
             targets_N, there_N = layout.shift(ids_N, depth + 1)
-            logprobs_N, _ = chunked_logprobs(output.hidden_ND, self.model.lm_head.weight, targets_N, entropy=False)
+            logprobs_N, _ = chunked_logprobs(output.hidden_ND, self.model.head_weight, targets_N, entropy=False)
             total = total - (logprobs_N * there_N).sum() / there_N.sum()
         return total / max(1, len(outputs))
 
@@ -226,7 +226,7 @@ class Pretrainer:
             layout = Rectangle(len(rows), config.row_tokens, ids_BX.device)
             hidden = self.model(ids_BX[:, :-1].flatten(), layout)
             targets_N = ids_BX[:, 1:].flatten()
-            logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.lm_head.weight, targets_N, entropy=False)
+            logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.head_weight, targets_N, entropy=False)
             total += torch.tensor([-float(logprobs_N.double().sum()), float(logprobs_N.numel())])
         distributed.all_reduce_sum([total])
         return float(total[0] / total[1]) if total[1] else None

@@ -15,9 +15,9 @@ from torch import Tensor
 from aha.configuration import Config
 from aha.data.conversations import Conversation, Example, encode, epoch_order, micro_batches, read_conversations
 from aha.errors import ConfigError
-from aha.models.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
+from aha.models.lora_linear import LoRAConfig
 from aha.models.moe import update_router_bias
 from aha.text.tokenizer import Tokenizer
 from aha.training.checkpointer import Saved
@@ -25,6 +25,7 @@ from aha.training.logprobs import chunked_logprobs
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
 from aha.training.stage import StageContext, StageResult
+from aha.training.trained_model import ComputeConfig, load_for_training, save_trained
 
 EXAMPLES = "examples.jsonl"
 """The file, in a data stage's folder, that holds its conversations."""
@@ -51,7 +52,9 @@ class SFTConfig(Config):
     )
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule")
     validation_examples: int = Field(64, ge=0, description="conversations left out of training, for the held-out loss")
-    micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass")
+    micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass; gradients add up over several")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
+    lora: LoRAConfig | None = Field(None, description="train adapters alone; none: all weights")
     log_every: int = Field(5, gt=0, description="steps between rows in metrics.jsonl")
 
     @model_validator(mode="after")
@@ -72,14 +75,15 @@ class SFT:
         config = context.config
         assert isinstance(config, SFTConfig)
         parent = context.parent_model_folder()
-        model = load_pretrained(parent, device=context.distributed.device)
+        seed = context.derive_seed("adapters")
+        model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
         examples = [encode(tokenizer, conversation) for conversation in conversations(context, config)]
         trainer = SFTTrainer(config, model, examples, context)
         trainer.train()
         loss = trainer.validate()
         if context.distributed.is_first:
-            save_pretrained(model, context.model_folder, tokenizer_files=tokenizer.files())
+            save_trained(model, context.model_folder, tokenizer.files())
         context.distributed.barrier()
         summary = {"examples": len(trainer.examples), "held_out_loss": loss}
         return StageResult(summary, tokens_trained=trainer.tokens_seen())
@@ -152,6 +156,8 @@ class SFTTrainer:
         batch = [self.examples[i] for i in self.order[step * size : (step + 1) * size]]
         total = sum(sum(example.loss_mask) for example in batch)
         self.optimizer.zero_grad()
+        if config.lora is not None and config.lora.dropout:
+            torch.manual_seed(self.context.derive_seed("dropout", step, distributed.rank))
         loss = torch.zeros(1, dtype=torch.float64)
         counts = torch.zeros(self.model.config.num_moe_layers, self.model.config.num_experts, dtype=torch.int64)
         own = sorted(batch[distributed.rank :: distributed.world_size], key=lambda example: len(example.token_ids))
@@ -165,7 +171,7 @@ class SFTTrainer:
         distributed.all_reduce_sum([*self.optimizer.gradients(), loss])
         distributed.all_reduce_sum([counts])
         norm, factor, updated = self.optimizer.step()
-        if updated:
+        if updated and config.lora is None:
             update_router_bias(list(self.model.routers())[: len(counts)], counts, config.bias_update_rate)
         return {
             "loss": float(loss),
@@ -185,7 +191,7 @@ class SFTTrainer:
         targets_M = mask_N.nonzero().squeeze(-1)
         logprobs_M, _ = chunked_logprobs(
             hidden.hidden_ND.index_select(0, targets_M - 1),
-            self.model.lm_head.weight,
+            self.model.head_weight,
             ids_N.index_select(0, targets_M),
             entropy=False,
         )

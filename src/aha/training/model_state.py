@@ -1,4 +1,7 @@
-"""A model's weights and its optimizer's moments as one dictionary of named tensors, for checkpoints."""
+"""A model's weights and its optimizer's moments as one dictionary of named tensors, for checkpoints.
+
+Frozen weights are not among them: they are the parent's, from where a stage loads them again.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,22 @@ MODEL, OPTIMIZER = "model.", "optimizer."
 
 
 def training_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Weights, buffers (the routers' biases among them) and moments by name; not copies."""
-    tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    """Trained weights, buffers (the routers' biases among them) and moments by name; not copies."""
+    tensors = {MODEL + name: tensor for name, tensor in _changing(model).items()}
     return tensors | {OPTIMIZER + name: tensor for name, tensor in optimizer.state().items()}
+
+
+def _changing(model: nn.Module) -> dict[str, Tensor]:
+    named = model.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 @torch.no_grad()
 def load_training_state(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor], steps: int) -> None:
     """Restores what `training_state` gave, in place, and the optimizer's step count."""
-    model.load_state_dict({name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)})
+    for name, tensor in _changing(model).items():
+        tensor.copy_(tensors[MODEL + name])
     optimizer.load_state(
         {name.removeprefix(OPTIMIZER): t for name, t in tensors.items() if name.startswith(OPTIMIZER)}, steps
     )

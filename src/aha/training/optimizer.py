@@ -2,10 +2,14 @@
 
 V3 4.2 trains with AdamW (beta 0.9/0.95, weight decay 0.1, clip 1.0). At laptop scale Muon on the matrices is clearly
 ahead at equal steps, so it is the default for pretraining there; `muon_lr = 0` leaves everything to AdamW.
+
+Parameters in bfloat16 or float16 have float32 master weights here, and their gradients add up in float32 over
+micro-batches: steps and sums that bfloat16 would round away.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -15,6 +19,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aha.configuration import Config
+from aha.models.language_model import LanguageModel
+
+NARROW = (torch.bfloat16, torch.float16)
 
 
 class OptimizerConfig(Config):
@@ -61,8 +68,19 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 def trains_with_muon(name: str, parameter: Tensor) -> bool:
-    """Matrices of the blocks; not embeddings, heads, routers, norms."""
-    return parameter.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "mlp.gate.", "norm"))
+    """Matrices of the blocks; not embeddings, heads, routers, norms, adapters."""
+    return parameter.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "mlp.gate.", "norm", "lora_"))
+
+
+def _rows_in_use(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many rows of embeddings and heads are tokens: weight decay must not touch those that pad a vocabulary."""
+    rows = {
+        id(weight): part.num_tokens
+        for part in model.modules()
+        if isinstance(part, LanguageModel)
+        for weight in (part.embed_tokens.weight, part.lm_head.weight)
+    }
+    return {name: rows[id(parameter)] for name, parameter in named.items() if id(parameter) in rows}
 
 
 class Optimizer:
@@ -78,29 +96,56 @@ class Optimizer:
         self.config = config
         self.total_steps = total_steps
         self.steps = 0
-        named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self._muon = {n: p for n, p in named.items() if config.muon_lr and trains_with_muon(n, p)}
-        self._adam = {n: p for n, p in named.items() if n not in self._muon}
+        self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._master = {n: p.detach().float() for n, p in self._named.items() if p.dtype in NARROW}
+        self._wide_grad: dict[str, Tensor] = {}
+        for name in self._master:
+            self._named[name].register_post_accumulate_grad_hook(functools.partial(self._widen, name))
+        trained: dict[str, Tensor] = {name: self._master.get(name, p) for name, p in self._named.items()}
+        self._muon = {n: p for n, p in trained.items() if config.muon_lr and trains_with_muon(n, p)}
+        self._adam = {n: p for n, p in trained.items() if n not in self._muon}
         self._momentum = {n: torch.zeros_like(p) for n, p in self._muon.items()}
+        rows = _rows_in_use(model, self._named)
+        self._decayed = {n: p.detach()[: rows.get(n, p.shape[0])] for n, p in self._adam.items() if p.dim() >= 2}
         self._first = {n: torch.zeros_like(p) for n, p in self._adam.items()}
         self._second = {n: torch.zeros_like(p) for n, p in self._adam.items()}
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All trained parameters, in a fixed order."""
+        """All trained parameters, in a fixed order; of narrow ones the master weights."""
         return [*self._muon.values(), *self._adam.values()]
+
+    def _widen(self, name: str, parameter: Tensor) -> None:
+        """Adds a narrow parameter's new gradient to its float32 sum."""
+        assert parameter.grad is not None
+        if name in self._wide_grad:
+            self._wide_grad[name].add_(parameter.grad)
+        else:
+            self._wide_grad[name] = parameter.grad.float()
+        parameter.grad = None
+
+    def _gradient(self, name: str) -> Tensor | None:
+        return self._wide_grad.get(name) if name in self._master else self._named[name].grad
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
-        for parameter in self.parameters:
+        self._wide_grad.clear()
+        for parameter in self._named.values():
             parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
         """All gradients, in the order of `parameters`; zeros where this process's batch did not reach a parameter."""
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        for name, parameter in self._named.items():
+            if self._gradient(name) is None:
+                if name in self._master:
+                    self._wide_grad[name] = torch.zeros_like(self._master[name])
+                else:
+                    parameter.grad = torch.zeros_like(parameter)
+        return self._present()
+
+    def _present(self) -> list[Tensor]:
+        found = (self._gradient(name) for name in (*self._muon, *self._adam))
+        return [gradient for gradient in found if gradient is not None]
 
     @torch.no_grad()
     def step(self) -> tuple[float, float, bool]:
@@ -111,7 +156,7 @@ class Optimizer:
         """
         factor = schedule_factor(self.config, self.steps, self.total_steps)
         self.steps += 1
-        grads = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        grads = self._present()
         if not grads:
             return 0.0, factor, False
         norm = float(torch.stack(torch._foreach_norm(grads)).norm())
@@ -121,22 +166,30 @@ class Optimizer:
             torch._foreach_mul_(grads, self.config.clip_norm / norm)
         self._muon_step(self.config.muon_lr * factor)
         self._adam_step(self.config.adam_lr * factor)
+        self._narrow()
         return norm, factor, True
+
+    def _narrow(self) -> None:
+        """Rounds the master weights to what the model computes with."""
+        for name, master in self._master.items():
+            self._named[name].copy_(master)
 
     def _muon_step(self, lr: float) -> None:
         for name, parameter in self._muon.items():
-            if parameter.grad is None:
+            gradient = self._gradient(name)
+            if gradient is None:
                 continue
-            momentum = self._momentum[name].lerp_(parameter.grad, 1.0 - self.config.momentum)
-            update = orthogonalize(parameter.grad.lerp(momentum, self.config.momentum))
+            momentum = self._momentum[name].lerp_(gradient, 1.0 - self.config.momentum)
+            update = orthogonalize(gradient.lerp(momentum, self.config.momentum))
             scale = max(1.0, parameter.size(-2) / parameter.size(-1)) ** 0.5
             parameter.mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
 
     def _adam_step(self, lr: float) -> None:
-        live = {name: parameter for name, parameter in self._adam.items() if parameter.grad is not None}
+        gradients = {name: self._gradient(name) for name in self._adam}
+        live = {name: self._adam[name] for name, gradient in gradients.items() if gradient is not None}
         if not live:
             return
-        grads = [parameter.grad for parameter in live.values() if parameter.grad is not None]
+        grads = [gradient for gradient in gradients.values() if gradient is not None]
         first, second = [self._first[name] for name in live], [self._second[name] for name in live]
         torch._foreach_lerp_(first, grads, 1.0 - self.config.beta1)
         torch._foreach_mul_(second, self.config.beta2)
@@ -146,14 +199,14 @@ class Optimizer:
         denominators = torch._foreach_sqrt(second)
         torch._foreach_div_(denominators, math.sqrt(debias2))
         torch._foreach_add_(denominators, 1e-8)
-        decayed: list[Tensor] = [parameter for parameter in live.values() if parameter.dim() >= 2]
+        decayed = [matrix for name, matrix in self._decayed.items() if name in live]
         if self.config.weight_decay and decayed:
             torch._foreach_mul_(decayed, 1.0 - lr * self.config.weight_decay)
         torch._foreach_addcdiv_(list(live.values()), first, denominators, -lr / debias1)
 
     def state(self) -> dict[str, Tensor]:
-        """All moments by name, for a checkpoint; `steps` is the caller's to save."""
-        groups = {"momentum": self._momentum, "first": self._first, "second": self._second}
+        """All moments and master weights by name, for a checkpoint; `steps` is the caller's to save."""
+        groups = {"momentum": self._momentum, "first": self._first, "second": self._second, "master": self._master}
         return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
 
     @torch.no_grad()

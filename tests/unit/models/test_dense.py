@@ -12,7 +12,7 @@ from aha.errors import CheckpointError
 from aha.models.build import build
 from aha.models.dense import Dense
 from aha.models.fp8 import dequantize, quantize
-from aha.models.hf import hf_tensors, load_config, load_pretrained, save_pretrained
+from aha.models.hf import HfTensors, load_config, load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged, Rectangle
 from aha.models.presets import llama_tiny, qwen2_tiny, qwen3_tiny, tiny
@@ -53,7 +53,7 @@ def test_a_tied_head_stays_tied(tmp_path: Path) -> None:
     assert is_tied(other)
     save_pretrained(model, tmp_path)
     assert is_tied(load_pretrained(tmp_path))
-    assert "lm_head.weight" not in hf_tensors(model)
+    assert "lm_head.weight" not in HfTensors(model)
     assert not is_tied(small(tied=False))
 
 
@@ -87,7 +87,7 @@ def test_fp8_weights_are_multiplied_out(tmp_path: Path) -> None:
     save_file(tensors | {name: quantized, name + "_scale_inv": scale}, file)
     raw = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(raw | {"quantization_config": {"quant_method": "fp8"}}))
-    loaded = hf_tensors(load_pretrained(tmp_path))[name]
+    loaded = HfTensors(load_pretrained(tmp_path))[name]
     torch.testing.assert_close(loaded, dequantize(quantized, scale), atol=0, rtol=0)
 
 

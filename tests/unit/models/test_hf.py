@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from aha.errors import CheckpointError
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.fp8 import dequantize, quantize
-from aha.models.hf import hf_tensors, load_config, load_pretrained, save_pretrained
+from aha.models.hf import HfTensors, load_config, load_pretrained, save_pretrained
 from aha.models.presets import tiny
 
 torch.set_num_threads(1)
@@ -99,6 +99,47 @@ def test_index_must_stay_in_the_folder(folder: Path, name: object) -> None:
     assert "must name a file in the folder" in refusal(folder)
 
 
+def test_links_must_stay_in_the_folder(folder: Path, tmp_path: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.rename(tmp_path / "elsewhere.safetensors")
+    weights.symlink_to(tmp_path / "elsewhere.safetensors")
+    assert "leaves the folder" in refusal(folder)
+
+
+def test_the_hugging_face_cache_is_made_of_links(folder: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--a--b"
+    (repository / "blobs").mkdir(parents=True)
+    snapshot = repository / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    for file in folder.iterdir():
+        file.rename(repository / "blobs" / file.name)
+        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / file.name)
+    assert load_pretrained(snapshot).config.hidden_size == 24
+
+
+def test_code_in_the_checkpoint_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "configuration_deepseek.DeepseekV3Config"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "auto_map" in refusal(folder)
+
+
+def test_generation_settings_are_kept(folder: Path, tmp_path: Path) -> None:
+    settings = {"eos_token_id": [7, 9], "temperature": 0.7, "top_k": 20, "transformers_version": "4.51.0"}
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+    save_pretrained(load_pretrained(folder), tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "generation_config.json").read_text()) == settings
+    (folder / "generation_config.json").write_text("[]")
+    assert "generation_config.json must hold a JSON object" in refusal(folder)
+
+
+def test_a_shape_of_a_trillion_numbers_is_refused_before_it_is_allocated(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["vocab_size"] = 10**11
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "must have shape [100000000000, 24] by config.json, got [40, 24]" in refusal(folder)
+
+
 def test_index_and_shards_must_agree(tmp_path: Path) -> None:
     save_pretrained(build(), tmp_path, max_shard_bytes=20_000)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -147,7 +188,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
 
 def test_exported_tensors_are_views_and_include_the_biases() -> None:
     model = build()
-    tensors = hf_tensors(model)
+    tensors = HfTensors(model)
     biases = [name for name in tensors if name.endswith("e_score_correction_bias")]
     assert len(biases) == len(list(model.routers()))
     up = tensors["model.layers.1.mlp.experts.2.up_proj.weight"]

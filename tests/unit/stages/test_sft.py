@@ -4,17 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from aha.data.conversations import Conversation, encode, write_conversations
 from aha.errors import ConfigError
 from aha.files import file_sha256
+from aha.models.adapter_files import load_adapter
 from aha.models.hf import load_pretrained
 from aha.models.layouts import Ragged
+from aha.models.lora_linear import LoRAConfig
 from aha.runs import read_jsonl
 from aha.stages.sft import SFT, SFTConfig, SFTTrainer, SourceStage
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
+from aha.training.optimizer import OptimizerConfig
 from aha.training.stage import StageContext
+from aha.training.trained_model import ComputeConfig, load_for_training
 
 from ..conftest import MakeContext
 
@@ -90,10 +95,86 @@ def test_too_little_data_is_said(make_context: MakeContext, base: Tokenizer) -> 
 
 def test_missing_data_is_said(make_context: MakeContext, base: Tokenizer, tmp_path: Path) -> None:
     context = make_context("tuned", config(sources=(SourceStage(stage="nowhere"),)), ("base", "nowhere"))
-    with pytest.raises(ConfigError, match="cannot read .*examples.jsonl"):
+    with pytest.raises(ConfigError, match=r"cannot read .*examples\.jsonl"):
         SFT().run(context)
 
 
 def test_a_source_is_named_once() -> None:
     with pytest.raises(ValueError, match="named twice"):
         config(sources=({"stage": "data"}, {"stage": "data"}))
+
+
+def test_adapters_alone_are_trained_and_the_export_has_them_merged(make_context: MakeContext, base: Tokenizer) -> None:
+    lora = LoRAConfig(r=8, dropout=0.1, target_modules=("o_proj", "down_proj"))
+    rates = OptimizerConfig(adam_lr=0.05, warmup_steps=0)
+    context = context_with_data(make_context, epochs=8, lora=lora, optimizer=rates)
+    SFT().run(context)
+    context.logs.close()
+    losses = [row["held_out_loss"] for row in read_jsonl(context.folder / "metrics.jsonl") if "held_out_loss" in row]
+    assert losses[-1] < 0.98 * losses[0]  # embeddings and head are frozen as they were drawn
+    before = load_file(context.run.path / "base" / "model" / "model.safetensors")
+    after = load_file(context.model_folder / "model.safetensors")
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    adapted = ("0.self_attn.o_proj", "1.self_attn.o_proj", "0.mlp.down_proj", "1.mlp.shared_experts.down_proj")
+    assert changed == {f"model.layers.{name}.weight" for name in adapted}
+    merged = load_pretrained(context.model_folder)
+    beside = load_adapter(load_pretrained(context.run.path / "base" / "model"), context.folder / "model-adapter").eval()
+    ids = torch.randint(9, 300, (15,))
+    one, two = (model.logits(model(ids, Ragged([15])).hidden_ND) for model in (merged, beside))
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+
+
+def test_a_killed_run_on_adapters_ends_with_the_same_bytes(make_context: MakeContext, base: Tokenizer) -> None:
+    """Its checkpoints have the adapters alone."""
+    lora = LoRAConfig(r=4, dropout=0.1)
+    whole = context_with_data(make_context, lora=lora)
+    SFT().run(whole)
+    expected = file_sha256(whole.model_folder / "model.safetensors")
+    (whole.run.path / "tuned").rename(whole.run.path / "first")
+    interrupted = context_with_data(make_context, lora=lora)
+    interrupted.checkpointer._stop.signum = 15
+    with pytest.raises(StopRequested):
+        SFT().run(interrupted)
+    (checkpoint,) = (interrupted.folder / "checkpoints").glob("step-*/*.safetensors")
+    assert all("lora_" in name or name.endswith("e_score_correction_bias") for name in load_file(checkpoint))
+    again = context_with_data(make_context, lora=lora)
+    SFT().run(again)
+    assert file_sha256(again.model_folder / "model.safetensors") == expected
+
+
+def gradients(make: MakeContext, tokenizer: Tokenizer, **changes: object) -> list[torch.Tensor]:
+    """Of the first step of a stage with these settings."""
+    context = context_with_data(make, **changes)
+    settings = config(validation_examples=0, **changes)
+    folder = context.run.path / "base" / "model"
+    model = load_for_training(folder, torch.device("cpu"), settings.compute, settings.lora, seed=0)
+    trainer = SFTTrainer(settings, model, [encode(tokenizer, c) for c in conversations(8)], context)
+    captured: list[torch.Tensor] = []
+    trainer.optimizer.step = lambda: captured.extend(trainer.optimizer.gradients()) or (0.0, 0.0, False)
+    trainer.step(0)
+    return captured
+
+
+def test_gradients_add_up_over_parts_of_the_batch(make_context: MakeContext, base: Tokenizer) -> None:
+    """And are the same where activations are computed twice."""
+    whole = gradients(make_context, base)
+    assert sum(float(gradient.norm()) for gradient in whole) > 0.1
+    for changes in ({"micro_tokens": 40}, {"compute": ComputeConfig(activation_checkpointing=True)}):
+        for found, expected in zip(gradients(make_context, base, **changes), whole, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_bfloat16_has_float32_masters_and_the_gradients_of_float32(make_context: MakeContext, base: Tokenizer) -> None:
+    wide = gradients(make_context, base)
+    narrow = gradients(make_context, base, compute=ComputeConfig(dtype="bfloat16"), micro_tokens=40)
+    assert {gradient.dtype for gradient in narrow} == {torch.float32}
+    one, two = (torch.cat([gradient.flatten() for gradient in grads]) for grads in (wide, narrow))
+    assert float(torch.nn.functional.cosine_similarity(one, two, dim=0)) > 0.99
+    context = context_with_data(make_context, compute=ComputeConfig(dtype="bfloat16"), epochs=8)
+    SFT().run(context)
+    context.logs.close()
+    losses = [row["held_out_loss"] for row in read_jsonl(context.folder / "metrics.jsonl") if "held_out_loss" in row]
+    assert losses[-1] < 0.9 * losses[0]
+    assert {t.dtype for n, t in load_file(context.model_folder / "model.safetensors").items() if "bias" not in n} == {
+        torch.bfloat16
+    }

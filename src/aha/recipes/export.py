@@ -1,0 +1,65 @@
+"""Models for other software: a folder with adapters merged in, or a GGUF file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import cast, get_args
+
+from aha.errors import ConfigError, UnknownNameError
+from aha.training.launch import WORKER_SETTINGS
+
+FORMATS = ("hf", "gguf")
+
+
+def export_model(folder: Path, out: Path, form: str, adapter: Path | None, precision: str) -> None:
+    """Writes a model and says where.
+
+    Args:
+        folder: in Hugging Face layout, with its tokenizer.
+        out: the folder (hf) or file (gguf) to write.
+        form: of `FORMATS`.
+        adapter: a folder of LoRA adapters to merge in, or None.
+        precision: of the matrices.
+
+    Raises:
+        UnknownNameError: no such format or precision.
+        ConfigError: the model cannot be written in this format, or the package for it is missing.
+        CheckpointError: files are damaged, refused, or do not belong together.
+    """
+    for name, value in WORKER_SETTINGS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
+    from aha.models.gguf_export import Precision, export_gguf
+
+    if form not in FORMATS:
+        raise UnknownNameError("format", form, FORMATS)
+    if precision not in get_args(Precision):
+        raise UnknownNameError("precision", precision, get_args(Precision))
+    kind = cast(Precision, precision)
+    if form == "hf":
+        _write_folder(folder, out, adapter, precision)
+    elif adapter is None:
+        export_gguf(folder, out, kind)
+    else:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.resolve().parent) as merged:
+            _write_folder(folder, Path(merged) / "model", adapter, precision)
+            export_gguf(Path(merged) / "model", out, kind)
+    print(out)
+
+
+def _write_folder(folder: Path, out: Path, adapter: Path | None, precision: str) -> None:
+    """A model folder in another precision or with adapters merged in, with all that lay beside the weights."""
+    import torch
+
+    from aha.models.adapter_files import load_adapter
+    from aha.models.companions import tokenizer_files
+    from aha.models.hf import load_pretrained, save_pretrained
+
+    dtypes = {"f32": torch.float32, "bf16": torch.bfloat16}
+    if precision not in dtypes:
+        raise ConfigError(f"precision = {precision!r}: a model folder is written in f32 or bf16")
+    model = load_pretrained(folder)
+    if adapter is not None:
+        load_adapter(model, adapter)
+    save_pretrained(model, out, dtypes[precision], tokenizer_files(folder))

@@ -1,0 +1,62 @@
+"""The model that a stage trains: how it is loaded (numbers, memory, adapters) and what is left of it afterwards.
+
+With adapters a stage writes two folders: the model with them merged in, which every later stage and every engine reads
+like any other, and the adapters alone, in peft's layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from aha.configuration import Config, Field
+from aha.models.adapter_files import save_adapter
+from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.language_model import LanguageModel
+from aha.models.lora import add_adapters
+from aha.models.lora_linear import LoRAConfig, adapted_layers
+
+ADAPTER = "-adapter"
+"""What is added to the name of a model's folder for the one beside it that holds the adapters alone."""
+
+
+class ComputeConfig(Config):
+    """In what numbers a model is trained, and what it keeps for the backward pass."""
+
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of weights and activations; with bfloat16 the optimizer keeps float32 weights beside"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="keep one layer's input instead of all its activations, and compute each layer twice"
+    )
+
+
+def load_for_training(
+    folder: Path, device: torch.device, compute: ComputeConfig, lora: LoRAConfig | None, seed: int
+) -> LanguageModel:
+    """The model of a folder, ready for training; with `lora` only its new adapters are trained.
+
+    Args:
+        folder: a checkpoint in Hugging Face layout.
+        device: where to.
+        compute: numbers and memory.
+        lora: adapters, or None to train everything.
+        seed: of the adapters' first values.
+
+    Raises:
+        CheckpointError: the files are damaged, refused, or do not fit their config.json.
+        UnknownNameError: the model has no layer that `lora` names.
+    """
+    model = load_pretrained(folder, device=device, dtype=getattr(torch, compute.dtype))
+    model.activation_checkpointing = compute.activation_checkpointing
+    return model if lora is None else add_adapters(model, lora, seed)
+
+
+def save_trained(model: LanguageModel, folder: Path, tokenizer_files: Mapping[str, str]) -> None:
+    """Writes the model folder, adapters merged in, and beside it the adapters where there are any."""
+    if any(adapted_layers(model)):
+        save_adapter(model, folder.with_name(folder.name + ADAPTER))
+    save_pretrained(model, folder, tokenizer_files=tokenizer_files)

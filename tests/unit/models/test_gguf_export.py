@@ -1,0 +1,126 @@
+"""GGUF files read back: tensors, sizes and the tokenizer are those of the checkpoint."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aha.errors import CheckpointError, ConfigError
+from aha.models.build import build
+from aha.models.gguf_export import export_gguf, neighbouring_pairs
+from aha.models.hf import save_pretrained
+from aha.models.model_config import Llama3Scaling, RopeScaling
+from aha.models.presets import preset
+from aha.models.rope import inverse_frequencies
+from aha.text.templates import CHAT_TEMPLATE
+from aha.text.tokenizer import CONTROL_TOKENS, EOS, Tokenizer
+
+gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'aha[gguf]'")
+
+TOKENIZER = Tokenizer.train(["What is 2+2? The answer is 4. 2+2等于多少？答案是4。"] * 20, 300, CHAT_TEMPLATE)
+ROWS = 384
+LLAMA3 = Llama3Scaling(factor=8, low_freq_factor=1, high_freq_factor=4, original_max_position_embeddings=64)
+YARN = RopeScaling(factor=4, original_max_position_embeddings=256)
+MODELS = {
+    "qwen3": {"rope_scaling": YARN},
+    "qwen2": {"tie_word_embeddings": True},
+    "llama": {"rope_scaling": LLAMA3, "num_key_value_heads": 1},
+}
+LAYER = {
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+}  # fmt: skip
+OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+
+
+def checkpoint(family: str, folder: Path) -> None:
+    torch.manual_seed(1)
+    model = build(preset(f"{family}-tiny", vocab_size=ROWS, **MODELS.get(family, {}))).init_weights()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("norm.weight", "bias")):
+                parameter.uniform_(0.5, 1.5)
+    save_pretrained(model, folder, tokenizer_files=TOKENIZER.files(), max_shard_bytes=200_000)
+
+
+def hf_name(name: str) -> str:
+    """The checkpoint's name of a tensor, by a table of our own."""
+    stem, kind = name.rsplit(".", 1)
+    if stem.startswith("blk."):
+        _, index, own = stem.split(".")
+        return f"model.layers.{index}.{next(hf for hf, short in LAYER.items() if short == own)}.{kind}"
+    return f"{next(hf for hf, short in OUTSIDE.items() if short == stem)}.{kind}"
+
+
+def halves(weight: torch.Tensor, dim: int) -> torch.Tensor:
+    """llama.cpp's order of rows back to the checkpoint's."""
+    return torch.cat([head[0::2] if half == 0 else head[1::2] for head in weight.split(dim) for half in (0, 1)])
+
+
+@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_tensors_and_metadata(family: str, precision: str, tmp_path: Path) -> None:
+    checkpoint(family, tmp_path / "model")
+    export_gguf(tmp_path / "model", tmp_path / "model.gguf", precision)
+    reader = gguf.GGUFReader(tmp_path / "model.gguf")
+    files = (tmp_path / "model").glob("*.safetensors")
+    expected = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    seen = set()
+    for tensor in reader.tensors:
+        found = torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type)))
+        if tensor.name == "rope_freqs.weight":
+            config = preset("llama-tiny", rope_theta=10000.0, **MODELS["llama"])
+            plain = inverse_frequencies(config.model_copy(update={"rope_scaling": None}))
+            torch.testing.assert_close(plain / found, inverse_frequencies(config))
+            continue
+        name = hf_name(tensor.name)
+        if family == "llama" and ("q_proj" in name or "k_proj" in name):
+            assert torch.equal(neighbouring_pairs(halves(found, 24), 24), found)
+            found = halves(found, 24)
+        wanted = expected[name]
+        assert torch.equal(found, wanted if precision == "f32" or wanted.dim() == 1 else wanted.bfloat16().float())
+        seen.add(name)
+    assert seen == expected.keys()
+    assert ("rope_freqs.weight" in {tensor.name for tensor in reader.tensors}) == (family == "llama")
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    assert fields["general.architecture"] == family
+    assert fields[f"{family}.block_count"] == 3
+    assert fields[f"{family}.attention.head_count"] == 4
+    assert fields[f"{family}.attention.head_count_kv"] == (1 if family == "llama" else 2)
+    assert fields[f"{family}.attention.key_length"] == 24
+    assert fields[f"{family}.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+    assert fields.get("qwen3.rope.scaling.type") == ("yarn" if family == "qwen3" else None)
+
+
+def test_the_tokenizer_is_the_checkpoints(tmp_path: Path) -> None:
+    checkpoint("qwen3", tmp_path / "model")
+    export_gguf(tmp_path / "model", tmp_path / "model.gguf")
+    fields = {n: field.contents() for n, field in gguf.GGUFReader(tmp_path / "model.gguf").fields.items()}
+    tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    raw = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    assert len(tokens) == len(kinds) == ROWS
+    assert all(tokens[index] == token for token, index in raw["model"]["vocab"].items())
+    assert tokens[: len(CONTROL_TOKENS)] == list(CONTROL_TOKENS)
+    assert set(kinds[: len(CONTROL_TOKENS)]) == {3}
+    assert set(kinds[TOKENIZER.vocab_size :]) == {5}
+    assert fields["tokenizer.ggml.merges"] == [" ".join(merge) for merge in raw["model"]["merges"]]
+    assert tokens[fields["tokenizer.ggml.eos_token_id"]] == EOS
+    assert (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]) == ("gpt2", "smollm")
+    assert fields["tokenizer.chat_template"] == CHAT_TEMPLATE
+
+
+def test_what_cannot_be_exported_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    checkpoint("qwen2", tmp_path / "model")
+    raw = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(raw | {"pre_tokenizer": {"type": "Whitespace"}}))
+    with pytest.raises(CheckpointError, match="no name for the pre-tokenizer"):
+        export_gguf(tmp_path / "model", tmp_path / "model.gguf")
+    save_pretrained(build(preset("tiny", vocab_size=ROWS)).init_weights(), tmp_path / "v3")
+    with pytest.raises(ConfigError, match="is for qwen2, qwen3 and llama models"):
+        export_gguf(tmp_path / "v3", tmp_path / "model.gguf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "v3"]
