@@ -138,11 +138,12 @@ class RolloutLog:
 
     def _take(self, row: Row, start: int, end: int) -> None:
         """A row of training is a group; an evaluation's rows of one problem, which follow each other, make one."""
+        entry = _entry(start, end, [row])
         if self._open is not None and (_asked(self._open[2][0]) != _asked(row) or "completions" in row):
             self._entries.append(_entry(*self._open))
             self._open = None
         if "completions" in row:
-            self._entries.append(_entry(start, end, [row]))
+            self._entries.append(entry)
         elif self._open is None:
             self._open = (start, end, [row])
         else:

@@ -84,6 +84,7 @@ class AnswerGroup(BaseModel):
     """Equivalent answers."""
 
     answer: str
+    """As the first of them puts it."""
     count: int
 
 
@@ -162,7 +163,7 @@ def judge(replies: list[str], problem: Problem | None) -> Judgement:
             )
             for answer, vote in zip(answers, votes, strict=True)
         ],
-        groups=[AnswerGroup(answer=vote, count=votes.count(vote)) for vote in order],
+        groups=[AnswerGroup(answer=answers[votes.index(vote)] or "", count=votes.count(vote)) for vote in order],
         winner=0 if chosen is None else votes.index(chosen),
         gold=None if problem is None else problem.answer,
     )

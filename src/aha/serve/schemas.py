@@ -75,9 +75,7 @@ class ChatMessage(Strict):
         if self.content is None and self.role != "assistant":
             raise ValueError(f"a message of role '{self.role}' needs content")
         if self.prefix and (self.role != "assistant" or self.text or not self.reasoning_content):
-            raise ValueError(
-                "prefix: true needs the role 'assistant', reasoning_content to go on with, and no content"
-            )
+            raise ValueError("prefix: true needs the role 'assistant', reasoning_content to go on with, and no content")
         return self
 
     @property

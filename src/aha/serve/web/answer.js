@@ -96,13 +96,15 @@ function sampleView(sample, answer) {
       seen.content = sample.content;
     }
     content.classList.toggle("waiting", working && !sample.thinking && !sample.content);
-    const judged = answer.judgement?.replies[answer.samples.indexOf(sample)];
-    verdict.replaceChildren(...verdictOf(judged, answer.judgement));
+    content.classList.toggle("missing", sample.finish === "stop" && !sample.content);
+    if (answer.samples.length === 1) verdict.replaceChildren(...verdictOf(answer.judgement));
   };
   return { node, update };
 }
 
-function verdictOf(judged, judgement) {
+/** What the verifier says about the answer, or about the one that won the vote. */
+function verdictOf(judgement) {
+  const judged = judgement?.replies[judgement.winner];
   if (!judged || judged.score === null) return [];
   const right = judged.score === 1;
   const partly = !right && judged.score > 0;
@@ -116,6 +118,7 @@ function voteView(answer, views) {
   const { judgement, samples } = answer;
   if (!judgement) return h("div", { class: "samples" }, views.map((view) => view.node));
   const groups = [...judgement.groups.map((group, number) => ({ ...group, number })), { answer: "no answer", number: null }];
+  const verdict = h("div", { class: "verdict" }, verdictOf(judgement));
   return h("div", { class: "vote" }, groups.map((group) => {
     const members = samples.map((_, index) => index).filter((index) => judgement.replies[index].group === group.number);
     if (!members.length) return null;
@@ -127,5 +130,5 @@ function voteView(answer, views) {
       h("summary", {}, h("span", { class: "name" }, plain(group.answer), mark), h("span", { class: "meter" }, share),
         h("span", { class: "soft" }, `${members.length} of ${samples.length}`)),
       members.map((index) => views[index].node));
-  }));
+  }), verdict);
 }

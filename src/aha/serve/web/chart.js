@@ -11,7 +11,7 @@ const BOTTOM = 20;
 const COLOURS = 8;
 
 export function shown(value, percent) {
-  if (percent) return `${(100 * value).toFixed(Math.abs(value) < 0.0995 ? 1 : 0)}%`;
+  if (percent) return `${(100 * value).toFixed(value !== 0 && Math.abs(value) < 0.0995 ? 1 : 0)}%`;
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(1);
   return value.toLocaleString("en", { maximumFractionDigits: size < 1 ? 4 : size < 100 ? 2 : 0 });

@@ -106,7 +106,7 @@ async function thinkLonger(number, column, sample, view) {
 }
 
 async function judge(turn, answer) {
-  const ready = answer.samples.some((sample) => sample.content);
+  const ready = answer.samples.some((sample) => sample.content || sample.finish);
   if (answer.status === "failed" || !ready || (!turn.problem && answer.samples.length === 1)) return;
   try {
     answer.judgement = await post("/api/judge", { problem: turn.problem, replies: answer.samples.map((sample) => sample.content) });
