@@ -40,8 +40,8 @@ ANSWER_HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
 ]
-CHALLENGE = 'Bearer, Basic realm="aha: any user name, and the API key as the password", charset="UTF-8"'
-"""Programs send the key as a bearer token; a browser asks for it and sends it, for all files of the page, as Basic."""
+CHALLENGE = 'Basic realm="aha: any user name, and the API key as the password", charset="UTF-8"'
+"""Makes a browser ask for the key and send it for all files of the page. Programs know the bearer form without it."""
 
 
 class Guard:

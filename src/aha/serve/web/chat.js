@@ -250,7 +250,7 @@ function showFamilies() {
 
 function send() {
   const question = byId("question").value.trim();
-  if (!question || !byId("model").value) return;
+  if (!question || byId("send").disabled) return;
   const problem = state.problem?.question === question ? state.problem : null;
   byId("question").value = "";
   fit(byId("question"));
@@ -274,6 +274,7 @@ function showModels() {
   byId("model").value = known(stored("aha.model", "")) || known("r1") || state.models.at(-1)?.id || "";
   byId("second").value = known(stored("aha.second", ""));
   document.body.classList.toggle("two", byId("second").value !== "");
+  byId("send").disabled = state.models.length === 0;
   if (!state.models.length) note("No model is finished yet. The runs can be watched already.");
 }
 
@@ -342,18 +343,18 @@ function listen() {
 
 async function start() {
   listen();
+  restore();
   try {
     const [models, facts, runs] = await Promise.all([get("/v1/models"), get("/api/page"), get("/api/runs")]);
     state.models = models.data;
     state.facts = facts;
     byId("runs").hidden = runs.data.length === 0;
+    show();
   } catch (error) {
     note(error.message);
   }
   showModels();
   showFamilies();
-  restore();
-  show();
 }
 
 start();

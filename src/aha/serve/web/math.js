@@ -66,8 +66,14 @@ class Parser {
     return terms.length === 1 ? terms[0] : m("mrow", {}, terms);
   }
 
+  /** An argument: a group in braces, or one digit, letter or command. */
   group() {
     if (!this.next) throw new Error("something is missing");
+    if (this.next.number?.length > 1) {
+      const [first, ...rest] = this.next.number;
+      this.next.number = rest.join("");
+      return m("mn", {}, first);
+    }
     if (!this.take("{")) return this.atom();
     const row = this.row((token) => token.letter === "}");
     this.need("}");
