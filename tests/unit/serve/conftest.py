@@ -160,9 +160,12 @@ def listening() -> Callable[..., AbstractContextManager[int]]:
     return _listen
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The system's Chromium, driven; the driver brings no browser along. Skips where one of the two is missing."""
+    """The system's Chromium, driven; the driver brings no browser along. Skips where one of the two is missing.
+
+    Not for the whole session: until it ends, the driver has an event loop running in this thread.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra `dev`)")
     binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if binary is None:

@@ -90,7 +90,7 @@ def test_formulas(drawn: Callable[[str, str], str], source: str) -> None:
 
 @pytest.mark.parametrize("source", UNKNOWN)
 def test_what_is_unknown_is_refused_so_that_its_source_is_shown(drawn: Callable[[str, str], str], source: str) -> None:
-    with pytest.raises(Exception, match="(?i)error"):
+    with pytest.raises(Exception, match=r"(?i)error"):
         drawn("math", source)
     assert source in drawn("markdown", rf"\({source}\)")
 
