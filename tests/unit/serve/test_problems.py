@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from aha.serve.problems import ProblemName, find_problem, judge
+from aha.serve.judging import ProblemName, find_problem, judge
 from aha.tasks.families import FAMILIES, GENERAL, is_held_out
 
 
