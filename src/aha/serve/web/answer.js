@@ -76,7 +76,7 @@ function sampleView(sample, answer) {
   const think = h("details", { class: "think", open: sample.folded !== true, ontoggle: () => (sample.folded = !think.open) },
     h("summary", {}, label), thought);
   const content = h("div", { class: "content" });
-  const earlier = sample.earlier.map((text) => h("p", { class: "earlier soft" }, "Before: ", text.length > 160 ? `${text.slice(0, 160)}…` : text));
+  const earlier = sample.earlier.map((text) => h("p", { class: "earlier soft" }, "Before: ", h("s", {}, text.length > 160 ? `${text.slice(0, 160)}…` : text)));
   const verdict = h("div", { class: "verdict" });
   const node = h("div", { class: "sample" }, think, earlier, content, verdict);
   const seen = { thinking: null, content: null };

@@ -305,6 +305,10 @@ function listen() {
   document.addEventListener("keydown", keys);
   byId("clear").addEventListener("click", clear);
   byId("stop").addEventListener("click", stop);
+  byId("problems").addEventListener("click", () => {
+    byId("welcome").hidden = state.turns.length > 0 && !byId("welcome").hidden;
+    byId("main").scrollTop = 0;
+  });
   byId("composer").addEventListener("submit", (event) => {
     event.preventDefault();
     send();

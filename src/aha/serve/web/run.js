@@ -61,6 +61,7 @@ function choose(known) {
 function showAll() {
   writeAddress();
   showStages();
+  document.querySelector('#stages [aria-current="true"]')?.scrollIntoView({ block: "nearest", inline: "nearest" });
   return view.tab === "curves" ? showCurves() : Promise.all([showList(), showGroup()]);
 }
 
