@@ -1,7 +1,6 @@
 """A chat in the terminal, with the server's own requests, budgets, votes and verdicts, and no server.
 
-Thinking comes dimmed behind a bar, apart from the answer. Ctrl-C ends the answer and keeps the program. What a model
-writes cannot steer the terminal: its control characters are shown, not sent.
+Ctrl-C ends the answer and keeps the program. What is on screen, and how, is `serve.screen`'s.
 """
 
 from __future__ import annotations
@@ -11,28 +10,25 @@ import contextlib
 import json
 import random
 import time
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from aha.errors import nearest
 from aha.serve.errors import ApiError
 from aha.serve.generation import Reply, start_chat
-from aha.serve.judging import NUMBERS, Judgement, ProblemName, find_problem, judge
+from aha.serve.judging import NUMBERS, ProblemName, find_problem, judge
 from aha.serve.prompts import chat_ids
 from aha.serve.schemas import MAX_N, ChatRequest, read
+from aha.serve.screen import Screen
 from aha.serve.served import Asked, ServedModel
 from aha.tasks.families import FAMILIES, GENERAL
 from aha.test_time.budget_forcing import WAIT
 from aha.types import Language
 
-BAR = "│ "
 SETTINGS = ("temperature", "top_p", "seed", "max_completion_tokens", "stop")
 """Fields of a request that /set changes; the others have commands of their own."""
 
@@ -69,7 +65,7 @@ class Terminal:
         console: Console,
         ask: Callable[[str], str] = input,
     ) -> None:
-        self._models, self._load, self._model, self._console, self._ask = models, load, model, console, ask
+        self._models, self._load, self._model, self._screen, self._ask = models, load, model, Screen(console), ask
         self._loaded: dict[str, ServedModel] = {}
         self._turns: list[Turn] = []
         self._settings: dict[str, Any] = {}
@@ -90,16 +86,16 @@ class Terminal:
 
     def run(self) -> None:
         """Reads and answers until the user leaves."""
-        self._say(f"Talking to {self._model}. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
+        self._screen.note(f"Talking to {self._model}. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.")
         while True:
             try:
                 self._take(self._ask("\n> ").strip())
             except (EOFError, Leave):
                 return
             except KeyboardInterrupt:
-                self._say("\n/quit or Ctrl-D leaves")
+                self._screen.note("\n/quit or Ctrl-D leaves")
             except ApiError as error:
-                self._console.print(Text(error.message, style="red"))
+                self._screen.fault(error.message)
 
     def close(self) -> None:
         """Ends all work."""
@@ -125,17 +121,17 @@ class Terminal:
         replies, stopped = self._generate(model, request)
         known = any(turn is other for other in self._turns)
         if not any(reply.reasoning or reply.content for reply in replies):
-            self._say("(no answer)")
+            self._screen.note("(no answer)")
             return
         problem = find_problem(turn.problem) if turn.problem else None
         judgement = judge([reply.content for reply in replies], problem)
         turn.reply = replies[judgement.winner]
         turn.reply.reasoning = (thought or "") + turn.reply.reasoning
         if len(replies) > 1:
-            self._show_votes(judgement)
-            self._console.print(_text(turn.reply.content))
+            self._screen.votes(judgement)
+            self._screen.write(turn.reply.content)
         if problem is not None and not stopped:
-            self._show_verdict(judgement)
+            self._screen.verdict(judgement)
         if not known:
             self._turns.append(turn)
 
@@ -164,7 +160,7 @@ class Terminal:
     def _generate(self, model: ServedModel, request: ChatRequest) -> tuple[list[Reply], bool]:
         """Streams one answer to the screen, or draws several; what there is when Ctrl-C comes is kept."""
         replies = [Reply() for _ in range(request.samples)]
-        shown = _Stream(self._console, silent=len(replies) > 1, thinking=request.thought is not None)
+        shown = self._screen.stream(silent=len(replies) > 1, thinking=request.thought is not None)
         tokens, thought, started = 0, 0, time.monotonic()
 
         async def listen() -> None:
@@ -187,24 +183,8 @@ class Terminal:
             stopped = True
         shown.end()
         seconds = time.monotonic() - started
-        self._say("stopped" if stopped else f"{tokens} tokens, {thought} of them thinking, in {seconds:.1f} s")
+        self._screen.note("stopped" if stopped else f"{tokens} tokens, {thought} of them thinking, in {seconds:.1f} s")
         return replies, stopped
-
-    def _show_votes(self, judgement: Judgement) -> None:
-        table = Table("answer", "votes", box=None, header_style="dim")
-        for number, group in enumerate(judgement.groups):
-            right = next(reply.score for reply in judgement.replies if reply.group == number)
-            mark = "" if right is None else " ✓" if right == 1 else " ✗"
-            table.add_row(_text(group.answer + mark), f"{group.count} of {len(judgement.replies)}")
-        self._console.print(table)
-
-    def _show_verdict(self, judgement: Judgement) -> None:
-        score = judgement.replies[judgement.winner].score or 0.0
-        if score == 1:
-            self._console.print(Text("✓ right", style="green"))
-        else:
-            verdict = f"{score:.0%} of what was asked" if score else "✗ wrong"
-            self._console.print(Text(verdict, style="red"), Text(f"a right answer: {judgement.gold}", style="dim"))
 
     def _served(self, name: str) -> ServedModel:
         if name not in self._loaded:
@@ -218,9 +198,10 @@ class Terminal:
             raise ApiError(404, f"there is no model {name!r}{nearest(name, self._models)}")
         self._model = name or self._model
         if not name:
-            for known, asked in self._models.items():
-                mark = "*" if known == self._model else " "
-                self._console.print(Text(f"{mark} {known:<20}"), Text(_MEANS[asked], style="dim"))
+            self._screen.pairs(
+                (f"{'*' if known == self._model else ' '} {known}", _MEANS[asked])
+                for known, asked in self._models.items()
+            )
 
     def _problem(self, rest: str) -> None:
         family, level, language, *_ = [*rest.split(), "", "", ""]
@@ -234,7 +215,7 @@ class Terminal:
         number = random.randrange(NUMBERS)
         name = ProblemName(family=chosen, level=int(level or own.levels[0]), language=spoken, number=number)
         question = find_problem(name).question
-        self._console.print(Text(f"{name.family}, level {name.level}: ", style="bold cyan"), Text(question), sep="")
+        self._screen.write(question, title=f"{name.family}, level {name.level}: ")
         self._answer(Turn(question, name))
 
     def _longer(self, rest: str) -> None:
@@ -242,9 +223,9 @@ class Terminal:
         if not turn.reply.reasoning:
             raise ApiError(400, "the last answer had no thinking to go on with")
         chinese = any("\u4e00" <= character <= "\u9fff" for character in turn.question)
-        thought = f"{turn.reply.reasoning}\n{WAIT['zh' if chinese else 'en']}"
-        self._console.print(Text(f"{BAR}... {WAIT['zh' if chinese else 'en']}", style="dim"), end="")
-        self._answer(turn, thought)
+        wait = WAIT["zh" if chinese else "en"]
+        self._screen.go_on(wait)
+        self._answer(turn, f"{turn.reply.reasoning}\n{wait}")
 
     def _again(self, rest: str) -> None:
         self._answer(self._last())
@@ -270,7 +251,9 @@ class Terminal:
     def _set(self, rest: str) -> None:
         name, _, value = rest.replace("=", " ", 1).partition(" ")
         if not name:
-            self._say(", ".join(f"{key} {value}" for key, value in self._settings.items()) or "R1's own: 0.6, 0.95")
+            self._screen.note(
+                ", ".join(f"{key} {value}" for key, value in self._settings.items()) or "R1's own: 0.6, 0.95"
+            )
         elif name not in SETTINGS:
             raise ApiError(400, f"there is no setting {name!r}{nearest(name, SETTINGS)}; known: {', '.join(SETTINGS)}")
         else:
@@ -294,68 +277,13 @@ class Terminal:
         self._turns = []
 
     def _help(self, rest: str) -> None:
-        table = Table(box=None, show_header=False)
-        for name, (_, arguments, words) in self._commands.items():
-            table.add_row(Text(f"/{name} {arguments}"), Text(words, style="dim"))
-        self._console.print(table)
+        self._screen.pairs((f"/{name} {arguments}", words) for name, (_, arguments, words) in self._commands.items())
 
     def _leave(self, rest: str) -> None:
         raise Leave
 
-    def _say(self, text: str) -> None:
-        self._console.print(Text(text, style="dim"))
-
 
 _MEANS: dict[Asked, str] = {"chat": "thinks", "chat_direct": "answers directly", "zero": "answers single questions"}
-
-
-class _Stream:
-    """One answer on its way to the screen: thinking dimmed and behind a bar, then the answer.
-
-    Args:
-        console: where to write.
-        silent: write nothing.
-        thinking: the beginning of the thinking is there already.
-    """
-
-    def __init__(self, console: Console, silent: bool, thinking: bool) -> None:
-        self._console = console
-        self._silent = silent
-        self._thinking = thinking
-        self._said = False
-
-    def add(self, reasoning: str, content: str) -> None:
-        """Shows a piece."""
-        if self._silent:
-            return
-        if reasoning:
-            opening = "" if self._thinking or self._said else BAR
-            self._thinking = True
-            self._write(opening + reasoning.replace("\n", f"\n{BAR}"), "dim")
-        if content:
-            self._write(("\n\n" if self._thinking and not self._said else "") + content, "")
-            self._said = True
-
-    def end(self) -> None:
-        """Ends the line."""
-        if self._thinking or self._said:
-            self._write("\n", "")
-
-    def _write(self, text: str, style: str) -> None:
-        self._console.print(_text(text, style), end="", soft_wrap=True)
-        self._console.file.flush()
-
-
-def _text(text: str, style: str = "") -> Text:
-    return Text(visible(text), style=style)
-
-
-def visible(text: str) -> str:
-    """A model's text without power over the terminal: control characters and such as turn the writing become signs."""
-    return "".join(
-        character if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs") else "\ufffd"
-        for character in text
-    )
 
 
 def start_model(names: Sequence[str], wanted: str) -> str:

@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from aha.serve.errors import ApiError
+from aha.serve.screen import visible
 from aha.serve.served import Asked, ServedModel
-from aha.serve.terminal import Terminal, start_model, visible
+from aha.serve.terminal import Terminal, start_model
 from aha.text.tokenizer import END_THINK, Tokenizer
 from aha.types import Request
 
