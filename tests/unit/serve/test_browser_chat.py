@@ -198,7 +198,11 @@ def test_a_problem_gets_the_verifiers_verdict(opened: Open) -> None:
 
 
 def test_answers_of_a_vote_are_grouped_with_their_thinking(opened: Open) -> None:
-    with opened({"m": lambda _, index: (f"thought {index}", f"The answer is {7 if index % 4 else 8}.")}) as page:
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        right = prompt.endswith("Wait") or index % 4
+        return f"thought {index}", f"The answer is {7 if right else 8}."
+
+    with opened({"m": say}) as page:
         page.click("#settings-open")
         page.select_option("#votes", "8")
         ask(page, "seven?")
@@ -208,9 +212,12 @@ def test_answers_of_a_vote_are_grouped_with_their_thinking(opened: Open) -> None
             "7 6 of 8",
             "8 2 of 8",
         ]
+        assert page.locator(".answer > .tools").inner_text().split() == ["Again", "Copy"]
         groups[1].locator("summary").first.click()
         groups[1].locator(".think summary").nth(1).click()
         assert groups[1].locator(".thought").nth(1).inner_text() == "thought 4"
+        groups[1].get_by_text("Think longer").first.click()
+        page.locator(".group summary .soft", has_text="7 of 8").wait_for()  # one of them has changed its mind
 
 
 @pytest.mark.parametrize("asked", ["chat", "zero"])

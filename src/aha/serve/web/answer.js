@@ -33,7 +33,7 @@ export function answerView(answer, { again, longer, follow }) {
     cancelAnimationFrame(frame);
     frame = 0;
     views = answer.samples.map((sample) => sampleView(sample, answer));
-    const body = answer.samples.length > 1 ? voteView(answer, views) : views.map((view) => view.node);
+    const body = answer.samples.length > 1 ? voteView(answer, views, longer) : views.map((view) => view.node);
     node.dataset.status = answer.status;
     node.replaceChildren(
       h("header", {}, h("b", {}, answer.model), h("span", { class: "status soft", role: "status" })),
@@ -64,10 +64,13 @@ function tools(answer, longer, again) {
   const sample = answer.samples[answer.judgement?.winner ?? 0];
   const idle = answer.status !== "running";
   return h("div", { class: "tools shown", hidden: !idle },
-    longer && sample?.thinking && h("button", { title: "Go on with the thinking: “Wait”", onclick: () => longer(sample) }, "Think longer"),
+    longer && sample?.thinking && answer.samples.length === 1 && longerButton(sample, longer),
     h("button", { onclick: again }, "Again"),
     sample?.content && h("button", { onclick: (event) => copy(sample.content, event.currentTarget) }, "Copy"));
 }
+
+const longerButton = (sample, longer) =>
+  h("button", { class: "longer", title: "Go on with the thinking: “Wait”", onclick: () => longer(sample) }, "Think longer");
 
 /** Thinking and answer of one sample. */
 function sampleView(sample, answer) {
@@ -114,7 +117,7 @@ function verdictOf(judgement) {
 }
 
 /** All samples of a vote: by the answer that they name, the most frequent first. */
-function voteView(answer, views) {
+function voteView(answer, views, longer) {
   const { judgement, samples } = answer;
   if (!judgement) return h("div", { class: "samples" }, views.map((view) => view.node));
   const groups = [...judgement.groups.map((group, number) => ({ ...group, number })), { answer: "no answer", number: null }];
@@ -129,6 +132,6 @@ function voteView(answer, views) {
     return h("details", { class: `group ${score === 1 ? "right" : score === null ? "" : "wrong"}`, open: group.number === 0 },
       h("summary", {}, h("span", { class: "name" }, plain(group.answer), mark), h("span", { class: "meter" }, share),
         h("span", { class: "soft" }, `${members.length} of ${samples.length}`)),
-      members.map((index) => views[index].node));
+      members.map((index) => [views[index].node, longer && samples[index].thinking && longerButton(samples[index], longer)]));
   }), verdict);
 }

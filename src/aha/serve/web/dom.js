@@ -2,7 +2,7 @@
 
 const SPECIAL = { class: (node, value) => node.setAttribute("class", value), hidden: (node, value) => (node.hidden = value) };
 
-/** An element with attributes (`onclick` and the like take functions) and children (nodes, strings, arrays, null). */
+/** An element with attributes (`onclick` and the like take functions) and children (nodes, strings, arrays; null and false are nothing). */
 export function h(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
@@ -22,7 +22,7 @@ function fill(node, attributes, children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
-  node.append(...children.flat(Infinity).filter((child) => child != null));
+  node.append(...children.flat(Infinity).filter((child) => child != null && child !== false));
   return node;
 }
 

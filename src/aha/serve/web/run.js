@@ -42,6 +42,7 @@ function showStages() {
       h("span", {}, known.name),
       h("small", {}, known.step === null ? "" : `step ${known.step}`));
   byId("stages").replaceChildren(...(run()?.stages ?? []).map(button));
+  byId("run").value = view.run;
   byId("title").textContent = view.stage || "No stage has begun";
   for (const tab of document.querySelectorAll("[data-tab]")) {
     tab.ariaSelected = String(tab.dataset.tab === view.tab);
@@ -149,7 +150,7 @@ function completion({ number, reward, rewards, right, advantage, tokens, finish_
     h("header", {}, h("span", { class: "soft" }, `#${number + 1}`),
       h("span", { class: `chip ${right ? "right" : "wrong"}` }, right ? "✓ right" : "✗ wrong"),
       h("span", {}, "reward ", h("b", {}, reward === null ? "none" : shown(reward))),
-      advantage === null ? null : h("span", {}, "advantage ", h("span", { class: advantage > 0 ? "plus" : "minus" }, `${advantage > 0 ? "+" : ""}${advantage.toFixed(2)}`)),
+      advantage === null ? null : h("span", {}, "advantage ", h("span", { class: advantage > 0 ? "plus" : advantage < 0 ? "minus" : "" }, `${advantage > 0 ? "+" : ""}${advantage.toFixed(2)}`)),
       Object.entries(rewards).map(([name, value]) => part(name, value)),
       h("span", { class: "part" }, `${tokens} tokens${finish === "length" ? ", cut off" : ""}`)),
     h("pre", {}, pieces.map(([text, kind]) => (kind ? h("mark", { title: `reflection: ${kind}` }, text) : text))));
@@ -182,7 +183,6 @@ async function start() {
   view.runs = (await get("/api/runs")).data;
   readAddress();
   byId("run").replaceChildren(...view.runs.map(({ name, recipe }) => h("option", { value: name }, recipe && recipe !== name ? `${name} (${recipe})` : name)));
-  byId("run").value = view.run;
   byId("run").addEventListener("change", (event) => {
     location.hash = `#${encodeURIComponent(event.target.value)}`;
   });
