@@ -244,10 +244,11 @@ def serve(
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting, such as rows=64.")
     ] = None,
 ) -> None:
-    """Serve models to OpenAI's clients: /v1/chat/completions, /v1/completions, /v1/models.
+    """Serve models on a web page, and to OpenAI's clients: /v1/chat/completions, /v1/completions, /v1/models.
 
-    A run folder serves all its models under the names of their stages: the base, V3, R1-Zero, R1, the students.
-    Thinking comes as `reasoning_content`, apart from `content`.
+    A run folder serves all its models under the names of their stages: the base, V3, R1-Zero, R1, the students. Its
+    curves and rollouts are on the page too, also while it is being trained. Thinking comes as `reasoning_content`,
+    apart from `content`.
 
     [bold]Examples[/bold]
 
@@ -269,6 +270,30 @@ def serve(
     from aha.recipes.acts import serve as serve_models
 
     serve_models(paths, host, port, api_key, asked, set_ or [])
+
+
+@app.command()
+def chat(
+    paths: Annotated[list[Path], typer.Argument(metavar="RUN|CKPT...", help="Run folders, or model folders.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="To start with.", show_default="r1, or the last")] = "",
+    asked: Annotated[
+        str, typer.Option(help="How model folders are asked: chat (thinks first), chat_direct, zero.")
+    ] = "chat",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting, such as context_tokens=512.")
+    ] = None,
+) -> None:
+    """Talk to models in the terminal: thinking dimmed, /commands, Ctrl-C stops the answer.
+
+    [bold]Examples[/bold]
+
+      aha chat runs/r1-tiny-seed0
+
+      aha chat runs/r1-tiny-seed0 --model r1-zero
+    """
+    from aha.recipes.acts import chat as chat_with_models
+
+    chat_with_models(paths, model, asked, set_ or [])
 
 
 @app.command()

@@ -76,3 +76,14 @@ def test_what_it_refuses(folder: Path, arguments: list[str], words: str) -> None
     assert done.returncode == 1
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_chat_in_the_terminal(folder: Path) -> None:
+    typed = "hello\n/model\n/nothing\n/quit\n"
+    chat = [sys.executable, "-m", "aha", "chat", str(folder), "--asked", "chat_direct", "--set", "context_tokens=64"]
+    done = subprocess.run(chat, input=typed, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tokens, 0 of them thinking, in" in done.stdout
+    assert "* random" in done.stdout and "unknown command /nothing" in done.stdout
+    refused = subprocess.run([*chat, "--model", "x"], capture_output=True, text=True, timeout=120, check=False)
+    assert refused.returncode == 1 and "there is no model 'x'; known: random" in refused.stderr

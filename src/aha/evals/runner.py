@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from aha.tasks.answers import read_completion
 from aha.tasks.datasets import judge_of
 from aha.tasks.families import GENERAL
 from aha.tasks.general.requests import refuses
-from aha.tasks.scribe import REFLECTION_WORDS
+from aha.tasks.scribe import REFLECTION, REFLECTION_WORDS
 from aha.test_time.voting import majority
 from aha.text.elicitation import Elicitation, request_for, text_of
 from aha.text.thinking import final_answer
@@ -151,12 +152,8 @@ def _is_right(judge: Judge, problem: Problem, answer: str) -> bool:
 
 def count_reflections(text: str) -> dict[str, int]:
     """Occurrences of reflection words by kind, both languages together; English ones as whole words."""
-    lowered = text.lower()
-    english = "".join(character if "a" <= character <= "z" else " " for character in lowered).split()
-    return {
-        kind: sum(english.count(word) if word.isascii() else lowered.count(word) for word in words)
-        for kind, words in REFLECTION_WORDS.items()
-    }
+    found = Counter(match.lastgroup for match in REFLECTION.finditer(text))
+    return {kind: found[kind] for kind in REFLECTION_WORDS}
 
 
 def by_problem(samples: Iterable[Sample], value: Callable[[Sample], float]) -> dict[str, float]:

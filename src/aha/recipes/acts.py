@@ -40,6 +40,9 @@ COMPARISON = "aha.recipes.compare:compare"
 SERVING = "aha.recipes.serve:serve"
 """`module:function`, called with (paths, host, port, key or None, way of asking, overrides); serves until stopped."""
 
+CHAT = "aha.recipes.chat:chat"
+"""`module:function`, called with (paths, name of a model, way of asking, overrides); talks until the user leaves."""
+
 
 def make_report(run_folder: Path, out: Path | None) -> Path:
     """Makes the HTML page of a run and returns its path."""
@@ -92,6 +95,13 @@ def serve(
     for name, value in WORKER_SETTINGS.items():  # before torch is imported
         os.environ.setdefault(name, value)
     _act(SERVING, "serve")(paths, host, port, api_key, asked, overrides)
+
+
+def chat(paths: Sequence[Path], model: str, asked: str, overrides: Sequence[str]) -> None:
+    """Talks to the models of runs and model folders in the terminal."""
+    for name, value in WORKER_SETTINGS.items():  # before torch is imported
+        os.environ.setdefault(name, value)
+    _act(CHAT, "chat")(paths, model, asked, overrides)
 
 
 def _act(reference: str, verb: str) -> Any:

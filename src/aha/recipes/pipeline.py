@@ -85,6 +85,7 @@ class Pipeline:
                 _clear_outputs(folder)
             _clear_temporary(folder)
             self.run_folder.assemble_logs([*self._done_names(), spec.name])
+            self._write_lineage()
         logs.open()
         started = "starts" if step is None else f"continues after step {step}"
         self._progress.say(f"{spec.name}: {started}")
@@ -185,8 +186,12 @@ class Pipeline:
         """Rebuilds the run's logs, `lineage.json` and `summary.json` from the folders of the stages that are done."""
         names = self._done_names()
         self.run_folder.assemble_logs(names)
-        write_json(self.run_folder.path / "lineage.json", self._lineage())
+        self._write_lineage()
         write_json(self.run_folder.path / "summary.json", self._summary(names))
+
+    def _write_lineage(self) -> None:
+        """Says which stages there are, which fed which, and which are done: from the start of a run on."""
+        write_json(self.run_folder.path / "lineage.json", self._lineage())
 
     def _lineage(self) -> dict[str, Any]:
         stages = [

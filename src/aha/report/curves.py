@@ -8,10 +8,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from aha.report import figures
+from aha.report.panels import accuracy_by_level, reinforcement
 from aha.report.reading import Run
 from aha.report.sections import Section
-
-REWARD_PARTS = ("accuracy", "format", "language", "preference", "true_score")
 
 
 def sections(run: Run, folded: bool) -> list[Section]:
@@ -55,51 +54,12 @@ def _arm(run: Run, name: str, folded: bool) -> Section | None:
     """The curves of one reinforcement-learning stage."""
     if not run.rows(name, "reward"):
         return None
-    evaluations = run.rows(name, "evaluation")
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for step, row in evaluations:
-        for family, levels in row["by_family"].items():
-            for level, accuracy in levels.items():
-                panels.setdefault(family, {}).setdefault(level, []).append((step, accuracy))
-    trained = run.rows(name, "evaluation_trained_levels")
-    domains = {
-        domain: [(step, row["by_domain"][domain]["mean"]) for step, row in trained]
-        for domain in sorted({domain for _, row in trained for domain in row["by_domain"]})
-    }
-    held_out = {
-        label: [(step, row[key]) for step, row in trained if row[key] is not None]
-        for label, key in (
-            ("well formed", "mean_tokens_well_formed"),
-            ("right", "mean_tokens_right"),
-            ("wrong", "mean_tokens_wrong"),
-        )
-    }
-    reflection = {
-        "reflection words per answer": [(step, row["reflections_per_answer"]) for step, row in trained],
-    }
-    drawn = [
-        figures.lines(
-            {part: run.rows(name, f"rewards/{part}/mean") for part in REWARD_PARTS},
-            "rewards on training problems",
-            percent=True,
-        ),
-        figures.lines(domains, "held-out accuracy by domain, trained levels", percent=True),
-        figures.lines(held_out, "held-out answers: tokens (no reward for length)"),
-        figures.lines(reflection, "words of reflection, both languages"),
-        figures.lines({"entropy": run.rows(name, "entropy")}, "entropy of the policy, nats per token"),
-        figures.lines(
-            {"groups": run.rows(name, "frac_reward_zero_std")}, "groups whose rewards all agree", percent=True
-        ),
-        figures.lines({"MaxVio": run.rows(name, "max_vio")}, "expert load during RL: MaxVio"),
-        figures.lines(
-            {"mean": run.rows(name, "sampling/logprob_difference/mean")},
-            "engine against trainer: |difference of log-probabilities|",
-        ),
-    ]
+    levels = accuracy_by_level(run, name)
+    drawn = [figures.lines(panel.series, panel.title, percent=panel.percent) for panel in reinforcement(run, name)]
     return Section(
         f"Reinforcement learning: {name}",
         "The curves by level are held-out problems; the curriculum keeps to the edge of competence.",
-        wide=Markup(figures.small_multiples(panels)) if panels else None,
+        wide=Markup(figures.small_multiples(levels)) if levels else None,
         figures=[Markup(svg) for svg in drawn],
         folded=folded,
     )

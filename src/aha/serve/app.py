@@ -1,9 +1,9 @@
-"""The application: routes, errors in OpenAI's shape, and the guard around them."""
+"""The application: routes, errors in OpenAI's shape, the pages, and the guard around them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -18,15 +18,19 @@ from aha.serve.completions import CompletionEndpoint
 from aha.serve.errors import ApiError
 from aha.serve.guard import HEALTH, Guard
 from aha.serve.openapi import document
+from aha.serve.pages import page_routes
+from aha.serve.problems import problem_routes
+from aha.serve.runs import RunSource, run_routes
 from aha.serve.sse import error_response, json_response
 
 
-def create_app(catalog: Catalog, api_key: str | None = None) -> Guard:
+def create_app(catalog: Catalog, api_key: str | None = None, runs: Sequence[RunSource] = ()) -> Guard:
     """Puts the server together.
 
     Args:
         catalog: the models.
         api_key: required on every route but /health; None for use on this machine alone.
+        runs: folders that the run page shows.
     """
     description = document()
 
@@ -49,6 +53,9 @@ def create_app(catalog: Catalog, api_key: str | None = None) -> Guard:
         Route("/v1/models/{model}", model),
         Route("/v1/chat/completions", ChatEndpoint(catalog).answer, methods=["POST"]),
         Route("/v1/completions", CompletionEndpoint(catalog).answer, methods=["POST"]),
+        *problem_routes(catalog.config),
+        *run_routes(runs, catalog.config),
+        *page_routes(),
     ]
 
     @contextlib.asynccontextmanager

@@ -16,14 +16,12 @@ class Catalog:
     """What a server has.
 
     Args:
-        models: at least one, with different names.
+        models: with different names.
         config: limits.
         vote: how votes are counted.
     """
 
     def __init__(self, models: Sequence[ServedModel], config: ServeConfig, vote: Vote = majority_vote) -> None:
-        if not models:
-            raise ConfigError("there is no model to serve")
         self._models = {model.name: model for model in models}
         if len(self._models) < len(models):
             raise ConfigError("two models have one name")
@@ -43,7 +41,7 @@ class Catalog:
         """
         model = self._models.get(name)
         if model is None:
-            known = ", ".join(self._models)
+            known = ", ".join(self._models) or "none"
             raise ApiError(404, f"there is no such model; this server has {known}", "model", "model_not_found")
         return model
 

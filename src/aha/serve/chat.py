@@ -40,7 +40,7 @@ class ChatEndpoint:
         """Handles one request."""
         request = read(ChatRequest, await read_body(http, self._catalog.config))
         model = self._catalog.find(request.model)
-        prompt = await asyncio.to_thread(chat_ids, model, request.messages)
+        prompt = await asyncio.to_thread(chat_ids, model, request.turns, request.thought)
         generation = start_chat(model, request, prompt)
         return await answer(http, generation, request, self._whole, self._stream)
 

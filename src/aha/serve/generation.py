@@ -104,12 +104,14 @@ def start_chat(model: ServedModel, request: ChatRequest, prompt: Sequence[int]) 
     )
     budget = budget_of(request, sampling.max_completion_tokens)
     end_think = (model.tokenizer.control_id(END_THINK),)
+    begun = request.thought is not None
     readers = [
         ReplyReader(
             index,
             model.tokenizer,
-            Splitter(model.tokenizer, think_prefilled=model.asked == "chat"),
+            Splitter(model.tokenizer, think_prefilled=begun or model.asked == "chat"),
             request.stops,
+            begun=begun,
             logprobs=bool(request.logprobs),
             steering=None if budget is None else ThinkingBudget(budget, end_think),
         )

@@ -6,6 +6,8 @@ It denies by default and decides on the path that was sent, before anything is r
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hashlib
 import hmac
 import logging
@@ -25,13 +27,29 @@ HEALTH = "/health"
 SEND_SECONDS = 60.0
 """How long a client may take to accept a piece of an answer."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""For browsers: scripts and styles are this server's own files, nothing is fetched from elsewhere, and no text ever
+becomes markup or script, whatever the page's code does with it."""
+ANSWER_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", CONTENT_POLICY.encode()),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+]
+CHALLENGE = 'Basic realm="aha: any user name, and the API key as the password", charset="UTF-8"'
+"""Makes a browser ask for the key and send it for all files of the page. Programs know the bearer form without it."""
 
 
 class Guard:
     """Wraps the application.
 
-    With a key, everything but `GET /health` needs it. Without one the server is for this machine alone: a request must
-    name a loopback host, and must not come from a web page of another origin.
+    With a key, everything but `GET /health` needs it, the pages and their files too. Without one the server is for this
+    machine alone: a request must name a loopback host. A web page of another origin is refused in both cases: what a
+    browser adds by itself (its being on this machine, or the key that it remembers) must not serve others.
 
     Args:
         app: what to protect.
@@ -62,11 +80,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                extra = [
-                    (b"x-request-id", number.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"cache-control", b"no-store"),
-                ]
+                extra = [(b"x-request-id", number.encode()), *ANSWER_HEADERS]
                 message = {**message, "headers": [*message.get("headers", []), *extra]}
             try:
                 async with asyncio.timeout(SEND_SECONDS):
@@ -100,16 +114,13 @@ class Guard:
         raw = scope.get("raw_path") or scope["path"].encode()
         if scope["path"] == HEALTH and raw == HEALTH.encode() and scope["method"] in ("GET", "HEAD"):
             return
-        if not self._has_key(scope):
+        scheme, key = _credentials(scope)
+        matches = hmac.compare_digest(hashlib.sha256(key).digest(), self._digest)  # tells neither length nor content
+        if not matches or scheme not in (b"bearer", b"basic"):
             message = "a valid API key is required: send `Authorization: Bearer KEY`"
-            raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
-
-    def _has_key(self, scope: Scope) -> bool:
-        """Compares digests, so that neither length nor content of the key shows in the time it takes."""
-        given = _headers(scope, b"authorization")
-        scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        matches = hmac.compare_digest(hashlib.sha256(key.strip(b" ")).digest(), self._digest or b"")
-        return matches and scheme.lower() == b"bearer"
+            raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": CHALLENGE})
+        if scheme == b"basic":
+            _check_origin(scope, ("http", "https"))  # TLS may end before this server
 
 
 def _check_local(scope: Scope) -> None:
@@ -118,9 +129,27 @@ def _check_local(scope: Scope) -> None:
     name = host[: host.index("]") + 1] if "]" in host else host.partition(":")[0]
     if name not in LOOPBACK_HOSTS:
         raise ApiError(403, "without an API key this server answers on 127.0.0.1 and localhost only", code="wrong_host")
+    _check_origin(scope, ("http",))
+
+
+def _check_origin(scope: Scope, schemes: Collection[str]) -> None:
+    hosts = [host.decode("latin-1").lower() for host in _headers(scope, b"host")]
+    own = {f"{scheme}://{host}" for scheme in schemes for host in hosts}
     for origin in _headers(scope, b"origin"):
-        if origin.decode("latin-1").lower() != f"http://{host}":
+        if origin.decode("latin-1").lower() not in own:
             raise ApiError(403, "requests from web pages of another origin are refused", code="wrong_origin")
+
+
+def _credentials(scope: Scope) -> tuple[bytes, bytes]:
+    """Scheme and key of the one authorization header; of a browser's, the password."""
+    given = _headers(scope, b"authorization")
+    scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+    if scheme.lower() != b"basic":
+        return scheme.lower(), key.strip(b" ")
+    try:
+        return b"basic", base64.b64decode(key.strip(b" "), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b"", b""
 
 
 def _headers(scope: Scope, name: bytes) -> list[bytes]:

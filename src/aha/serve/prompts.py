@@ -12,19 +12,28 @@ from aha.text.tokenizer import END_THINK
 from aha.types import Message
 
 
-def chat_ids(model: ServedModel, messages: Sequence[ChatMessage]) -> list[int]:
+def chat_ids(model: ServedModel, messages: Sequence[ChatMessage], thought: str | None = None) -> list[int]:
     """A conversation in the form in which the model is asked.
 
+    Args:
+        model: that is asked.
+        messages: up to the one to answer.
+        thought: thinking that the reply begins with.
+
     Raises:
-        ApiError: it is longer than the model's context, or R1-Zero, which knows single questions only, is asked more.
+        ApiError: it is longer than the model's context, R1-Zero, which knows single questions only, is asked more, or
+            a model that does not think is given a thought.
     """
-    _check_size(model, sum(len(message.text.encode()) for message in messages))
+    _check_size(model, sum(len(message.text.encode()) for message in messages) + len((thought or "").encode()))
+    if thought is not None and model.asked == "chat_direct":
+        raise ApiError(400, f"{model.name!r} answers without thinking: there is none to go on with", "messages")
     if model.asked == "zero":
-        ids = zero_prompt(model.tokenizer, _single_question(model, messages))
+        question = _single_question(model, messages)
+        ids = zero_prompt(model.tokenizer, question, think_prefilled=thought is not None)
     else:
         turns = [_turn(message) for message in messages]
         ids = chat_prompt(model.tokenizer, turns, think_prefilled=model.asked == "chat")
-    return _checked(model, ids)
+    return _checked(model, ids + model.tokenizer.encode(thought or ""))
 
 
 def text_ids(model: ServedModel, text: str) -> list[int]:

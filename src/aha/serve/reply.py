@@ -58,6 +58,7 @@ class ReplyReader:
         splitter: tells thinking from answer.
         stops: strings that end the answer. Thinking is not searched for them.
         trim: leave out whitespace around thinking and answer.
+        begun: the prompt holds the beginning of the thinking, so that whitespace may follow it.
         logprobs: keep log-probabilities.
         steering: may force tokens.
     """
@@ -69,6 +70,7 @@ class ReplyReader:
         splitter: Splitter | RawText,
         stops: Sequence[str] = (),
         trim: bool = True,
+        begun: bool = False,
         logprobs: bool = False,
         steering: Steering | None = None,
     ) -> None:
@@ -80,7 +82,7 @@ class ReplyReader:
         self._splitter = splitter
         self._thinking, self._answer = Decoder(), Decoder()
         self._scanner = StopScanner(stops)
-        self._trims = (Trimmer(), Trimmer()) if trim else None
+        self._trims = (Trimmer(begun), Trimmer()) if trim else None
         self._logprobs = logprobs
         self._steering = steering
 

@@ -52,13 +52,18 @@ class TextPart(Strict):
 
 
 class ChatMessage(Strict):
-    """One turn. Reasoning of earlier turns is accepted and never shown to the model again."""
+    """One turn. Reasoning of earlier turns is accepted and never shown to the model again.
+
+    With `prefix` (DeepSeek's field) an assistant's turn at the end is no reply but the beginning of one: the model goes
+    on with the thinking in its `reasoning_content`.
+    """
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(max_length=MAX_PARTS)] | None = None
     name: Note | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    prefix: bool | None = None
     refusal: str | None = None
     annotations: Nothing | None = None
     tool_calls: Nothing | None = None
@@ -69,6 +74,8 @@ class ChatMessage(Strict):
     def _check(self) -> Self:
         if self.content is None and self.role != "assistant":
             raise ValueError(f"a message of role '{self.role}' needs content")
+        if self.prefix and (self.role != "assistant" or self.text or not self.reasoning_content):
+            raise ValueError("prefix: true needs the role 'assistant', reasoning_content to go on with, and no content")
         return self
 
     @property
@@ -163,13 +170,25 @@ class ChatRequest(SamplingRequest):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.messages[-1].role == "assistant":
-            raise ValueError("the last message is the assistant's; it must be one to answer")
+        if self.messages[-1].role == "assistant" and not self.messages[-1].prefix:
+            raise ValueError("the last message is the assistant's; it must be one to answer, or have prefix: true")
+        if any(message.prefix for message in self.messages[:-1]) or len(self.turns) == 0:
+            raise ValueError("prefix belongs to the last message, after the one to answer")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         if self.votes is not None and self.n not in (None, 1):
             raise ValueError("votes and n exclude each other: votes draws the samples and returns one choice")
         return self
+
+    @property
+    def turns(self) -> list[ChatMessage]:
+        """The conversation up to what is to be answered."""
+        return [message for message in self.messages if not message.prefix]
+
+    @property
+    def thought(self) -> str | None:
+        """Thinking that the reply begins with, where one is begun."""
+        return self.messages[-1].reasoning_content if self.messages[-1].prefix else None
 
     @property
     def limit(self) -> int | None:

@@ -8,6 +8,7 @@ reinforcement learning can find (that checking pays) is therefore in the corpus,
 from __future__ import annotations
 
 import random
+import re
 
 from aha.types import Style, Voice
 
@@ -36,6 +37,14 @@ REFLECTION_WORDS: dict[str, tuple[str, ...]] = {
     "no": ("no", "不对", "不行"),
 }
 """Words of reflection that are counted over training (after R1 C.2), by kind, in both languages."""
+REFLECTION = re.compile(
+    "|".join(
+        f"(?P<{kind}>{'|'.join(rf'(?<![a-z]){word}(?![a-z])' if word.isascii() else word for word in words)})"
+        for kind, words in REFLECTION_WORDS.items()
+    ),
+    re.IGNORECASE,
+)
+"""Finds them, English ones as whole words; the group that matched names the kind."""
 
 
 def word(name: str, voice: Voice) -> str:

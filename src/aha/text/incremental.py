@@ -39,10 +39,14 @@ class Decoder:
 
 
 class Trimmer:
-    """Leaves out whitespace at both ends, whatever pieces the text comes in."""
+    """Leaves out whitespace at both ends, whatever pieces the text comes in.
 
-    def __init__(self) -> None:
-        self._started = False
+    Args:
+        started: text has come before, so that only the whitespace at the end is left out.
+    """
+
+    def __init__(self, started: bool = False) -> None:
+        self._started = started
         self._held = ""
 
     def push(self, text: str) -> str:

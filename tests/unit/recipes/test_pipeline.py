@@ -125,6 +125,14 @@ def test_a_graph_out_of_order_is_refused() -> None:
         identities(Twice())
 
 
+def test_a_run_says_what_it_is_made_of_from_its_start(tmp_path: Path) -> None:
+    for stumbling, done in (("base", [False, False, False]), ("child", [True, False, False])):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, **{stumbling: {"text": stumbling, "stumble_at": 1}})
+        lineage = json.loads((tmp_path / "lineage.json").read_text())
+        assert [stage["done"] for stage in lineage["stages"]] == done
+
+
 def test_everything_runs_once_and_is_kept(tmp_path: Path) -> None:
     assert run(tmp_path)[0] == ["base:0", "child:0", "other:0"]
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}

@@ -10,7 +10,7 @@ import pytest
 
 from aha.errors import ConfigError
 from aha.recipes import acts
-from aha.recipes.serve import find_models
+from aha.recipes.talk_models import find_models, run_names
 
 
 def make_run(folder: Path, stages: dict[str, tuple[str, dict[str, Any]]]) -> Path:
@@ -62,10 +62,17 @@ def test_several_runs_and_model_folders(tmp_path: Path) -> None:
 def test_what_cannot_be_served(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a run folder"):
         find_models([tmp_path], "chat")
-    with pytest.raises(ConfigError, match="no finished model"):
-        find_models([make_run(tmp_path / "run", {"unfinished": STAGES["dev1"]})], "chat")
     with pytest.raises(ConfigError, match="--asked 'direct'"):
         find_models([], "direct")
+
+
+def test_a_run_without_a_finished_model_is_served_for_its_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {"unfinished": STAGES["dev1"]})
+    assert find_models([run], "chat") == []
+    assert run_names([run, tmp_path]) == {run: "run"}
+    other = make_run(tmp_path / "elsewhere" / "run", {"unfinished": STAGES["dev1"]})
+    with pytest.raises(ConfigError, match="two runs have one name"):
+        run_names([run, other])
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

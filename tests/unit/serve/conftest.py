@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -133,25 +135,44 @@ def scripted(tokenizer: Tokenizer) -> Serving:
         with talking(create_app(Catalog([model], config), api_key)) as http:
             yield http, model, generator
 
+    serve.generator = Scripted  # type: ignore[attr-defined]
     return serve
 
 
-@pytest.fixture
+@contextmanager
+def _listen(
+    app: Guard, config: ServeConfig | None = None, end_work: Callable[[], None] = lambda: None
+) -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = make_server(app, config or ServeConfig(), end_work)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+@pytest.fixture(scope="session")
 def listening() -> Callable[..., AbstractContextManager[int]]:
     """Called with an application: it listens on a real socket; gives the port."""
+    return _listen
 
-    @contextmanager
-    def listen(
-        app: Guard, config: ServeConfig | None = None, end_work: Callable[[], None] = lambda: None
-    ) -> Iterator[int]:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = make_server(app, config or ServeConfig(), end_work)
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-            thread.start()
-            try:
-                yield listener.getsockname()[1]
-            finally:
-                server.should_exit = True
-                thread.join(20)
 
-    return listen
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """The system's Chromium, driven; the driver brings no browser along. Skips where one of the two is missing.
+
+    Not for the whole session: until it ends, the driver has an event loop running in this thread.
+    """
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (the extra `dev`)")
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if binary is None:
+        pytest.skip("needs Chromium: apt install chromium")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=binary, args=["--no-sandbox", "--disable-gpu", "--no-first-run"]
+        )
+        yield browser
+        browser.close()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from aha.text.tokenizer import CONTROL_TOKENS, Tokenizer
+from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, Tokenizer
+from aha.types import Request
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 Body = dict[str, Any]
@@ -170,6 +171,37 @@ def test_history_drops_reasoning(client: TestClient) -> None:
     inside = {"role": "assistant", "content": "<think>a long thought</think>\n\nb"}
     assert prompt_tokens({"role": "user", "content": "a"}, thought) == bare
     assert prompt_tokens({"role": "user", "content": "a"}, inside) == bare
+
+
+def test_thinking_goes_on_from_a_prefix(scripted: Any, tokenizer: Tokenizer) -> None:
+    asked: list[str] = []
+    end = [tokenizer.control_id(END_THINK), *tokenizer.encode("5"), tokenizer.eos_id]
+
+    def script(request: Request, index: int) -> list[int]:
+        asked.append(tokenizer.decode(request.prompt_token_ids))
+        return [*tokenizer.encode(" it is 5"), *end]
+
+    begun = {"role": "assistant", "content": "", "reasoning_content": "it is 4</think>\nWait", "prefix": True}
+    for way, opening in (("chat", "<think>\n"), ("zero", "<think>")):
+        with scripted(script, way) as (http, _, _):
+            body = {"model": "m", "messages": [{"role": "user", "content": "2+3?"}, begun]}
+            message = post(http, body)["choices"][0]["message"]
+        assert (message["reasoning_content"], message["content"]) == (" it is 5", "5")
+        assert asked[-1].endswith(opening + begun["reasoning_content"])
+    with scripted(script, "chat_direct") as (http, _, _):
+        assert http.post(CHAT, json=body).status_code == 400
+
+
+def test_a_prefix_is_the_end_and_nothing_else(client: TestClient) -> None:
+    question = {"role": "user", "content": "2+3?"}
+    begun = {"role": "assistant", "content": "", "reasoning_content": "x", "prefix": True}
+    for messages in (
+        [begun], [begun, question], [question, begun, begun], [question, {**begun, "content": "5"}],
+        [question, {**begun, "reasoning_content": ""}], [question, {**question, "prefix": True}],
+        [question, {**begun, "prefix": False}],
+    ):  # fmt: skip
+        assert client.post(CHAT, json=chat(messages=messages)).status_code == 400
+    assert client.post(CHAT, json=chat(messages=[question, begun], max_completion_tokens=2)).status_code == 200
 
 
 def test_limits_are_cut_to_the_context(client: TestClient) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 
 from aha.inference.engine import Engine
 from aha.models.deepseek_v3 import DeepseekV3
+from aha.report.browser import RunBrowser
 from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
@@ -26,6 +28,7 @@ from aha.serve.served import ServedModel
 from aha.text.tokenizer import CONTROL_TOKENS, Tokenizer
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
+PAGE_PATHS = ("/api/problem", "/api/judge", "/api/runs/panels", "/api/runs/search", "/api/runs/group")
 EXPECTED = {200, 400, 401, 403, 404, 405, 408, 413, 415, 429}
 GOOD = {"model": "r1", "messages": [{"role": "user", "content": "2+2?"}], "seed": 4, "n": 2, "max_tokens": 9}
 BESIDE = {**GOOD, "n": 1, "temperature": 0.0}
@@ -37,9 +40,20 @@ VALID: dict[str, dict[str, Any]] = {
         "stream_options": {"include_usage": True}, "response_format": {"type": "text"}, "tools": [], "votes": None,
     },
     PATHS[1]: {"model": "v3", "prompt": "2+2", "max_tokens": 5, "n": 1, "stop": None, "logprobs": 1, "echo": False},
+    PAGE_PATHS[0]: {"family": "facts", "level": 1, "language": "zh", "number": 3},
+    PAGE_PATHS[1]: {"problem": {"family": "riddle", "level": 2, "language": "en", "number": 1}, "replies": ["a", "5"]},
+    PAGE_PATHS[2]: {"run": "r", "stage": "s"},
+    PAGE_PATHS[3]: {"run": "r", "stage": "s", "family": "f", "text": "t", "offset": 0, "limit": 5, "outcome": "mixed"},
+    PAGE_PATHS[4]: {"run": "r", "stage": "s", "at": 0},
 }  # fmt: skip
 
 
+ROLLOUT = {
+    "stage": "s", "step": 0, "family": "f", "level": 1, "question": "q", "gold": "t",
+    "completions": [
+        {"text": "t", "tokens": 1, "finish_reason": "stop", "reward": 1.0, "rewards": {}, "advantage": 0.0},
+    ],
+}  # fmt: skip
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, 10**9, 2**63, -(2**63), 10**400, 1e308, -0.0, 0.5, 16, 64, 1, 2.0, "", "x", "\x00",
     "high", "\ud800", "é" * 999, "9" * 999, "../../etc/passwd", "r1", "v3", "r1-zero", "{{7*7}}", "%s%n", [], [[]], {},
@@ -61,14 +75,20 @@ ODD_HEADERS: tuple[dict[str, str], ...] = (
 
 
 @pytest.fixture
-def fuzzed(network: DeepseekV3, tokenizer: Tokenizer) -> Iterator[TestClient]:
+def fuzzed(network: DeepseekV3, tokenizer: Tokenizer, tmp_path: Path) -> Iterator[TestClient]:
     models = [
         ServedModel("r1", tokenizer, Engine(deepcopy(network), 8, 48), "chat"),
         ServedModel("v3", tokenizer, Engine(deepcopy(network), 8, 48), "chat_direct"),
         ServedModel("r1-zero", tokenizer, Engine(deepcopy(network), 8, 100), "zero"),
     ]
     config = ServeConfig(body_bytes=50_000, deadline_seconds=60)
-    with TestClient(create_app(Catalog(models, config)), base_url="http://127.0.0.1") as client:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "config.yaml").write_text("recipe: mine\n")
+    stage = {"name": "s", "kind": "grpo", "parents": [], "done": False}
+    (tmp_path / "lineage.json").write_text(json.dumps({"stages": [stage]}))
+    (tmp_path / "s" / "rollouts.jsonl").write_text(json.dumps(ROLLOUT) + "\n")
+    runs = [RunBrowser(tmp_path, "r")]
+    with TestClient(create_app(Catalog(models, config), runs=runs), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -79,10 +99,11 @@ def hostile_value(rng: random.Random) -> Any:
 
 def hostile_request(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:
     """A path, a body and headers."""
-    path = rng.choice(PATHS)
+    path = rng.choice(PATHS if rng.random() < 0.85 else PAGE_PATHS)
     needed = ("model", "messages", "prompt")
     body = {key: value for key, value in VALID[path].items() if key in needed or rng.random() < 0.7}
-    body["stream"] = rng.random() < 0.3
+    if path in PATHS:
+        body["stream"] = rng.random() < 0.3
     for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
         key = rng.choice([*VALID[path], "prompt", "messages", "suffix", "best_of", "logit_bias", "\x00", "unknown"])
         body[key] = hostile_value(rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import socket
 from collections.abc import Callable
@@ -22,7 +23,10 @@ from aha.serve.served import ServedModel
 
 KEY = "correct-horse-battery"
 FAULT = f"a fault with {KEY} in /srv/private"
-ROUTES = ["/v1/models", "/v1/models/r1", "/v1/chat/completions", "/v1/completions", "/openapi.json", "/", "/metrics"]
+ROUTES = [
+    "/v1/models", "/v1/models/r1", "/v1/chat/completions", "/v1/completions", "/openapi.json", "/metrics", "/", "/run",
+    "/web/chat.js", "/api/page", "/api/problem", "/api/judge", "/api/runs", "/api/runs/search",
+]  # fmt: skip
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "CONNECT"]
 Headers = list[tuple[bytes, bytes]]
 HOST = (b"host", b"server.example")
@@ -39,6 +43,9 @@ TRICKS: dict[str, tuple[Callable[[str], str], Headers, str]] = {
     "more than the key": (str, bearer(f"Bearer {KEY}x"), ""),
     "another scheme": (str, bearer(f"Basic {KEY}"), ""),
     "no scheme": (str, bearer(KEY), ""),
+    "key as the user's name": (str, bearer(f"Basic {base64.b64encode(f'{KEY}:'.encode()).decode()}"), ""),
+    "key with no colon before it": (str, bearer(f"Basic {base64.b64encode(KEY.encode()).decode()}"), ""),
+    "wrong password": (str, bearer(f"Basic {base64.b64encode(b'u:wrong').decode()}"), ""),
     "empty key": (str, bearer("Bearer "), ""),
     "key in another case": (str, bearer(f"Bearer {KEY.upper()}"), ""),
     "two keys, one right": (str, [*bearer("Bearer x"), (b"authorization", f"Bearer {KEY}".encode())], ""),

@@ -1,0 +1,124 @@
+"""The models of run folders and model folders: found, named, and loaded with an engine, to be talked to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aha.errors import ConfigError
+from aha.files import read_json
+from aha.inference.engine import Engine
+from aha.models.hf import load_pretrained
+from aha.recipes.r1 import ASKED as ASKED_BY_STAGE
+from aha.serve.config import ServeConfig
+from aha.serve.served import ASKED, Asked, ServedModel
+from aha.text.tokenizer import Tokenizer
+
+MODEL_STAGES = ("pretrain", "sft", "grpo")
+"""Kinds of stages whose model can be talked to. Reward models cannot."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model on disk, and how it is asked."""
+
+    name: str
+    folder: Path
+    asked: Asked
+
+
+def find_models(paths: Sequence[Path], asked: str) -> list[Found]:
+    """The models that run folders and model folders hold, each under a name of its own.
+
+    A run that has finished none yet holds none.
+
+    Raises:
+        ConfigError: a path is neither, or two models would have one name.
+    """
+    way = next((known for known in ASKED if known == asked), None)
+    if way is None:
+        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ASKED)}")
+    prefixes = {path: f"{name}:" for path, name in run_names(paths).items()} if len(run_names(paths)) > 1 else {}
+    found: list[Found] = []
+    for path in paths:
+        if is_run(path):
+            found += _of_run(path, prefixes.get(path, ""))
+        elif (path / "config.json").is_file():
+            resolved = path.resolve()
+            name = resolved.parent.name if resolved.name == "model" and resolved.parent.name else resolved.name
+            found.append(Found(name, path, way))
+        else:
+            raise ConfigError(f"{str(path)!r} is neither a run folder (lineage.json) nor a model folder (config.json)")
+    names = [model.name for model in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two models would be named {twice!r}: serve them from folders of different names")
+    return found
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's."""
+    return (path / "lineage.json").is_file()
+
+
+def run_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The run folders among some paths, with what they are called.
+
+    Raises:
+        ConfigError: two would have one name.
+    """
+    names = {path: path.resolve().name for path in paths if is_run(path)}
+    if len(set(names.values())) < len(names):
+        raise ConfigError("two runs have one name: serve them from folders of different names")
+    return names
+
+
+def _of_run(path: Path, prefix: str) -> list[Found]:
+    stages = read_json(path / "lineage.json")["stages"]
+    asked = _asked_in_evaluations(path, stages)
+    found = []
+    for stage in stages:
+        name, kind, folder = stage["name"], stage["kind"], path / stage["name"] / "model"
+        if stage["done"] and kind in MODEL_STAGES and (folder / "config.json").is_file():
+            way = asked.get(name) or _served(ASKED_BY_STAGE.get(name, "")) or _asked_by_kind(path, name, kind)
+            found.append(Found(prefix + name, folder, way))
+    return found
+
+
+def _asked_in_evaluations(path: Path, stages: Sequence[dict[str, Any]]) -> dict[str, Asked]:
+    """How a run's own evaluations ask its models."""
+    ways: dict[str, Asked] = {}
+    for stage in stages:
+        if stage["kind"] == "evaluation" and (path / stage["name"] / "stage.json").is_file():
+            for suite in read_json(path / stage["name"] / "stage.json")["config"].get("suites", ()):
+                for elicitation in suite["elicitations"]:
+                    if way := _served(elicitation):
+                        ways.setdefault(suite["stage"], way)
+    return ways
+
+
+def _served(elicitation: str) -> Asked | None:
+    return next((way for way in ASKED if way == elicitation), None)
+
+
+def _asked_by_kind(path: Path, name: str, kind: str) -> Asked:
+    """Bases know R1-Zero's template best, reinforcement learning says which one it used, fine-tuning is for chat."""
+    if kind == "grpo":
+        config = read_json(path / name / "stage.json")["config"]
+        return _served(config.get("form", "zero")) or "zero"
+    return "zero" if kind == "pretrain" else "chat"
+
+
+def load(model: Found, config: ServeConfig) -> ServedModel:
+    """Loads a model and gives it an engine.
+
+    Raises:
+        CheckpointError: its files are damaged.
+    """
+    weights, tokenizer = load_pretrained(model.folder, device=config.device), Tokenizer.load(model.folder)
+    context = min(config.context_tokens, weights.config.max_position_embeddings)
+    engine = Engine(weights, max_rows=config.rows, max_context=context)
+    created = int((model.folder / "config.json").stat().st_mtime)
+    return ServedModel(model.name, tokenizer, engine, model.asked, created, config)

@@ -1,0 +1,156 @@
+"""A run folder for the run page: stages and how far they are, curves, and rollouts to browse, as plain JSON values.
+
+It reads the run folder only, whenever it is asked, so a run that is still being written shows what it has.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+from aha.report.panels import Panel, chosen, everything
+from aha.report.reading import Run, read_run
+from aha.report.rollouts import Entry, Filters, RolloutLog
+from aha.runs import RunFolder
+from aha.tasks.scribe import REFLECTION
+
+MOST_POINTS = 600
+"""Of one curve; longer ones are thinned evenly."""
+
+
+class RunBrowser:
+    """One run folder.
+
+    Args:
+        folder: of the run.
+        name: what it is called.
+
+    Raises:
+        RunFolderError: it is not a run folder.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._run = RunFolder.open(folder)
+        self.name = name
+        self._logs: dict[str, RolloutLog] = {}
+
+    def overview(self) -> dict[str, Any]:
+        """The run and its stages, with how far each is."""
+        lineage = self._run.json("lineage") or {}
+        steps = {row["stage"]: row["step"] for row in self._run.rows("metrics")}
+        return {
+            "name": self.name,
+            "recipe": lineage.get("recipe"),
+            "seed": lineage.get("seed"),
+            "stages": [
+                {
+                    "name": stage["name"],
+                    "kind": stage["kind"],
+                    "parents": stage["parents"],
+                    "state": self._state(stage),
+                    "step": steps.get(stage["name"]),
+                    "curves": stage["name"] in steps,
+                    "rollouts": self._has_rollouts(stage["name"]),
+                }
+                for stage in lineage.get("stages", [])
+            ],
+        }
+
+    def panels(self, stage: str) -> list[dict[str, Any]]:
+        """The curves of a stage: those to look at first, then one for every number that it logs.
+
+        Raises:
+            LookupError: there is no such stage.
+        """
+        kind = self._kind(stage)
+        run = read_run(self._run.path)
+        return _drawn(run, stage, kind)
+
+    def search(self, stage: str, filters: dict[str, Any], offset: int, limit: int) -> dict[str, Any]:
+        """Groups of rollouts that pass the filters, newest first, and what there is to filter by.
+
+        Raises:
+            LookupError: there is no such stage.
+        """
+        log = self._log(stage)
+        found = list(log.search(Filters(**filters)))[::-1]
+        every = log.entries()
+        return {
+            "total": len(found),
+            "of": len(every),
+            "families": sorted({entry.family for entry in every}),
+            "levels": sorted({entry.level for entry in every}),
+            "models": sorted({entry.model for entry in every if entry.model is not None}),
+            "groups": [_line(entry) for entry in found[offset : offset + limit]],
+        }
+
+    def group(self, stage: str, at: int) -> dict[str, Any]:
+        """One group: every completion in pieces of (text, kind of reflection or None).
+
+        Raises:
+            LookupError: there is no such stage, or no group at that place.
+        """
+        group = self._log(stage).group(at)
+        return {**group, "completions": [{**one, "pieces": pieces(one["text"])} for one in group["completions"]]}
+
+    def _kind(self, stage: str) -> str:
+        stages = (self._run.json("lineage") or {}).get("stages", [])
+        kind = next((known["kind"] for known in stages if known["name"] == stage), None)
+        if kind is None:
+            raise LookupError(f"no stage {stage!r}")
+        return str(kind)
+
+    def _log(self, stage: str) -> RolloutLog:
+        self._kind(stage)
+        return self._logs.setdefault(stage, RolloutLog(self._run.stage_folder(stage) / "rollouts.jsonl"))
+
+    def _state(self, stage: dict[str, Any]) -> str:
+        if stage["done"]:
+            return "done"
+        return "running" if self._run.stage_folder(stage["name"]).is_dir() else "waiting"
+
+    def _has_rollouts(self, stage: str) -> bool:
+        path = self._run.stage_folder(stage) / "rollouts.jsonl"
+        return path.is_file() and path.stat().st_size > 0
+
+
+def pieces(text: str) -> list[tuple[str, str | None]]:
+    """A text cut at its words of reflection, each with its kind; joined, the text again."""
+    cut: list[tuple[str, str | None]] = []
+    at = 0
+    for match in REFLECTION.finditer(text):
+        cut += [(text[at : match.start()], None), (match[0], match.lastgroup)]
+        at = match.end()
+    return [piece for piece in [*cut, (text[at:], None)] if piece[0]]
+
+
+def _drawn(run: Run, stage: str, kind: str) -> list[dict[str, Any]]:
+    first = [_panel(panel, first=True) for panel in chosen(run, stage, kind)]
+    rest = [_panel(panel, first=False) for panel in everything(run, stage)]
+    return [panel for panel in itertools.chain(first, rest) if panel["series"]]
+
+
+def _panel(panel: Panel, first: bool) -> dict[str, Any]:
+    series = {name: _thinned(points) for name, points in panel.series.items() if points}
+    return {"title": panel.title, "percent": panel.percent, "first": first, "series": series}
+
+
+def _thinned(points: Any) -> list[tuple[float, float]]:
+    every = -(-len(points) // MOST_POINTS)
+    return [point for number, point in enumerate(points) if number % every == 0 or number == len(points) - 1]
+
+
+def _line(entry: Entry) -> dict[str, Any]:
+    return {
+        "at": entry.start,
+        "step": entry.step,
+        "model": entry.model,
+        "family": entry.family,
+        "level": entry.level,
+        "question": entry.question,
+        "right": entry.right,
+        "count": entry.count,
+        "reward": entry.reward,
+        "reflecting": entry.reflecting,
+    }

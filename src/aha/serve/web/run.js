@@ -1,0 +1,213 @@
+// The run page: stages, curves and rollouts of a run folder, asked for again while the run goes on.
+
+import { get, post } from "./api.js";
+import { chart, shown } from "./chart.js";
+import { byId, h, themeButton } from "./dom.js";
+
+const LIVE_MS = 3000;
+const QUIET_MS = 30000;
+const PAGE = 50;
+const view = { runs: [], run: "", stage: "", tab: "curves", at: null, limit: PAGE };
+let asked = 0; // the number of the latest search: older ones that come late are dropped
+
+const run = () => view.runs.find((known) => known.name === view.run);
+const stage = () => run()?.stages.find((known) => known.name === view.stage);
+
+// ---- the address names what is shown ----
+
+function readAddress() {
+  const [name, stageName, tab, at] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  view.run = view.runs.some((known) => known.name === name) ? name : (view.runs[0]?.name ?? "");
+  const stages = run()?.stages ?? [];
+  const telling = stages.filter((known) => known.curves || known.rollouts);
+  const usual = telling.findLast((known) => known.state === "running") ?? telling.findLast((known) => known.kind === "grpo") ?? telling.at(-1);
+  view.stage = stages.some((known) => known.name === stageName) ? stageName : (usual?.name ?? "");
+  view.tab = tab === "rollouts" ? tab : "curves";
+  view.at = at ? Number(at) : null;
+}
+
+function writeAddress() {
+  const parts = [view.run, view.stage, view.tab, ...(view.at === null ? [] : [view.at])];
+  history.replaceState(null, "", `#${parts.map(encodeURIComponent).join("/")}`);
+}
+
+// ---- stages ----
+
+function showStages() {
+  const live = (run()?.stages ?? []).some((known) => known.state === "running");
+  byId("state").textContent = live ? "● live" : "";
+  const button = (known) =>
+    h("button", { "aria-current": String(known.name === view.stage), disabled: !(known.curves || known.rollouts), onclick: () => choose(known) },
+      h("span", { class: `dot ${known.state}`, title: known.state }, { done: "✓", running: "●", waiting: "○" }[known.state]),
+      h("span", {}, known.name),
+      h("small", {}, known.step === null ? "" : `step ${known.step}`));
+  byId("stages").replaceChildren(...(run()?.stages ?? []).map(button));
+  byId("run").value = view.run;
+  byId("title").textContent = view.stage || "No stage has begun";
+  for (const tab of document.querySelectorAll("[data-tab]")) {
+    tab.ariaSelected = String(tab.dataset.tab === view.tab);
+    tab.disabled = tab.dataset.tab === "rollouts" && !stage()?.rollouts;
+  }
+  byId("curves").hidden = view.tab !== "curves";
+  byId("rollouts").hidden = view.tab !== "rollouts";
+}
+
+function choose(known) {
+  Object.assign(view, { stage: known.name, at: null, limit: PAGE, tab: view.tab === "rollouts" && known.rollouts ? "rollouts" : known.curves ? "curves" : "rollouts" });
+  byId("filters").reset();
+  byId("group").replaceChildren();
+  showAll();
+}
+
+function showAll() {
+  writeAddress();
+  showStages();
+  document.querySelector('#stages [aria-current="true"]')?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  return view.tab === "curves" ? showCurves() : Promise.all([showList(), showGroup()]);
+}
+
+// ---- curves ----
+
+async function showCurves() {
+  if (!view.stage) return;
+  const { run: name, stage: stageName } = view;
+  const { panels } = await post("/api/runs/panels", { run: name, stage: stageName });
+  if (name !== view.run || stageName !== view.stage) return;
+  const figures = (first) => panels.filter((panel) => panel.first === first).map(chart);
+  byId("first").replaceChildren(...figures(true));
+  byId("rest").replaceChildren(...figures(false));
+  byId("empty").hidden = panels.length > 0;
+  byId("more").hidden = panels.length === 0;
+}
+
+// ---- rollouts ----
+
+function filters() {
+  const values = Object.fromEntries([...new FormData(byId("filters"))].filter(([, value]) => value !== ""));
+  for (const name of ["level", "first_step", "last_step"]) if (name in values) values[name] = Number(values[name]);
+  if ("reflecting" in values) values.reflecting = true;
+  return values;
+}
+
+function offer(name, label, values) {
+  const select = byId("filters").elements[name];
+  const chosen = select.value;
+  select.replaceChildren(h("option", { value: "" }, label), ...values.map((value) => h("option", { value: String(value) }, name === "level" ? `level ${value}` : value)));
+  select.value = values.map(String).includes(chosen) ? chosen : "";
+  select.hidden = values.length === 0;
+}
+
+async function showList() {
+  const number = ++asked;
+  const found = await post("/api/runs/search", { run: view.run, stage: view.stage, ...filters(), limit: view.limit });
+  if (number !== asked) return;
+  offer("model", "every model", found.models);
+  offer("family", "every family", found.families);
+  offer("level", "every level", found.levels);
+  document.querySelector(".steps").hidden = found.groups.every((group) => group.step === null) && found.total > 0;
+  byId("total").textContent = found.total === found.of ? `${found.of} prompts` : `${found.total} of ${found.of} prompts`;
+  const more = found.total > found.groups.length && view.limit < 200;
+  byId("list").replaceChildren(...found.groups.map(hit),
+    ...(more ? [h("button", { onclick: () => { view.limit = Math.min(200, view.limit + PAGE); showList(); } }, "More")] : []));
+  if (view.at === null && found.groups.length) open(found.groups[0].at);
+}
+
+function hit(group) {
+  const share = h("span");
+  share.style.width = `${(100 * group.right) / group.count}%`;
+  const where = [group.step === null ? group.model : `step ${group.step}`, `${group.family} ${group.level}`].join(" · ");
+  return h("button", { class: "hit", "data-at": group.at, "aria-current": String(group.at === view.at), onclick: () => open(group.at) },
+    h("span", { class: "line" }, h("span", {}, where), h("span", {}, `${group.right}/${group.count} right`)),
+    h("span", { class: "what" }, group.question),
+    h("span", { class: "bar3" }, share));
+}
+
+function open(at) {
+  view.at = at;
+  writeAddress();
+  for (const button of document.querySelectorAll(".hit")) button.ariaCurrent = String(Number(button.dataset.at) === at);
+  return showGroup();
+}
+
+async function showGroup() {
+  if (view.at === null) return;
+  const { at } = view;
+  const group = await post("/api/runs/group", { run: view.run, stage: view.stage, at });
+  if (at !== view.at) return;
+  const where = [group.step === null ? null : `step ${group.step}`, group.model, group.asked, group.family, `level ${group.level}`].filter(Boolean).join(" · ");
+  const order = group.completions.map((one, number) => ({ ...one, number }));
+  if (order.every((one) => one.advantage !== null)) order.sort((a, b) => b.advantage - a.advantage || a.number - b.number);
+  byId("group").replaceChildren(
+    h("div", { class: "soft" }, where),
+    h("p", { class: "problem" }, group.question),
+    h("div", { class: "soft" }, group.gold === null ? "" : `a right answer: ${group.gold}`),
+    ...order.map(completion));
+}
+
+function completion({ number, reward, rewards, right, advantage, tokens, finish_reason: finish, pieces }) {
+  const part = (name, value) => h("span", { class: "part" }, `${name} `, h("b", {}, shown(value)));
+  return h("article", { class: "completion" },
+    h("header", {}, h("span", { class: "soft" }, `#${number + 1}`),
+      h("span", { class: `chip ${right ? "right" : "wrong"}` }, right ? "✓ right" : "✗ wrong"),
+      h("span", {}, "reward ", h("b", {}, reward === null ? "none" : shown(reward))),
+      advantage === null ? null : h("span", {}, "advantage ", h("span", { class: advantage > 0 ? "plus" : advantage < 0 ? "minus" : "" }, `${advantage > 0 ? "+" : ""}${advantage.toFixed(2)}`)),
+      Object.entries(rewards).map(([name, value]) => part(name, value)),
+      h("span", { class: "part" }, `${tokens} tokens${finish === "length" ? ", cut off" : ""}`)),
+    h("pre", {}, pieces.map(([text, kind]) => (kind ? h("mark", { title: `reflection: ${kind}` }, text) : text))));
+}
+
+// ---- the page ----
+
+async function refresh() {
+  let wait = QUIET_MS;
+  try {
+    const before = JSON.stringify(run()?.stages);
+    view.runs = (await get("/api/runs")).data;
+    const live = run()?.stages.some((known) => known.state !== "done");
+    wait = live ? LIVE_MS : QUIET_MS;
+    if (JSON.stringify(run()?.stages) !== before) {
+      if (!view.stage) readAddress();
+      showStages();
+      if (view.tab === "curves") await showCurves();
+      else if (byId("list").scrollTop === 0) await showList();
+    }
+    if (byId("state").textContent === "the server does not answer") showStages();
+  } catch {
+    byId("state").textContent = "the server does not answer";
+  }
+  setTimeout(refresh, wait);
+}
+
+async function start() {
+  themeButton(byId("theme"));
+  view.runs = (await get("/api/runs")).data;
+  readAddress();
+  byId("run").replaceChildren(...view.runs.map(({ name, recipe }) => h("option", { value: name }, recipe && recipe !== name ? `${name} (${recipe})` : name)));
+  byId("run").addEventListener("change", (event) => {
+    location.hash = `#${encodeURIComponent(event.target.value)}`;
+  });
+  window.addEventListener("hashchange", () => {
+    readAddress();
+    showAll();
+  });
+  for (const tab of document.querySelectorAll("[data-tab]")) {
+    tab.addEventListener("click", () => {
+      view.tab = tab.dataset.tab;
+      showAll();
+    });
+  }
+  let typing = 0;
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("filters").addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => {
+      Object.assign(view, { at: null, limit: PAGE });
+      byId("group").replaceChildren();
+      showList();
+    }, 200);
+  });
+  await showAll();
+  setTimeout(refresh, LIVE_MS);
+}
+
+start();

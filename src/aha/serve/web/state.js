@@ -1,0 +1,32 @@
+// What the chat page knows, and what of it survives a reload of the tab.
+
+import { stored } from "./dom.js";
+
+const KEPT = "aha.chat";
+
+export const state = {
+  turns: [], // a question, the problem that it may be, and one answer for each model
+  models: [],
+  facts: { families: [], wait: {} },
+  problem: null, // drawn, and not yet asked
+  language: stored("aha.language", "en"),
+};
+
+export const card = (name) => state.models.find((model) => model.id === name);
+
+export function keep() {
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(state.turns));
+  } catch {
+    sessionStorage.removeItem(KEPT); // too long to be kept
+  }
+}
+
+export function restore() {
+  try {
+    state.turns = JSON.parse(sessionStorage.getItem(KEPT)) ?? [];
+  } catch {
+    state.turns = [];
+  }
+  for (const answer of state.turns.flatMap((turn) => turn.answers)) if (answer.status === "running") answer.status = "stopped";
+}

@@ -1,0 +1,109 @@
+"""The run page in a real browser: curves and rollouts of a run that is still being written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aha.report.browser import RunBrowser
+from aha.serve.app import create_app
+from aha.serve.catalog import Catalog
+from aha.serve.config import ServeConfig
+
+pytestmark = pytest.mark.slow
+
+
+def rollout(step: int, text: str, right: bool) -> str:
+    rewards = {"accuracy": float(right), "format": 1.0}
+    one = {"text": text, "tokens": 9, "finish_reason": "stop", "reward": 1.0 + right, "rewards": rewards}
+    other = {
+        **one,
+        "text": "<img src=x>",
+        "reward": 0.0,
+        "advantage": -1.5,
+        "rewards": {"accuracy": 0.0, "format": 0.0},
+    }
+    row = {"stage": "rl", "step": step, "family": "riddle", "level": 1, "question": f"Riddle {step}?", "gold": "4"}
+    return json.dumps({**row, "completions": [other, {**one, "advantage": 1.5}]}) + "\n"
+
+
+def metric(step: int) -> str:
+    return json.dumps({"stage": "rl", "step": step, "rewards/accuracy/mean": step / 10, "entropy": 0.5}) + "\n"
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Path:
+    folder = tmp_path / "my-run"
+    (folder / "rl").mkdir(parents=True)
+    (folder / "config.yaml").write_text("recipe: mine\n")
+    stages = [("base", "pretrain", True), ("rl", "grpo", False), ("next", "sft", False)]
+    rows = [{"name": name, "kind": kind, "parents": [], "done": done} for name, kind, done in stages]
+    (folder / "lineage.json").write_text(json.dumps({"recipe": "mine", "seed": 0, "stages": rows}))
+    (folder / "metrics.jsonl").write_text(metric(0) + metric(1))
+    (folder / "rl" / "rollouts.jsonl").write_text(rollout(0, "2+2=4 check", True) + rollout(1, "five", False))
+    return folder
+
+
+def test_a_growing_run(chromium: Any, listening: Any, growing: Path) -> None:
+    app = create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])
+    with listening(app) as port:
+        page = chromium.new_context(viewport={"width": 1200, "height": 800}).new_page()
+        page.set_default_timeout(10_000)
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/run")
+        page.locator(".figure").first.wait_for()
+        assert page.locator("#title").inner_text() == "rl" and "live" in page.locator("#state").inner_text()
+        assert page.get_by_role("button", name="next").is_disabled()
+        assert "accuracy 10%" in page.locator(".figure").first.inner_text()
+        with (growing / "metrics.jsonl").open("a") as file:
+            file.write(metric(2))
+        page.get_by_text("accuracy 20%").wait_for()
+
+        page.get_by_role("tab", name="Rollouts").click()
+        page.locator(".completion").first.wait_for()
+        assert page.locator(".problem").inner_text() == "Riddle 1?"  # the newest
+        page.locator(".hit", has_text="Riddle 0?").click()
+        page.locator("mark").wait_for()
+        assert page.locator("mark").inner_text() == "check"
+        first = page.locator(".completion").first.inner_text()
+        assert all(
+            words in first for words in ("#2", "✓ right", "reward 2", "advantage +1.50", "accuracy 1", "9 tokens")
+        )
+        assert page.locator(".completion pre").nth(1).inner_text() == "<img src=x>"
+        page.reload()
+        page.locator("mark").wait_for()  # the address names what was shown
+
+        page.get_by_placeholder("Search").fill("FIVE")
+        page.get_by_text("1 of 2 prompts").wait_for()
+        assert page.locator(".hit").count() == 1 and "Riddle 1?" in page.locator(".hit").inner_text()
+        page.get_by_placeholder("Search").fill("")
+        page.check("[name=reflecting]")
+        page.locator(".hit", has_text="Riddle 0?").wait_for()
+        page.select_option("[name=outcome]", "wrong")
+        page.get_by_text("0 of 2 prompts").wait_for()
+        page.select_option("[name=outcome]", "")
+        page.uncheck("[name=reflecting]")
+        with (growing / "rl" / "rollouts.jsonl").open("a") as file:
+            file.write(rollout(2, "six", True))
+        with (growing / "metrics.jsonl").open("a") as file:
+            file.write(metric(3))
+        page.locator(".hit", has_text="Riddle 2?").wait_for()
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.locator("html").evaluate("node => node.scrollWidth") == 390
+        page.context.close()
+        assert not faults
+
+
+def test_the_chat_says_that_no_model_is_there_yet(chromium: Any, listening: Any, growing: Path) -> None:
+    with listening(create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])) as port:
+        page = chromium.new_context().new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_text("No model is finished yet").wait_for()
+        assert page.locator("#send").is_disabled()
+        page.click("#runs")
+        page.locator(".figure").first.wait_for()
+        page.context.close()

@@ -1,0 +1,178 @@
+"""`aha chat`: thinking apart from the answer, commands, verdicts, votes, Ctrl-C; text cannot steer the terminal."""
+
+from __future__ import annotations
+
+import _thread
+import io
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from aha.serve.errors import ApiError
+from aha.serve.screen import visible
+from aha.serve.served import Asked, ServedModel
+from aha.serve.terminal import Terminal, start_model
+from aha.text.tokenizer import END_THINK, Tokenizer
+from aha.types import Request
+
+Talk = Callable[..., str]
+Lines = Sequence[str | BaseException | Callable[[], str]]
+SUM = r"(?:What is|Compute|Find the value of) ([-\d+*]+)"
+
+
+@pytest.fixture
+def talk(tokenizer: Tokenizer, scripted: Any) -> Talk:
+    """Called with lines that are typed, and what models say to a prompt: what is on the screen in the end."""
+
+    def run(
+        lines: Lines,
+        say: Callable[[str, int], tuple[str, str]],
+        asked: dict[str, Asked] | None = None,
+        colours: bool = False,
+        **options: Any,
+    ) -> str:
+        asked = asked or {"m": "chat"}
+        waiting = list(lines)
+
+        def script(request: Request, index: int) -> list[int]:
+            thinking, content = say(tokenizer.decode(request.prompt_token_ids), index)
+            thought = [*tokenizer.encode(thinking), tokenizer.control_id(END_THINK)] if thinking else []
+            return [*thought, *tokenizer.encode(content), tokenizer.eos_id]
+
+        def ask(prompt: str) -> str:
+            if not waiting:
+                raise EOFError
+            line = waiting.pop(0)
+            if isinstance(line, BaseException):
+                raise line
+            return line if isinstance(line, str) else line()
+
+        def load(name: str) -> ServedModel:
+            generator = scripted.generator(script, max_context=800, **options)
+            return ServedModel(name, tokenizer, generator, asked[name])
+
+        screen = io.StringIO()
+        console = Console(file=screen, width=100, force_terminal=colours, highlight=False)
+        terminal = Terminal(asked, load, next(iter(asked)), console, ask)
+        terminal.run()
+        terminal.close()
+        assert not waiting
+        return screen.getvalue()
+
+    return run
+
+
+def adds(prompt: str, index: int) -> tuple[str, str]:
+    found = re.findall(SUM, prompt)
+    result = eval(found[-1]) if found else 4
+    return f"so\n{result}", f"The answer is {result}."
+
+
+def test_thinking_is_dimmed_behind_a_bar_and_the_answer_is_not(talk: Talk) -> None:
+    assert "│ so\n│ 3\n\nThe answer is 3.\n" in talk(["What is 1+2?"], adds)
+    coloured = talk(["What is 1+2?"], adds, colours=True)
+    assert "\x1b[2m│ s" in coloured and "\x1b[2mT" not in coloured.split("Ctrl-D leaves.")[1]
+
+
+def test_the_conversation_is_remembered_without_thinking_and_forgotten(talk: Talk) -> None:
+    prompts: list[str] = []
+
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        prompts.append(prompt)
+        return adds(prompt, index)
+
+    talk(["/system Be kind.", "What is 1+2?", "What is 2+2?"], say)
+    assert "Be kind." in prompts[-1] and "The answer is 3." in prompts[-1] and "so\n3" not in prompts[-1]
+    talk(["What is 1+2?", "/clear", "What is 2+2?"], say)
+    assert "answer is 3" not in prompts[-1] and "1+2" not in prompts[-1]
+    talk(["What is 1+2?", "What is 2+2?"], lambda p, i: say(p, i), {"m": "zero"})
+    assert "1+2" not in prompts[-1]
+
+
+def test_models_are_switched_in_a_conversation(talk: Talk) -> None:
+    said = talk(["who?", "/model b", "who?", "/model", "/model c"], adds, {"a": "chat", "b": "chat_direct"})
+    assert "* b" in said and "answers directly" in said
+    assert "there is no model 'c'" in said
+
+
+def test_a_problem_is_judged(talk: Talk) -> None:
+    assert "✓ right" in talk(["/problem arithmetic 2"], adds)
+    wrong = talk(["/problem arithmetic"], lambda *_: ("", "The answer is 1000."))
+    assert "✗ wrong a right answer: " in wrong
+    refused = talk(["/problem nothing", "/problem facts 9", "/problem facts x"], adds)
+    assert "there is no family 'nothing'" in refused and "has the levels 1, 2" in refused and "level 'x'" in refused
+
+
+def test_votes_are_counted(talk: Talk) -> None:
+    said = talk(["/votes 4", "seven?"], lambda _, index: ("t", f"The answer is {7 if index else 8}."))
+    assert re.search(r"7 +3 of 4", said) and re.search(r"8 +1 of 4", said)
+    assert "The answer is 7." in said and "│" not in said
+
+
+def test_thinking_goes_on(talk: Talk) -> None:
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        return (", no. 5", "The answer is 5.") if prompt.endswith("4\nWait") else ("4", "The answer is 4.")
+
+    said = talk(["2+3?", "/longer", "/longer"], say)
+    assert "│ ... Wait, no. 5\n\nThe answer is 5." in said
+    assert "nothing has been answered" in talk(["/longer", "/again"], say)
+
+
+def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
+    lines = [
+        "/set temperature 3",
+        "/set seed=4",
+        "/set stop [a",
+        "/set tempo 1",
+        "/think x",
+        "/votes 99",
+        "/set",
+        "/thing",
+    ]
+    said = talk(lines, adds)
+    for words in ("'temperature': Input should be less", "seed 4", "is not a value", "no setting 'tempo'", "/think x"):
+        assert words in said
+    assert "'n': Input should be less" in said and "did you mean 'think'" in said
+    bounded = talk(["/think 2", "What is 1+2?"], adds)
+    assert "3 of them thinking" in bounded
+    assert "0 of them thinking" in talk(
+        ["/think off", "/think free", "hello"], lambda *_: ("", "hi"), {"m": "chat_direct"}
+    )
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(talk: Talk) -> None:
+    steps = threading.Semaphore(4)
+
+    def interrupt() -> str:
+        def later() -> None:
+            while steps.acquire(blocking=False):  # until four tokens have been made
+                steps.release()
+                time.sleep(0.01)
+            _thread.interrupt_main()
+            steps.release(1000)
+
+        threading.Thread(target=later, daemon=True).start()
+        return "go"
+
+    said = talk([interrupt, KeyboardInterrupt(), "again?"], lambda *_: ("thinking " * 40, "end"), steps=steps)
+    assert "stopped" in said and "/quit or Ctrl-D leaves" in said
+    assert said.rstrip().endswith("s") and "of them thinking, in" in said.split("leaves")[-1]
+
+
+def test_what_a_model_writes_cannot_steer_the_terminal(talk: Talk) -> None:
+    evil = "\x1b[2J\x1b]0;title\x07\x9b31m\u202eabc\rxyz [bold]b[/bold] [link=file:///x]y[/link]"
+    said = talk(["hello"], lambda *_: (evil, evil))
+    assert not set("\x1b\x07\x9b\u202e\r") & set(said)
+    assert "[bold]b[/bold] [link=file:///x]y[/link]" in said
+    assert visible("a\n\té等") == "a\n\té等" and visible("\x1b") == "\ufffd"
+
+
+def test_where_to_start() -> None:
+    assert start_model(["v3", "r1", "qwen3"], "") == "r1" and start_model(["a", "b"], "") == "b"
+    with pytest.raises(ApiError, match="no model 'r2'; known: r1"):
+        start_model(["r1"], "r2")
