@@ -143,24 +143,48 @@ def report(
 
 @app.command("eval")
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A model folder in Hugging Face layout.")],
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Model folders in Hugging Face layout.")],
+    task: Annotated[
+        str, typer.Option(metavar="T[,T]", help="Families and tasks that are asked.", show_default="all families")
+    ] = "",
+    asked: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY[,WAY]", help="zero, zero_think, chat, chat_direct, direct, steps.", show_default="zero"
+        ),
+    ] = "",
+    preset: Annotated[
+        str, typer.Option(help="Sampling: paper (temperature 0.6, top-p 0.95, k by benchmark), or greedy.")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="The data folder (or file) of gsm8k and the like.", show_default="AHA_DATA")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the evaluation.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.", dir_okay=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder of completions and results.", show_default="evaluations/...", file_okay=False),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the sampling.")] = 0,
 ) -> None:
-    """Measure a model on held-out problems: pass@1 by family and level, with intervals.
+    """Measure models on held-out problems: pass@1 with intervals, cons@k, pass@k, tokens, by task.
+
+    Every completion is kept; an interrupted evaluation goes on where it stopped.
 
     [bold]Examples[/bold]
 
       aha eval runs/r1-zero-tiny-seed0/r1-zero/model
 
-      aha eval runs/r1-zero-tiny-seed0/pretrain/model --set samples=16
-    """
-    from aha.recipes.acts import evaluate_model
+      aha eval runs/r1-tiny-seed0/dev3/model runs/r1-tiny-seed0/r1/model --asked chat --preset paper
 
-    evaluate_model(checkpoint, set_ or [], out, seed)
+      aha eval ./Qwen3-0.6B --task gsm8k,humaneval --asked chat --data data --set max_completion_tokens=2048
+    """
+    from aha.recipes.acts import evaluate_models
+
+    settings = [] if data is None else [f"data={json.dumps(str(data))}"]
+    names, ways = ([part for part in given.split(",") if part] for given in (task, asked))
+    evaluate_models(checkpoints, names, ways, preset, [*settings, *(set_ or [])], out, seed)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import enum
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Language = Literal["en", "zh"]
@@ -69,6 +69,10 @@ class Problem:
         identity = {name: value for name, value in self.facts.items() if not name.startswith("_")}
         text = json.dumps([self.family, identity], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def told(self, instruction: str) -> Problem:
+        """The same problem with an instruction below its question."""
+        return replace(self, question=f"{self.question}\n\n{instruction}") if instruction else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 REPORT = "aha.report.page:make_report"
 """`module:function`, called with (run folder, output path or None), returns the path of the page it wrote."""
 
-EVALUATION = "aha.recipes.evaluate:evaluate_model"
-"""`module:function`, called with (model folder, overrides, output path or None, seed); prints its results."""
+EVALUATION = "aha.recipes.evaluate:evaluate_models"
+"""`module:function`, called with (model folders, tasks, ways of asking, preset, overrides, folder or None, seed)."""
 
 SCALING = "aha.recipes.scale:scale"
 """`module:function`, called with (model folder, families, way of asking, overrides, JSON path, SVG path, seed)."""
@@ -50,11 +50,19 @@ def make_report(run_folder: Path, out: Path | None) -> Path:
     return path
 
 
-def evaluate_model(checkpoint: Path, overrides: Sequence[str], out: Path | None, seed: int) -> None:
-    """Measures a model and prints the results."""
+def evaluate_models(
+    checkpoints: Sequence[Path],
+    tasks: Sequence[str],
+    asked: Sequence[str],
+    preset: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    seed: int,
+) -> None:
+    """Measures models and prints the results."""
     for name, value in WORKER_SETTINGS.items():  # before torch is imported
         os.environ.setdefault(name, value)
-    _act(EVALUATION, "eval")(checkpoint, overrides, out, seed)
+    _act(EVALUATION, "eval")(checkpoints, tasks, asked, preset, overrides, out, seed)
 
 
 def compare(

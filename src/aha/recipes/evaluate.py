@@ -1,27 +1,38 @@
-"""`aha eval`: one model folder, measured on held-out problems and printed as a table."""
+"""`aha eval`: models on tasks under sampling settings, every completion kept, a table at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.console import Console
 from rich.table import Table
 
 from aha.configuration import override_config
+from aha.errors import ConfigError, UnknownNameError
+from aha.evals.kept import RESULTS, KeptSamples
 from aha.evals.runner import Sample, evaluate
-from aha.evals.stage import LONGEST_PROMPT, EvaluationSettings, question_sets, report
-from aha.files import write_json
+from aha.evals.stage import EvaluationSettings, question_sets, report
+from aha.files import fingerprint, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
-from aha.text.elicitation import Elicitation
+from aha.stages.checkpoint import checkpoint_identity
+from aha.tasks.datasets import DATASETS, load_dataset, make_dataset
+from aha.text.elicitation import Elicitation, prompt_for
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
+from aha.types import Problem
 
 PROBLEMS_AT_ONCE = 32
+PAPER_SAMPLES = {"math": 16, "choice": 64, "humaneval": 8}
+"""Samples a problem by the paper's benchmark that is nearest: MATH-500, GPQA, LiveCodeBench (R1, appendix D.1)."""
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"temperature": 0.6, "top_p": 0.95, "samples": 16, "samples_by_task": PAPER_SAMPLES},
+    "greedy": {"temperature": 0.0, "samples": 1},
+}
+"""Sampling settings by name. Greedy decoding repeats itself and varies between checkpoints (R1, section 3)."""
 
 
 class ModelEvaluation(EvaluationSettings):
@@ -29,52 +40,125 @@ class ModelEvaluation(EvaluationSettings):
 
     elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
     device: str = Field("cpu", description="where to compute: cpu or cuda")
+    tasks: tuple[str, ...] = Field((), description="tasks from files (gsm8k, humaneval, ...), besides the families")
+    data: str = Field("", description="their data folder or file; empty: AHA_DATA, else the hub")
+    problems_limit: int = Field(
+        0, ge=0, description="at most so many problems of each such task, from the front; 0: all"
+    )
+    instruction: str | None = Field(None, description="said below each of their questions; none: the task's own")
+    samples_by_task: dict[str, int] = Field(default_factory=dict, description="samples where they differ, by task")
+
+    @model_validator(mode="after")
+    def _asks(self) -> ModelEvaluation:
+        for name in self.tasks:
+            make_dataset(name)
+        if not self.tasks and not self.families and not self.general:
+            raise ValueError("nothing is asked: name families, tasks or general families")
+        return self
 
 
-def evaluate_model(checkpoint: Path, overrides: Sequence[str], out: Path | None, seed: int) -> None:
-    """Evaluates a model folder and prints pass@1 by family and level.
+def evaluate_models(
+    checkpoints: Sequence[Path],
+    tasks: Sequence[str],
+    asked: Sequence[str],
+    preset: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    seed: int,
+) -> None:
+    """Evaluates model folders and prints pass@1, cons@k and pass@k by task.
 
     Args:
-        checkpoint: a folder in Hugging Face layout.
-        overrides: ``a.b=c`` settings of `ModelEvaluation`.
-        out: a JSON file for the results and all completions.
+        checkpoints: folders in Hugging Face layout.
+        tasks: families and tasks that are asked; empty: all families.
+        asked: ways of asking; empty: R1-Zero's template.
+        preset: of sampling settings; empty: none.
+        overrides: ``a.b=c`` settings of `ModelEvaluation`, applied last.
+        out: the folder of the completions and results; where one is there already, it is completed.
         seed: of the problems and of the sampling.
 
     Raises:
-        CheckpointError: the folder is not a model, or damaged.
+        CheckpointError: a folder is not a model, or damaged.
         ConfigError: a setting is unknown or out of bounds.
+        RunFolderError: the folder holds another evaluation.
     """
-    config = override_config(ModelEvaluation(suite_seed=seed), {}, overrides)
-    results: dict[str, Any] = {}
-    kept: list[dict[str, Any]] = []
-    for elicitation in config.elicitations:
-        results[elicitation], samples = measure(checkpoint, config, elicitation, seed)
-        kept += [{"elicitation": elicitation, **asdict(sample)} for sample in samples]
-        Console().print(_table(elicitation, results[elicitation], config))
-    if out is not None:
-        write_json(
-            out, {"model": str(checkpoint), "settings": config.model_dump(), "results": results, "samples": kept}
-        )
+    if preset and preset not in PRESETS:
+        raise UnknownNameError("preset of sampling settings", preset, PRESETS)
+    chosen: dict[str, Any] = dict(PRESETS.get(preset, {}))
+    if tasks:
+        chosen["families"] = [name for name in tasks if name not in DATASETS]
+        chosen["tasks"] = [name for name in tasks if name in DATASETS]
+    if asked:
+        chosen["elicitations"] = list(asked)
+    config = override_config(ModelEvaluation(suite_seed=seed), chosen, overrides)
+    names = _names(checkpoints)
+    settings = {
+        "models": {name: checkpoint_identity(str(path)) for name, path in zip(names, checkpoints, strict=True)},
+        "seed": seed,
+        **config.model_dump(mode="json", exclude={"device", "engine_rows"}),
+    }
+    folder = out or Path("evaluations") / f"{'-'.join(names)[:60]}-{fingerprint(settings)[:10]}"
+    results: dict[str, dict[str, Any]] = {}
+    with KeptSamples(folder, settings) as kept:
+        for name, path in zip(names, checkpoints, strict=True):
+            for elicitation in config.elicitations:
+                samples = _measure(path, name, config, elicitation, seed, kept)
+                results.setdefault(name, {})[elicitation] = _by_task(samples, config)
+    write_json(folder / RESULTS, results)
+    Console().print(_table(results, config))
+    print(f"completions and results: {folder}")
 
 
 def measure(
     checkpoint: Path, config: ModelEvaluation, elicitation: Elicitation, seed: int
 ) -> tuple[dict[str, Any], list[Sample]]:
-    """Asks a model folder all held-out questions in one way, with progress.
+    """Asks a model folder all held-out questions in one way, with progress; nothing is kept on disk.
 
     Returns:
         The numbers (see `aha.evals.stage.report`), and all graded completions.
     """
+    samples = _measure(checkpoint, checkpoint.name, config, elicitation, seed, None)
+    return report(samples, config), samples
+
+
+def _names(checkpoints: Sequence[Path]) -> list[str]:
+    """A name for each model: the last parts of its path that tell it from the others."""
+    parts = [[part for part in path.resolve().parts if part != "model"] for path in checkpoints]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        names = ["-".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError("a model is named twice")
+
+
+def _measure(
+    checkpoint: Path,
+    name: str,
+    config: ModelEvaluation,
+    elicitation: Elicitation,
+    seed: int,
+    kept: KeptSamples | None,
+) -> list[Sample]:
+    sets = _questions(config)
+    done = [kept.finished(name, elicitation, count) if kept else set() for _, count in sets]
+    total = sum(len(problems) for problems, _ in sets)
+    missing = [
+        ([problem for problem in problems if problem.question not in known], count)
+        for (problems, count), known in zip(sets, done, strict=True)
+    ]
+    left = sum(len(problems) for problems, _ in missing)
+    samples = list(kept.of(name, elicitation)) if kept else []
+    if not left:
+        return samples
     model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
-    engine = Engine(model, max_rows=256, max_context=LONGEST_PROMPT + config.max_completion_tokens)
-    sets = question_sets(config)
-    samples: list[Sample] = []
-    with Progress().task(f"asked as {elicitation!r}", sum(len(problems) for problems, _ in sets)) as task:
-        done = 0
-        for problems, count in sets:
+    longest = max(len(prompt_for(tokenizer, problem, elicitation)) for problems, _ in missing for problem in problems)
+    engine = Engine(model, max_rows=config.engine_rows, max_context=longest + config.max_completion_tokens)
+    with Progress().task(f"{name}, asked as {elicitation!r}", total, total - left) as task:
+        finished = total - left
+        for problems, count in missing:
             for start in range(0, len(problems), PROBLEMS_AT_ONCE):
                 some = problems[start : start + PROBLEMS_AT_ONCE]
-                samples += evaluate(
+                new = evaluate(
                     engine,
                     tokenizer,
                     some,
@@ -85,26 +169,70 @@ def measure(
                     config.temperature,
                     config.top_p,
                 )
-                done += len(some)
-                task.update(done)
-    return report(samples, config), samples
+                if kept:
+                    kept.add(name, elicitation, new)
+                samples += new
+                finished += len(some)
+                task.update(finished)
+    return samples
 
 
-def _table(elicitation: str, result: dict[str, Any], config: ModelEvaluation) -> Table:
-    """Families by levels, and the mean of the trained levels with its interval."""
-    headline = result["trained_levels"]["pass_at_1"]
-    interval = f"{headline['mean']:.1%} [{headline['low']:.1%}, {headline['high']:.1%}]"
-    levels = ", ".join(map(str, config.trained_levels))
-    title = f"{elicitation}: pass@1 {interval} on {headline['problems']} held-out problems, levels {levels}"
-    table = Table(title=title, title_justify="left", caption_justify="left")
-    table.caption = (
-        f"{config.samples} samples a problem at temperature {config.temperature}; well formed "
-        f"{result['all_levels']['format_rate']:.1%}; {result['all_levels']['mean_completion_tokens']:.1f} tokens"
-        + (f"; general tasks {result['general']['score']:.1%}" if "general" in result else "")
+def _questions(config: ModelEvaluation) -> list[tuple[list[Problem], int]]:
+    """Generated and general problems, and each file task's, with the samples of each."""
+    sets = [(problems, count) for problems, count in question_sets(config) if problems]
+    for name in config.tasks:
+        task = make_dataset(name)
+        told = task.instruction if config.instruction is None else config.instruction
+        problems = load_dataset(task, Path(config.data) if config.data else None)
+        some = problems[: config.problems_limit or None]
+        sets.append(([one.told(told) for one in some], config.samples_by_task.get(name, config.samples)))
+    return sets
+
+
+def _by_task(samples: Sequence[Sample], config: ModelEvaluation) -> dict[str, Any]:
+    """The numbers of each family and task, and of all together."""
+    together = report(list(samples), config)
+    own = {
+        name: report([sample for sample in samples if sample.family == name], config)["all_levels"]
+        for name in (*config.families, *config.tasks)
+    }
+    return {**together, "by_task": own}
+
+
+def _table(results: dict[str, dict[str, Any]], config: ModelEvaluation) -> Table:
+    """For each model, way of asking and task: pass@1 with its interval over problems, votes, k, n problems, tokens."""
+    title = (
+        f"held-out problems; temperature {config.temperature:g}, top-p {config.top_p:g}; 95% intervals over problems"
     )
-    table.add_column("family")
-    for level in config.levels:
-        table.add_column(f"level {level}", justify="right")
-    for family, cells in result["all_levels"]["by_family"].items():
-        table.add_row(family, *(f"{cells[str(level)]:.1%}" for level in config.levels))
+    table = Table(title=title, title_justify="left")
+    for column in ("model", "asked", "task"):
+        table.add_column(column)
+    for column in ("pass@1", "95%", "cons@k", "pass@k", "k", "n", "form", "tokens"):
+        table.add_column(column, justify="right")
+    for model, ways in results.items():
+        for elicitation, result in ways.items():
+            for name in (*config.families, *config.tasks):
+                table.add_row(model, elicitation, name, *_cells(result["by_task"][name]))
+            if "general" in result:
+                table.add_row(model, elicitation, "general", _percent(result["general"]["score"]))
     return table
+
+
+def _cells(result: dict[str, Any]) -> list[str]:
+    interval, k = result["pass_at_1"], result["pass_at_1"]["samples"]
+    consensus = next(iter(result["cons_at_k"].values()), None)
+    ever = result["pass_at_k"].get(str(k), max(result["pass_at_k"].values(), default=None))
+    return [
+        _percent(interval["mean"]),
+        f"{_percent(interval['low'])}-{_percent(interval['high'])}",
+        _percent(consensus),
+        _percent(ever if k > 1 else None),
+        str(k),
+        str(interval["problems"]),
+        _percent(result["format_rate"]),
+        f"{result['mean_completion_tokens'] or 0.0:.1f}",
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"

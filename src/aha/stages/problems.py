@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -123,7 +122,7 @@ class _Splitting:
             return
         told = self._task.instruction if self._config.instruction is None else self._config.instruction
         for problem in read_problems(self._task, source, reading):
-            yield replace(problem, question=f"{problem.question}\n\n{told}") if told else problem
+            yield problem.told(told)
 
     def _examples(self, problems: Iterable[Problem]) -> Iterator[Conversation]:
         for problem in problems:

@@ -1,0 +1,101 @@
+"""Graded completions on disk as they are made: an evaluation that is interrupted goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from aha.errors import RunFolderError
+from aha.evals.runner import Sample
+from aha.files import cannot_write, canonical_json, read_json, write_json
+
+SETTINGS, SAMPLES, RESULTS = "settings.json", "samples.jsonl", "results.json"
+Asked = tuple[str, str]
+"""A model and a way of asking it."""
+
+
+class KeptSamples:
+    """The samples of one evaluation, in a folder; to be used as a context.
+
+    Args:
+        folder: is made if it does not exist.
+        settings: everything that the numbers depend on.
+
+    Raises:
+        RunFolderError: the folder holds another evaluation, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self._samples: dict[Asked, list[Sample]] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / SETTINGS).is_file():
+                if canonical_json(read_json(folder / SETTINGS)) != canonical_json(settings):
+                    raise RunFolderError(
+                        f"{str(folder)!r} holds an evaluation with other settings or of another model: choose another "
+                        "--out, or delete it"
+                    )
+            elif any(folder.iterdir()):
+                raise RunFolderError(f"{str(folder)!r} holds something else: choose another --out")
+            else:
+                write_json(folder / SETTINGS, settings)
+            self._read()
+            self._file = (folder / SAMPLES).open("a", encoding="utf-8")
+        except RunFolderError:
+            raise
+        except OSError as error:
+            raise RunFolderError(cannot_write(folder, error)) from error
+
+    def _read(self) -> None:
+        """Takes in what is there, and cuts off what a killed process had not finished writing."""
+        path = self.folder / SAMPLES
+        if not path.is_file():
+            return
+        whole = 0
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                row = json.loads(line)
+                whole += len(line)
+                self._samples.setdefault((row.pop("model"), row.pop("elicitation")), []).append(Sample(**row))
+        with path.open("rb+") as file:
+            file.truncate(whole)
+
+    def of(self, model: str, elicitation: str) -> list[Sample]:
+        """What there is of one model under one way of asking."""
+        return self._samples.setdefault((model, elicitation), [])
+
+    def finished(self, model: str, elicitation: str, samples: int) -> set[str]:
+        """Questions that have all their samples; those of others are forgotten, to be made again."""
+        own = self.of(model, elicitation)
+        counts: dict[str, int] = {}
+        for sample in own:
+            counts[sample.question] = counts.get(sample.question, 0) + 1
+        done = {question for question, count in counts.items() if count >= samples}
+        own[:] = [sample for sample in own if sample.question in done]
+        return done
+
+    def add(self, model: str, elicitation: str, samples: Iterable[Sample]) -> None:
+        """Keeps samples, on disk when this returns."""
+        new = list(samples)
+        self.of(model, elicitation).extend(new)
+        try:
+            for sample in new:
+                row = {"model": model, "elicitation": elicitation, **sample.to_json()}
+                self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunFolderError(cannot_write(self.folder / SAMPLES, error)) from error
+
+    def __enter__(self) -> KeptSamples:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
