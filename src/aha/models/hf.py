@@ -24,19 +24,15 @@ from aha.models.checkpoint_files import (
     write_sharded,
     write_tensors,
 )
-from aha.models.companions import read_generation_config, read_json, tokens_in_use
+from aha.models.companions import read_generation_config, tokens_in_use
 from aha.models.config import DeepseekV3Config
 from aha.models.dense_config import DenseConfig
-from aha.models.families import read_config
+from aha.models.families import MTP_FILE, MTP_KEY, load_config
 from aha.models.fp8 import SCALE_SUFFIX, dequantize, has_scale
 from aha.models.hf_names import V3_LAYERS, Piece, is_ignorable, pieces, shared_copies
 from aha.models.language_model import LanguageModel
 from aha.models.lora_linear import LoRALinear, effective_weight
 from aha.models.model_config import ModelConfig
-
-MTP_FILE = "mtp.safetensors"
-MTP_KEY = "aha_mtp_layers"
-"""In config.json: how many prediction modules `mtp.safetensors` holds."""
 
 
 class HfTensors(Mapping[str, Tensor]):
@@ -107,23 +103,6 @@ def save_pretrained(
         for name, content in (tokenizer_files or {}).items():
             data = content.encode() if isinstance(content, str) else content
             (temporary / Path(name).name).write_bytes(data)
-
-
-def load_config(folder: str | Path) -> ModelConfig:
-    """Reads a checkpoint's configuration, prediction modules in `mtp.safetensors` included.
-
-    Raises:
-        CheckpointError: where there is no readable config.json, or its model_type is not one of ours.
-        ConfigError: where it describes a model that we do not compute.
-    """
-    folder = Path(folder)
-    raw = read_json(folder / "config.json")
-    mtp_layers = raw.pop(MTP_KEY, 0)
-    if mtp_layers and (folder / MTP_FILE).is_file():
-        raw["num_nextn_predict_layers"] = mtp_layers
-    if (raw.get("quantization_config") or {}).get("quant_method") == "fp8":
-        del raw["quantization_config"]
-    return read_config(raw)
 
 
 def load_pretrained(
