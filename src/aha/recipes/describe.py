@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aha.data.chat_template import ChatTemplate
 from aha.environment import gpus, memory_bytes
+from aha.errors import CheckpointError
 from aha.models.companions import tokens_in_use
 from aha.models.config import DeepseekV3Config
 from aha.models.count import describe, describe_dense
@@ -25,6 +27,8 @@ from aha.models.presets import preset
 
 GIB = 1 << 30
 COLUMNS = ("float32", "recomputed", "bfloat16", "recomputed")
+
+QUESTION = ({"role": "user", "content": "What is 17 + 25?"},)
 
 Row = tuple[str, str]
 
@@ -64,7 +68,20 @@ def _folder_rows(folder: Path, config: ModelConfig) -> list[Row]:
         ("longest sequence", f"{config.max_position_embeddings:,} tokens"),
         ("vocabulary", f"{tokens:,} tokens{padding}"),
         ("weights on disk", f"{len(files)} files, {_gib(size)}"),
+        ("chat template", _chat_template(folder)),
     ]
+
+
+def _chat_template(folder: Path) -> str:
+    """Whether there is one, and whether it renders."""
+    template = ChatTemplate.load(folder)
+    if template is None:
+        return "none"
+    with template:
+        try:
+            return f"renders ({len(template.render(QUESTION))} characters)"
+        except CheckpointError as error:
+            return str(error)
 
 
 def _deepseek_rows(config: DeepseekV3Config) -> list[Row]:

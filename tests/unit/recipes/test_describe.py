@@ -17,6 +17,7 @@ def folder(tmp_path: Path, **changes: object) -> Path:
     (tmp_path / "tokenizer.json").write_text(
         json.dumps({"model": {"vocab": {"a": 151642}}, "added_tokens": [{"id": 151664}]})
     )
+    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")
     (tmp_path / "model.safetensors").write_bytes(bytes(3 << 20))
     return tmp_path
 
@@ -28,6 +29,7 @@ def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1 files, 3.0 MiB" in text
     assert "qwen2, 3 layers" in text
     assert "NVIDIA H100 80.0 GiB" in text
+    assert "renders (16 characters)" in text
     for stage in ("fine-tuning, all weights", "fine-tuning, LoRA", "GRPO, all weights", "GRPO, LoRA", "serving"):
         assert stage in text
 
@@ -38,6 +40,11 @@ def test_released_fp8_weights(tmp_path: Path) -> None:
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert "671,026,419,200 = 671.03B" in describe_model(str(tmp_path))
+
+
+def test_a_chat_template_that_does_not_render(tmp_path: Path) -> None:
+    (folder(tmp_path) / "chat_template.jinja").write_text("{{ ''.__class__ }}{{ missing.name }}")
+    assert "the chat template cannot be used: " in describe_model(str(tmp_path))
 
 
 def test_refusals(tmp_path: Path) -> None:
