@@ -28,7 +28,7 @@ from aha.models.companions import read_generation_config, tokens_in_use
 from aha.models.config import DeepseekV3Config
 from aha.models.dense_config import DenseConfig
 from aha.models.families import MTP_FILE, MTP_KEY, load_config
-from aha.models.fp8 import SCALE_SUFFIX, dequantize, has_scale
+from aha.models.fp8 import SCALE_SUFFIX, dequantize, has_scale, scales_shape
 from aha.models.hf_names import V3_LAYERS, Piece, is_ignorable, pieces, shared_copies
 from aha.models.language_model import LanguageModel
 from aha.models.lora_linear import LoRALinear, effective_weight
@@ -187,6 +187,13 @@ def _check_names(reader: TensorReader, wanted: list[Piece], config: ModelConfig)
 
 def _check_shape(reader: TensorReader, piece: Piece, own: Tensor) -> None:
     expected, found = tuple(piece.of(own).shape), reader.shape(piece.hf_name)
+    if found == expected and has_scale(reader.dtype(piece.hf_name)):
+        scale = reader.shape(piece.hf_name + SCALE_SUFFIX)
+        if scale != scales_shape(expected):
+            raise CheckpointError(
+                f"{reader.folder}: {piece.hf_name}{SCALE_SUFFIX} must have shape {list(scales_shape(expected))}, "
+                f"got {list(scale)}"
+            )
     if found != expected:
         raise CheckpointError(
             f"{reader.folder}: {piece.hf_name} must have shape {list(expected)} by config.json, got {list(found)}"
