@@ -54,8 +54,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
-    environment.globals = {"raise_exception": _raise, "range": environment.globals["range"]}
-    environment.globals["namespace"] = ImmutableSandboxedEnvironment().globals["namespace"]
+    known = {name: environment.globals[name] for name in ("range", "namespace", "dict")}
+    environment.globals = known | {"raise_exception": _raise}
     return environment
 
 
