@@ -78,9 +78,9 @@ def save_pretrained(
         max_shard_bytes: size at which weights are split into several files.
     """
     config, tensors = model.config, HfTensors(model)
-    modules = [piece.hf_name for piece in pieces(config) if piece.is_mtp]
+    modules = dict.fromkeys(piece.hf_name for piece in pieces(config) if piece.is_mtp)
     inside = config.num_hidden_layers == V3_LAYERS
-    outside = [] if inside else modules
+    outside = {} if inside else modules
     names = {name: name for name in tensors if name not in outside}
     if inside and modules:
         names |= shared_copies(config)
