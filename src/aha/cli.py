@@ -324,13 +324,17 @@ def chat(
 def model(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="tiny, v2-lite, v3, or a model folder.")],
 ) -> None:
-    """Count a model: parameters (total, active, MTP) and bytes of cache per token, beside multi-head attention.
+    """Count a model: parameters, cache per token, and the memory that each stage takes, beside this machine's.
 
-    [bold]Example[/bold]
+    Nothing is loaded: a folder's config.json, tokenizer.json and the sizes of its files are enough.
+
+    [bold]Examples[/bold]
 
       aha model v3
+
+      aha model Qwen3-0.6B
     """
-    from aha.recipes.acts import describe_model
+    from aha.recipes.describe import describe_model
 
     print(describe_model(name))
 

@@ -41,6 +41,22 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_bytes() -> int:
+    """The machine's main memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def gpus() -> list[tuple[str, int]]:
+    """Name and bytes of memory of each NVIDIA GPU; nothing where its driver's tool is not there."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = (line.rpartition(",") for line in listed.splitlines() if "," in line)
+    return [(name.strip(), int(mebibytes) << 20) for name, _, mebibytes in rows]
+
+
 def cpu_model() -> str:
     """The processor's name, as far as the system tells."""
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-r"""Equality of LaTeX answers by math-verify (extra `math`), for a killable worker: `aha.grading.workers`.
+r"""Equality of LaTeX answers by math-verify (extra `math`), for a killable worker: `aha.workers`.
 
 math-verify parses with sympy, which some inputs keep busy for ever inside one call. Its own limit is an alarm that only
 works in a main thread; the worker's main thread is where this runs, and behind the alarm stands the worker's kill.

@@ -55,7 +55,7 @@ def flash_forward(
         q, k, v = _span(q_NHK, q_start, q_stop), _span(k_NHK, k_start, k_stop), _span(v_NHK, k_start, k_stop)
         out, lse = _flash(q, k, v, 0.0, False, scale=scale)
         own, own_lse, prefix_lse = out_NHK[q_start:q_stop], lse_NH[q_start:q_stop], lse[0].transpose(0, 1)
-        own.lerp_(_flat(out), torch.sigmoid(prefix_lse - own_lse).unsqueeze(-1))
+        own.lerp_(_flat(out), torch.sigmoid(prefix_lse - own_lse).unsqueeze(-1).to(own.dtype))
         own_lse.copy_(torch.logaddexp(own_lse, prefix_lse))
     return out_NHK, lse_NH
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aha.errors import CheckpointError
+from aha.models.companions import read_json
 from aha.models.config import MODEL_TYPES, DeepseekV3Config
 from aha.models.dense_config import DENSE_MODEL_TYPES, DenseConfig
 from aha.models.model_config import ModelConfig
+
+MTP_FILE = "mtp.safetensors"
+MTP_KEY = "aha_mtp_layers"
+"""In config.json: how many prediction modules `mtp.safetensors` holds."""
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
@@ -30,3 +36,20 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
         return DenseConfig.from_hf_dict(raw)
     supported = ", ".join((*MODEL_TYPES, *DENSE_MODEL_TYPES))
     raise CheckpointError(f"config.json: model_type must be one of {supported}; got {kind!r}")
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """Reads a checkpoint's configuration, prediction modules in `mtp.safetensors` included.
+
+    Raises:
+        CheckpointError: where there is no readable config.json, or its model_type is not one of ours.
+        ConfigError: where it describes a model that we do not compute.
+    """
+    folder = Path(folder)
+    raw = read_json(folder / "config.json")
+    mtp_layers = raw.pop(MTP_KEY, 0)
+    if mtp_layers and (folder / MTP_FILE).is_file():
+        raw["num_nextn_predict_layers"] = mtp_layers
+    if (raw.get("quantization_config") or {}).get("quant_method") == "fp8":
+        del raw["quantization_config"]
+    return read_config(raw)

@@ -19,6 +19,11 @@ def has_scale(dtype: str) -> bool:
     return dtype == "F8_E4M3"
 
 
+def scales_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """One scale per block; blocks at the edges may be partial."""
+    return tuple(-(-size // BLOCK) for size in shape)
+
+
 def dequantize(weight_XY: Tensor, scale_inv: Tensor) -> Tensor:
     """Weight times the scale of its block, float32. Blocks at the right and bottom edges may be partial.
 
@@ -26,7 +31,7 @@ def dequantize(weight_XY: Tensor, scale_inv: Tensor) -> Tensor:
         ValueError: where there is not one scale per block.
     """
     rows, columns = weight_XY.shape
-    expected = (-(-rows // BLOCK), -(-columns // BLOCK))
+    expected = scales_shape((rows, columns))
     if tuple(scale_inv.shape) != expected:
         raise ValueError(f"scales of a {rows} x {columns} weight must be {expected}, got {tuple(scale_inv.shape)}")
     scale_XY = scale_inv.float().repeat_interleave(BLOCK, 0)[:rows].repeat_interleave(BLOCK, 1)[:, :columns]

@@ -19,7 +19,7 @@ from aha.errors import CheckpointError, ConfigError
 from aha.models.checkpoint_files import TensorReader
 from aha.models.companions import TOKENIZER, read_json
 from aha.models.dense_config import DenseConfig
-from aha.models.hf import load_config
+from aha.models.families import load_config
 from aha.models.hf_names import pieces
 from aha.models.model_config import Llama3Scaling, RopeScaling
 from aha.models.rope import inverse_frequencies

@@ -24,19 +24,15 @@ from aha.models.checkpoint_files import (
     write_sharded,
     write_tensors,
 )
-from aha.models.companions import read_generation_config, read_json, tokens_in_use
+from aha.models.companions import read_generation_config, tokens_in_use
 from aha.models.config import DeepseekV3Config
 from aha.models.dense_config import DenseConfig
-from aha.models.families import read_config
-from aha.models.fp8 import SCALE_SUFFIX, dequantize, has_scale
+from aha.models.families import MTP_FILE, MTP_KEY, load_config
+from aha.models.fp8 import SCALE_SUFFIX, dequantize, has_scale, scales_shape
 from aha.models.hf_names import V3_LAYERS, Piece, is_ignorable, pieces, shared_copies
 from aha.models.language_model import LanguageModel
 from aha.models.lora_linear import LoRALinear, effective_weight
 from aha.models.model_config import ModelConfig
-
-MTP_FILE = "mtp.safetensors"
-MTP_KEY = "aha_mtp_layers"
-"""In config.json: how many prediction modules `mtp.safetensors` holds."""
 
 
 class HfTensors(Mapping[str, Tensor]):
@@ -82,9 +78,9 @@ def save_pretrained(
         max_shard_bytes: size at which weights are split into several files.
     """
     config, tensors = model.config, HfTensors(model)
-    modules = [piece.hf_name for piece in pieces(config) if piece.is_mtp]
+    modules = dict.fromkeys(piece.hf_name for piece in pieces(config) if piece.is_mtp)
     inside = config.num_hidden_layers == V3_LAYERS
-    outside = [] if inside else modules
+    outside = {} if inside else modules
     names = {name: name for name in tensors if name not in outside}
     if inside and modules:
         names |= shared_copies(config)
@@ -107,23 +103,6 @@ def save_pretrained(
         for name, content in (tokenizer_files or {}).items():
             data = content.encode() if isinstance(content, str) else content
             (temporary / Path(name).name).write_bytes(data)
-
-
-def load_config(folder: str | Path) -> ModelConfig:
-    """Reads a checkpoint's configuration, prediction modules in `mtp.safetensors` included.
-
-    Raises:
-        CheckpointError: where there is no readable config.json, or its model_type is not one of ours.
-        ConfigError: where it describes a model that we do not compute.
-    """
-    folder = Path(folder)
-    raw = read_json(folder / "config.json")
-    mtp_layers = raw.pop(MTP_KEY, 0)
-    if mtp_layers and (folder / MTP_FILE).is_file():
-        raw["num_nextn_predict_layers"] = mtp_layers
-    if (raw.get("quantization_config") or {}).get("quant_method") == "fp8":
-        del raw["quantization_config"]
-    return read_config(raw)
 
 
 def load_pretrained(
@@ -208,6 +187,13 @@ def _check_names(reader: TensorReader, wanted: list[Piece], config: ModelConfig)
 
 def _check_shape(reader: TensorReader, piece: Piece, own: Tensor) -> None:
     expected, found = tuple(piece.of(own).shape), reader.shape(piece.hf_name)
+    if found == expected and has_scale(reader.dtype(piece.hf_name)):
+        scale = reader.shape(piece.hf_name + SCALE_SUFFIX)
+        if scale != scales_shape(expected):
+            raise CheckpointError(
+                f"{reader.folder}: {piece.hf_name}{SCALE_SUFFIX} must have shape {list(scales_shape(expected))}, "
+                f"got {list(scale)}"
+            )
     if found != expected:
         raise CheckpointError(
             f"{reader.folder}: {piece.hf_name} must have shape {list(expected)} by config.json, got {list(found)}"

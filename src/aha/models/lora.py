@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aha.errors import UnknownNameError
-from aha.models.hf_names import pieces
+from aha.models.hf_names import Piece, pieces
 from aha.models.language_model import LanguageModel
 from aha.models.lora_linear import Block, LoRAConfig, LoRALinear, adapted_layers
 from aha.models.model_config import ModelConfig
@@ -28,18 +28,22 @@ def adapters_off(model: LanguageModel) -> Iterator[LanguageModel]:
             layer.active = True
 
 
-def linear_blocks(config: ModelConfig) -> dict[str, list[Block]]:
-    """By the name of each of our linear layers below `layers`, its blocks: what can be adapted.
+def adaptable(config: ModelConfig) -> dict[str, list[Piece]]:
+    """By the name of each of our linear layers below `layers`, the checkpoint's layers that it is made of, by rows.
 
-    Routers and routed experts are not linear layers here, nor is a prediction module part of what is served.
+    Routers and routed experts are not linear layers here, and a prediction module is no part of what is served.
     """
-    found: dict[str, list[Block]] = {}
+    found: dict[str, list[Piece]] = {}
     for piece in pieces(config):
         own, _, kind = piece.own_name.rpartition(".")
         if kind == "weight" and own.startswith("layers.") and not own.endswith(("norm", ".gate")):
-            name = piece.hf_name.removesuffix(".weight")
-            found.setdefault(own, []).append(Block(name, piece.start or 0, -1 if piece.stop is None else piece.stop))
+            found.setdefault(own, []).append(piece)
     return found
+
+
+def _leaf(piece: Piece) -> str:
+    """The last name of the layer that a weight belongs to, such as q_proj."""
+    return piece.hf_name.split(".")[-2]
 
 
 def add_adapters(model: LanguageModel, config: LoRAConfig, seed: int) -> LanguageModel:
@@ -48,7 +52,7 @@ def add_adapters(model: LanguageModel, config: LoRAConfig, seed: int) -> Languag
     Raises:
         UnknownNameError: the model has no layer of such a name.
     """
-    known = {block.leaf for blocks in linear_blocks(model.config).values() for block in blocks}
+    known = {_leaf(piece) for parts in adaptable(model.config).values() for piece in parts}
     for name in config.target_modules:
         if name not in known:
             raise UnknownNameError("layer for LoRA", name, known)
@@ -64,12 +68,15 @@ def put_adapters(model: LanguageModel, config: LoRAConfig) -> None:
     """Freezes the model and replaces its layers; the adapters have memory, but no values for A yet."""
     model.requires_grad_(False)
     targets = frozenset(config.target_modules)
-    for own, blocks in linear_blocks(model.config).items():
-        if targets.isdisjoint(block.leaf for block in blocks):
+    for own, parts in adaptable(model.config).items():
+        if targets.isdisjoint(map(_leaf, parts)):
             continue
-        parent, _, leaf = own.rpartition(".")
+        parent, _, name = own.rpartition(".")
         linear = model.get_submodule(own)
         assert isinstance(linear, nn.Linear)
-        whole = [block if block.stop >= 0 else block._replace(stop=linear.out_features) for block in blocks]
-        setattr(model.get_submodule(parent), leaf, LoRALinear(linear, whole, targets, config))
+        blocks = [
+            Block(part.hf_name.removesuffix(".weight"), part.start or 0, part.stop or linear.out_features)
+            for part in parts
+        ]
+        setattr(model.get_submodule(parent), name, LoRALinear(linear, blocks, targets, config))
     model.weights_changed()

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aha.errors import ConfigError, GradingError
-from aha.files import read_json, write_atomic
+from aha.files import write_atomic
 from aha.references import load_reference
 from aha.training.launch import WORKER_SETTINGS
 from aha.types import Language
 
 if TYPE_CHECKING:
     from aha.grading.sandbox.outcome import SandboxConfig
-    from aha.models.config import DeepseekV3Config
-    from aha.models.dense_config import DenseConfig
     from aha.rewards.completions import Graded
 
 REPORT = "aha.report.page:make_report"
@@ -116,60 +114,6 @@ def _act(reference: str, verb: str) -> Any:
     if not reference:
         raise ConfigError(f"`aha {verb}` is not part of this version")
     return load_reference(reference)
-
-
-def describe_model(name: str) -> str:
-    """The parameters and the cache of a preset, or of a folder with a `config.json`, as a text table.
-
-    Raises:
-        UnknownNameError: no such preset, and no such folder.
-        CheckpointError: the folder's model is of a family that is not ours.
-    """
-    from aha.models.config import DeepseekV3Config
-    from aha.models.dense_config import DenseConfig
-    from aha.models.families import read_config
-    from aha.models.presets import preset
-
-    file = Path(name) / "config.json"
-    config = read_config(read_json(file)) if file.is_file() else preset(name)
-    if isinstance(config, DenseConfig):
-        rows = _dense_rows(config)
-    else:
-        assert isinstance(config, DeepseekV3Config)
-        rows = _deepseek_rows(config)
-    return "\n".join(f"{label:<44}{value:>28}" for label, value in rows)
-
-
-def _deepseek_rows(config: DeepseekV3Config) -> list[tuple[str, str]]:
-    from aha.models.count import describe
-
-    sizes = describe(config)
-    cache, heads = sizes.cache_bytes_per_token, sizes.mha_cache_bytes_per_token
-    return [
-        ("parameters, embedding and head included", _count(sizes.total_parameters)),
-        ("  of which active for one token", _count(sizes.active_parameters)),
-        ("  besides: multi-token prediction", _count(sizes.mtp_parameters)),
-        ("cache per token in bf16, latent", f"{cache:,} bytes"),
-        ("  multi-head attention of the same heads", f"{heads:,} bytes ({heads / cache:.1f} times)"),
-    ]
-
-
-def _dense_rows(config: DenseConfig) -> list[tuple[str, str]]:
-    from aha.models.count import describe_dense
-
-    sizes = describe_dense(config)
-    cache, heads = sizes.cache_bytes_per_token, sizes.mha_cache_bytes_per_token
-    return [
-        ("parameters, embedding and head included", _count(sizes.total_parameters)),
-        ("  of which embedding and head", _count(sizes.embedding_parameters)),
-        ("cache per token in bf16, keys and values", f"{cache:,} bytes"),
-        ("  multi-head attention of the same heads", f"{heads:,} bytes ({heads / cache:.1f} times)"),
-    ]
-
-
-def _count(number: int) -> str:
-    scaled = f"{number / 1e9:.2f}B" if number >= 1e8 else f"{number / 1e6:.2f}M"
-    return f"{number:,} = {scaled}"
 
 
 def show_task(

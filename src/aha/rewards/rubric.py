@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from aha.configuration import Config
-from aha.grading.workers import GraderWorker
 from aha.rewards.own import own_reward, short_name
 from aha.rewards.rules import accuracy, format_reward, language_reward, random_reward, step_reward
 from aha.text.thinking import Form, parse
 from aha.types import Problem
+from aha.workers import KillableWorker
 
 
 class RubricConfig(Config):
@@ -106,7 +106,7 @@ class Grader:
     def __init__(self, config: RubricConfig, seconds_per_item: float = 2.0, form: Form = "zero") -> None:
         self._config = config.model_dump()
         self._form = form
-        self._worker = GraderWorker("aha.rewards.rubric:grade_json", seconds_per_item)
+        self._worker = KillableWorker("aha.rewards.rubric:grade_json", seconds_per_item)
 
     def grade(self, items: Sequence[tuple[Problem, str, bool]]) -> list[Grade | None]:
         """Grades (problem, completion, truncated) triples in order."""

@@ -60,6 +60,7 @@ class PretrainConfig(Config):
     steps: int = Field(640, gt=0, description="optimizer steps")
     rows_per_step: int = Field(64, gt=0, description="rows in the global batch")
     row_tokens: int = Field(256, gt=8, description="tokens in a row")
+    micro_rows: int = Field(0, ge=0, description="rows per forward pass, over which gradients add up; 0: all at once")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="rates and schedule")
     mtp_weight: float = Field(0.3, ge=0, description="lambda of V3 Eq. 25 (0.3 for the first 10T tokens)")
     mtp_share: float = Field(
@@ -141,12 +142,12 @@ class Pretrainer:
         config, distributed = self.config, self.context.distributed
         first = step * config.rows_per_step
         rows = range(first + distributed.rank, first + config.rows_per_step, distributed.world_size)
-        losses, counts = self._losses(rows, share=len(rows) / config.rows_per_step)
         self.optimizer.zero_grad()
-        (losses["loss"] + config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()
-        grads = self.optimizer.gradients()
-        report = torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")])
-        distributed.all_reduce_sum([*grads, report])
+        size = config.micro_rows or len(rows)
+        parts = [self._backward(rows[start : start + size], start) for start in range(0, len(rows), size)]
+        report = torch.stack([losses for losses, _ in parts]).sum(0)
+        counts = torch.stack([part for _, part in parts]).sum(0)
+        distributed.all_reduce_sum([*self.optimizer.gradients(), report])
         distributed.all_reduce_sum([counts])
         norm, factor, updated = self.optimizer.step()
         if updated:
@@ -163,8 +164,15 @@ class Pretrainer:
             "num_tokens": float((step + 1) * config.rows_per_step * config.row_tokens),
         }
 
-    def _losses(self, rows: range, share: float) -> tuple[dict[str, Tensor], Tensor]:
-        """This process's share of the mean losses of the global batch, and its expert counts [MoE layers + MTP, E]."""
+    def _backward(self, rows: range, start: int) -> tuple[Tensor, Tensor]:
+        """Adds the gradient of some of this process's rows, from its `start`-th on; losses and expert counts."""
+        losses, counts = self._losses(rows, start)
+        (losses["loss"] + self.config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()
+        return torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")]), counts
+
+    def _losses(self, rows: range, start: int) -> tuple[dict[str, Tensor], Tensor]:
+        """These rows' share of the mean losses of the global batch, and their expert counts [MoE layers + MTP, E]."""
+        share = len(rows) / self.config.rows_per_step
         length = self.config.row_tokens
         ids_BX = self._rows(rows, length + 1)
         ids_N, targets_N = ids_BX[:, :-1].flatten(), ids_BX[:, 1:].flatten()
@@ -178,18 +186,20 @@ class Pretrainer:
             losses["balance_loss"] = hidden.balance_loss * share
         counts = [hidden.router_counts]
         if self.config.mtp_weight and self.model.mtp:
-            outputs, losses["mtp_loss"], mtp_balance = self._mtp(hidden, ids_N, len(rows))
+            outputs, losses["mtp_loss"], mtp_balance = self._mtp(hidden, ids_N, start, len(rows))
             losses["balance_loss"] = losses["balance_loss"] + mtp_balance
             counts += [output.router_counts for output in outputs]
             counts += [counts[0].new_zeros(1, counts[0].shape[1])] * (len(self.model.mtp) - len(outputs))
         return losses, torch.cat(counts)
 
-    def _mtp(self, hidden: HiddenStates, ids_N: Tensor, rows: int) -> tuple[list[HiddenStates], Tensor, Tensor]:
-        """The prediction modules on this process's part of the first `mtp_share` of the global batch's rows."""
+    def _mtp(
+        self, hidden: HiddenStates, ids_N: Tensor, start: int, rows: int
+    ) -> tuple[list[HiddenStates], Tensor, Tensor]:
+        """The prediction modules on these rows' part of the first `mtp_share` of the global batch."""
         config, distributed = self.config, self.context.distributed
         wanted = max(1, round(config.mtp_share * config.rows_per_step))
         zero = ids_N.new_zeros((), dtype=torch.float32)
-        own = min(rows, len(range(distributed.rank, wanted, distributed.world_size)))
+        own = max(0, min(rows, len(range(distributed.rank, wanted, distributed.world_size)) - start))
         if own == 0:
             return [], zero, zero
         layout = Rectangle(own, config.row_tokens, ids_N.device)

@@ -12,9 +12,9 @@ from typing import Any
 from aha.data.rows import text_of
 from aha.errors import ConfigError, GradingError
 from aha.grading.math_answers import boxed, stated
-from aha.grading.workers import GraderWorker
 from aha.tasks.file_task import FileTask
 from aha.types import Problem
+from aha.workers import KillableWorker
 
 SECONDS_PER_ANSWER = 6.0
 MAX_ANSWER_CHARACTERS = 1000
@@ -28,7 +28,7 @@ class MathBoxed(FileTask):
     hub = "HuggingFaceH4/MATH-500"
 
     def __init__(self) -> None:
-        self._worker: GraderWorker | None = None
+        self._worker: KillableWorker | None = None
 
     def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
         """A problem with its boxed answer."""
@@ -63,7 +63,7 @@ class MathBoxed(FileTask):
         if importlib.util.find_spec("math_verify") is None:
             raise GradingError("LaTeX answers are judged by math-verify, an extra: pip install 'aha[math]'")
         if self._worker is None:
-            self._worker = GraderWorker("aha.grading.latex_answers:same_latex", SECONDS_PER_ANSWER)
+            self._worker = KillableWorker("aha.grading.latex_answers:same_latex", SECONDS_PER_ANSWER)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         """Equality of the boxed or stated answer with the gold one, by math-verify.

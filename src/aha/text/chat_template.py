@@ -1,83 +1,95 @@
-"""A checkpoint's own chat template: rendered in a sandbox, and turned into token ids that no user's text can forge."""
+"""A checkpoint's own chat template, rendered in a sandbox within limits of time, memory and length."""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from aha.errors import CheckpointError, RunFolderError
+from aha.files import read_json
+from aha.workers import KillableWorker
 
-from aha.errors import CheckpointError
-from aha.text.tokenizer import THINK, Tokenizer
-from aha.types import Message
+SECONDS = 2.0
+TEMPLATE, SETTINGS = "chat_template.jinja", "tokenizer_config.json"
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
-def template_prompt(tokenizer: Tokenizer, messages: Sequence[Message], think_prefilled: bool) -> list[int]:
-    """The prompt for the next assistant turn under the tokenizer's template; reasoning of past turns is dropped.
+class ChatTemplate:
+    """Conversations as the text that a model was trained to see.
 
-    Where no message holds a control token's text, the ids are those of the rendered text, as other software has them.
-    Else the messages' texts are encoded apart from the template's, as plain text.
+    What somebody wrote in a conversation may spell control tokens, and the rendered text has them as they are: check
+    it before it is encoded as markup.
 
     Args:
-        tokenizer: whose template.
-        messages: the conversation so far.
-        think_prefilled: end inside the thinking, whether or not the template does so by itself.
-
-    Raises:
-        CheckpointError: there is no template, or it does not render.
+        source: Jinja.
+        special: special tokens by name (`bos_token`, ...), which templates print.
+        seconds: limit for one conversation; then the process is killed, and a new one starts for the next.
     """
-    hostile = any(token in message.content for message in messages for token in tokenizer.control_tokens)
-    marks = [f"mark{secrets.token_hex(8)}mark" if hostile else message.content for message in messages]
-    shown = [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)]
-    text = render(tokenizer.chat_template, shown, tokenizer)
-    if text.rstrip().endswith(THINK):
-        text = text.rstrip().removesuffix(THINK)
-    text += f"{THINK}\n" if think_prefilled else ""
-    if not hostile:
-        return tokenizer.encode_markup(text)
-    ids: list[int] = []
-    for message, mark in zip(messages, marks, strict=True):
-        before, found, text = text.partition(mark)
-        if not found:
-            continue  # a template may leave turns out
-        ids += [*tokenizer.encode_markup(before), *tokenizer.encode(message.content)]
-    return ids + tokenizer.encode_markup(text)
 
+    def __init__(self, source: str, special: Mapping[str, str] | None = None, seconds: float = SECONDS) -> None:
+        self.source = source
+        self.special = dict(special or {})
+        self._worker = KillableWorker("aha.text.template_sandbox:render", seconds)
 
-def turn_end(tokenizer: Tokenizer) -> int:
-    """The token with which the template ends an assistant's turn; the end of a text where it has none of its own."""
-    mark = f"mark{secrets.token_hex(8)}mark"
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": mark}]
-    after = render(tokenizer.chat_template, turns, tokenizer, generation=False).rpartition(mark)[2]
-    ids = tokenizer.encode_markup(after)
-    return ids[0] if ids and ids[0] in tokenizer.boundary_ids else tokenizer.eos_id
+    @classmethod
+    def load(cls, folder: Path) -> ChatTemplate | None:
+        """The template of a checkpoint: `chat_template.jinja`, or the key of older `tokenizer_config.json`; or None.
 
+        Raises:
+            CheckpointError: a file is not readable.
+        """
+        try:
+            settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+        except RunFolderError as error:
+            raise CheckpointError(str(error)) from error
+        if not isinstance(settings, dict):
+            raise CheckpointError(f"{folder / SETTINGS} must hold a JSON object")
+        source = settings.get("chat_template")
+        if isinstance(source, list):  # several by name
+            source = {entry["name"]: entry["template"] for entry in source}.get("default")
+        if (folder / TEMPLATE).is_file():
+            source = (folder / TEMPLATE).read_text(encoding="utf-8")
+        if not source:
+            return None
+        tokens = {name: settings.get(name) for name in SPECIAL}
+        texts = {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}
+        return cls(str(source), {name: text for name, text in texts.items() if text is not None})
 
-def render(template: str, messages: Sequence[dict[str, str]], tokenizer: Tokenizer, generation: bool = True) -> str:
-    """Renders a template as transformers does.
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **variables: Any
+    ) -> str:
+        """The text of a conversation.
 
-    Raises:
-        CheckpointError: there is none, or it fails.
-    """
-    if not template:
-        raise CheckpointError("the checkpoint has no chat template: ask it with another form, such as form=zero")
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = _refuse
-    bos = None if tokenizer.bos_id is None else tokenizer.decode([tokenizer.bos_id])
-    try:
-        return environment.from_string(template).render(
-            messages=messages,
-            add_generation_prompt=generation,
-            bos_token=bos or "",
-            eos_token=tokenizer.decode([tokenizer.eos_id]),
-        )
-    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint's chat template does not render: {error}") from error
+        Args:
+            messages: with `role` and `content`, and whatever else the template knows.
+            add_generation_prompt: end where the assistant's next turn begins.
+            variables: what the template asks for besides, such as `tools` or `enable_thinking`.
 
+        Raises:
+            CheckpointError: the template fails, takes too long, or makes too much; the message says which.
+        """
+        given = {
+            **self.special,
+            **variables,
+            "messages": list(messages),
+            "add_generation_prompt": add_generation_prompt,
+        }
+        (result,) = self._worker.grade([(self.source, given)])
+        if result is None:
+            raise CheckpointError(
+                f"the chat template took more than {self._worker.seconds_per_item:g} s and was stopped: use another one"
+            )
+        if "error" in result:
+            raise CheckpointError(f"the chat template cannot be used: {result['error']}")
+        return str(result["text"])
 
-def _refuse(message: Any) -> None:
-    raise TemplateError(str(message))
+    def close(self) -> None:
+        """Ends the process."""
+        self._worker.close()
+
+    def __enter__(self) -> ChatTemplate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aha.text.chat_template import template_prompt, turn_end
+from aha.text.template_prompts import template_prompt, turn_end
 from aha.text.tokenizer import ANSWER, ASSISTANT, BOS, END_ANSWER, END_THINK, EOS, THINK, USER, Tokenizer
 from aha.types import Message
 

@@ -16,6 +16,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
 from aha.errors import CheckpointError
+from aha.text.chat_template import ChatTemplate
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -47,7 +48,7 @@ class Tokenizer:
 
     Args:
         backend: a `tokenizers` tokenizer.
-        chat_template: Jinja source. Ours is there for other software only: with our own control tokens, this package
+        template: the chat template. Ours is there for other software only: with our own control tokens, this package
             renders in `aha.text.templates`.
         bos: the token that starts a text, if there is one.
         eos: the tokens that end a completion; the first of them ends the texts that are trained on.
@@ -60,7 +61,7 @@ class Tokenizer:
     def __init__(
         self,
         backend: Backend,
-        chat_template: str = "",
+        template: ChatTemplate | None = None,
         bos: str | None = BOS,
         eos: Sequence[str] = (EOS,),
         files: Mapping[str, str] | None = None,
@@ -68,7 +69,7 @@ class Tokenizer:
         self._markup = backend
         self._plain = _without_control(backend)
         self._files = files
-        self.chat_template = chat_template
+        self.template = template
         self.bos_id = None if bos is None else self.control_id(bos)
         self.eos_ids = tuple(self.control_id(token) for token in eos)
         self.eos_id = self.eos_ids[0]
@@ -105,7 +106,7 @@ class Tokenizer:
             show_progress=False,
         )
         backend.train_from_iterator(documents, trainer)
-        return cls(backend, chat_template)
+        return cls(backend, ChatTemplate(chat_template) if chat_template else None)
 
     @property
     def vocab_size(self) -> int:
@@ -166,8 +167,8 @@ class Tokenizer:
             "tokenizer.json": self._markup.to_str(pretty=True) + "\n",
             "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n",
         }
-        if self.chat_template:
-            files["chat_template.jinja"] = self.chat_template
+        if self.template is not None:
+            files["chat_template.jinja"] = self.template.source
         return files
 
     @classmethod
@@ -186,11 +187,8 @@ class Tokenizer:
             raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from None
         files = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).is_file()}
         config = _json(files.get("tokenizer_config.json", "{}"), folder / "tokenizer_config.json")
-        template = files.get("chat_template.jinja", config.get("chat_template") or "")
-        if not isinstance(template, str):
-            template = next((one["template"] for one in template if one.get("name") == "default"), "")
         bos = _token_text(config.get("bos_token")) if config.get("add_bos_token", True) else None
-        return cls(backend, template, bos, _ends(folder, config, backend), files)
+        return cls(backend, ChatTemplate.load(folder), bos, _ends(folder, config, backend), files)
 
 
 def _without_control(backend: Backend) -> Backend:

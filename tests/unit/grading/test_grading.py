@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from aha.errors import GradingError
 from aha.grading.expressions import evaluate, integer
 from aha.grading.interpreter import format_program, parse_program, run_program
-from aha.grading.workers import GraderWorker
+from aha.workers import KillableWorker
 
 
 def test_expressions_against_python_on_random_trees() -> None:
@@ -70,13 +70,13 @@ def test_what_is_not_a_program_is_refused(text: str) -> None:
 
 
 def test_a_worker_answers_in_order_and_survives_errors() -> None:
-    with GraderWorker("aha.grading.expressions:integer") as worker:
+    with KillableWorker("aha.grading.expressions:integer") as worker:
         assert worker.grade([["1"], ["x"], [None], ["3"]]) == [1, None, None, 3]
         assert worker.kills == 0
 
 
 def test_an_item_that_hangs_is_killed_and_the_rest_go_on() -> None:
-    with GraderWorker("time:sleep", seconds_per_item=0.5) as worker:
+    with KillableWorker("time:sleep", seconds_per_item=0.5) as worker:
         started = time.monotonic()
         assert worker.grade([[0.0], [60.0], [0.0]]) == [None, None, None]
         assert time.monotonic() - started < 30
@@ -84,10 +84,10 @@ def test_an_item_that_hangs_is_killed_and_the_rest_go_on() -> None:
 
 
 def test_a_worker_that_dies_gives_no_verdict() -> None:
-    with GraderWorker("os:_exit", seconds_per_item=5) as worker:
+    with KillableWorker("os:_exit", seconds_per_item=5) as worker:
         assert worker.grade([[3], [3]]) == [None, None]
 
 
 def test_a_target_that_cannot_be_imported_is_an_error() -> None:
     with pytest.raises(GradingError, match="did not start"):
-        GraderWorker("aha.nowhere:nothing").grade([[1]])
+        KillableWorker("aha.nowhere:nothing").grade([[1]])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aha.grading.math_answers import boxed, letter, number, number_answer, same_number, stated
-from aha.grading.workers import GraderWorker
+from aha.workers import KillableWorker
 
 NONSENSE = [
     "", " ", "?", "nan", "inf", "-inf", "None", "True", "yes", "####", r"\boxed{}", r"\boxed{5", "answer is",
@@ -167,7 +167,7 @@ LATEX = [
 
 def test_latex_by_math_verify_and_nothing_for_nonsense() -> None:
     pytest.importorskip("math_verify")
-    with GraderWorker("aha.grading.latex_answers:same_latex", seconds_per_item=6.0) as worker:
+    with KillableWorker("aha.grading.latex_answers:same_latex", seconds_per_item=6.0) as worker:
         items = [[gold, text.encode(errors="replace").decode()] for gold, text, _ in LATEX]
         results = worker.grade(items)
     for (gold, text, expected), result in zip(LATEX, results, strict=True):

@@ -222,5 +222,7 @@ def test_fp8_checkpoint_is_multiplied_out(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     loaded = load_pretrained(folder).layers[0].self_attn.o_proj.weight
     torch.testing.assert_close(loaded.detach(), dequantize(quantized, scale), atol=0, rtol=0)
+    edit(folder, **{name + "_scale_inv": torch.ones(2, 1)})
+    assert "_scale_inv must have shape [1, 1], got [2, 1]" in refusal(folder)
     edit(folder, **{name + "_scale_inv": None})
     assert "without its" in refusal(folder)

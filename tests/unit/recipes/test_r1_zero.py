@@ -13,7 +13,8 @@ def test_every_arm_differs_from_the_main_one_in_one_thing() -> None:
     main = stages["r1-zero"].config.model_dump()
     for arm, key in (("random-reward", "rubric"), ("format-only", "rubric"), ("bias-off", "bias_update_rate")):
         other = stages[arm].config.model_dump()
-        assert {name for name in main if main[name] != other[name]} == {key}
+        # Where the form is all that pays, there comes a step from which no group has a signal: that is the finding.
+        assert {name for name in main if main[name] != other[name]} - {"patience"} == {key}
         assert stages[arm].parents == ("pretrain",)
     assert stages["r1-zero-no-long"].config == stages["r1-zero"].config
     base, dense = stages["pretrain"].config.model_dump(), stages["pretrain-dense"].config.model_dump()

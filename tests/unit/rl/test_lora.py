@@ -17,6 +17,7 @@ from aha.rl.trainer import ReinforcementLearning
 from aha.runs import read_jsonl
 from aha.text.tokenizer import Tokenizer
 from aha.training.optimizer import OptimizerConfig
+from aha.training.trained_model import ComputeConfig
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
 
 from ..conftest import MakeContext
@@ -93,3 +94,16 @@ def test_settings_that_contradict_adapters_are_refused() -> None:
         config(lora=LoRAConfig(dropout=0.1))
     with pytest.raises(ValueError, match="reference_reset_steps: must be 0 with lora"):
         config(reference_reset_steps=5)
+
+
+def test_bfloat16_with_activations_computed_again(make_context: MakeContext, base: Tokenizer) -> None:
+    """Engine and trainer share the rounded weights; steps too small for bfloat16 add up in the masters."""
+    compute = ComputeConfig(dtype="bfloat16", activation_checkpointing=True)
+    context = make_context("r1-zero", config(compute=compute, lora=None), ("base",))
+    ReinforcementLearning(Engine).run(context)
+    context.logs.close()
+    rows = [row for row in read_jsonl(context.folder / "metrics.jsonl") if "reward" in row]
+    assert all(row["sampling/logprob_difference/mean"] < 0.02 and row["grad_norm"] > 0 for row in rows)
+    after = load_file(context.model_folder / "model.safetensors")
+    before = load_file(context.run.path / "base" / "model" / "model.safetensors")
+    assert not torch.equal(after["lm_head.weight"].float(), before["lm_head.weight"].bfloat16().float())

@@ -1,4 +1,4 @@
-"""Graders in worker processes that can be killed: whatever a completion contains, the trainer never waits for it.
+"""Worker processes that can be killed, for graders and templates: whatever a completion holds, nobody waits for it.
 
 A worker is a fresh Python process that imports one function by name and answers JSON lines. If an item takes longer
 than its limit the process is killed and replaced, that item has no verdict (None: the sample is dropped), and the
@@ -24,7 +24,7 @@ START_SECONDS = 60.0
 """Time a worker may take to import its function."""
 
 
-class GraderWorker:
+class KillableWorker:
     """One killable process around a function.
 
     Args:
@@ -63,7 +63,7 @@ class GraderWorker:
     def _ensure_started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
-        command = [sys.executable, "-m", "aha.grading.workers", self.target]
+        command = [sys.executable, "-m", "aha.workers", self.target]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._process, self._answers = process, queue.Queue()
@@ -88,7 +88,7 @@ class GraderWorker:
                     pipe.close()
             self._process = None
 
-    def __enter__(self) -> GraderWorker:
+    def __enter__(self) -> KillableWorker:
         return self
 
     def __exit__(self, *_: object) -> None:
