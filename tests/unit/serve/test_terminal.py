@@ -31,15 +31,18 @@ def talk(tokenizer: Tokenizer, scripted: Any) -> Talk:
 
     def run(
         lines: Lines,
-        say: Callable[[str, int], tuple[str, str]],
+        say: Callable[..., Any],
         asked: dict[str, Asked] | None = None,
         colours: bool = False,
+        raw: bool = False,
         **options: Any,
     ) -> str:
         asked = asked or {"m": "chat"}
         waiting = list(lines)
 
-        def script(request: Request, index: int) -> list[int]:
+        def script(request: Request, index: int) -> Sequence[int]:
+            if raw:
+                return say(request, index)
             thinking, content = say(tokenizer.decode(request.prompt_token_ids), index)
             thought = [*tokenizer.encode(thinking), tokenizer.control_id(END_THINK)] if thinking else []
             return [*thought, *tokenizer.encode(content), tokenizer.eos_id]
@@ -121,6 +124,24 @@ def test_thinking_goes_on(talk: Talk) -> None:
     said = talk(["2+3?", "/longer", "/longer"], say)
     assert "│ ... Wait, no. 5\n\nThe answer is 5." in said
     assert "nothing has been answered" in talk(["/longer", "/again"], say)
+
+
+def test_an_answer_is_forced_where_thinking_on_would_end_without_one(talk: Talk, tokenizer: Tokenizer) -> None:
+    def script(request: Request, index: int) -> list[int]:
+        prompt = tokenizer.decode(request.prompt_token_ids)
+        end = tokenizer.control_id(END_THINK)
+        if prompt.endswith("4\nWait"):
+            return [*tokenizer.encode(". It is 5"), tokenizer.eos_id]
+        answer = "The answer is 5." if prompt.endswith("It is 5") else "The answer is 4."
+        return [
+            end if "It is 5" in prompt else tokenizer.encode("4")[0],
+            end,
+            *tokenizer.encode(answer),
+            tokenizer.eos_id,
+        ]
+
+    said = talk(["2+3?", "/longer"], script, raw=True)
+    assert "│ ... Wait. It is 5\n" in said and "The answer is 5." in said
 
 
 def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
