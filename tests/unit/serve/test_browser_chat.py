@@ -28,7 +28,7 @@ Say = Callable[[str, int], tuple[str, str]]
 
 
 @pytest.fixture
-def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted: Any) -> Open:
+def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted_generator: Any) -> Open:
     """Called with what models say (name to function of prompt and sample): their chat page in a fresh browser."""
 
     @contextmanager
@@ -52,7 +52,7 @@ def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted: Any) -
 
         options = {"max_rows": 32, "max_context": 4000, "steps": steps}
         served = [
-            ServedModel(name, tokenizer, scripted.generator(script(say), **options), asked)
+            ServedModel(name, tokenizer, scripted_generator(script(say), **options), asked)
             for name, say in models.items()
         ]
         with listening(create_app(Catalog(served, ServeConfig()), api_key)) as port:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import _thread
 import io
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +28,7 @@ SUM = r"(?:What is|Compute|Find the value of) ([-\d+*]+)"
 
 
 @pytest.fixture
-def talk(tokenizer: Tokenizer, scripted: Any) -> Talk:
+def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
     """Called with lines that are typed, and what models say to a prompt: what is on the screen in the end."""
 
     def run(
@@ -56,7 +58,7 @@ def talk(tokenizer: Tokenizer, scripted: Any) -> Talk:
             return line if isinstance(line, str) else line()
 
         def load(name: str) -> ServedModel:
-            generator = scripted.generator(script, max_context=800, **options)
+            generator = scripted_generator(script, max_context=800, **options)
             return ServedModel(name, tokenizer, generator, asked[name])
 
         screen = io.StringIO()
@@ -193,7 +195,13 @@ def test_what_a_model_writes_cannot_steer_the_terminal(talk: Talk) -> None:
     assert visible("a\n\té等") == "a\n\té等" and visible("\x1b") == "\ufffd"
 
 
+def test_it_needs_no_server() -> None:
+    code = "import sys; sys.modules.update(starlette=None, uvicorn=None); import aha.serve.terminal"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_where_to_start() -> None:
     assert start_model(["v3", "r1", "qwen3"], "") == "r1" and start_model(["a", "b"], "") == "b"
+    assert start_model(["a:r1", "b:v3"], "") == "a:r1"
     with pytest.raises(ApiError, match="no model 'r2'; known: r1"):
         start_model(["r1"], "r2")
