@@ -115,10 +115,16 @@ class Terminal:
     # ---- answering ----
 
     def _answer(self, turn: Turn, thought: str | None = None) -> None:
-        """Asks, shows, judges. A turn that is new is kept when something has been said to it."""
-        request = self._request(turn, thought)
+        """Asks, shows, judges. A turn that is new is kept when something has been said to it.
+
+        A model that was made to think on, and ends inside its thinking, has the end of it forced, and answers.
+        """
         model = self._served(self._model)
-        replies, stopped = self._generate(model, request)
+        replies, stopped = self._generate(model, self._request(turn, thought))
+        if thought is not None and not stopped and not replies[0].content:
+            whole = thought + replies[0].reasoning
+            answered, stopped = self._generate(model, self._request(turn, whole, closed=True))
+            replies[0].content = answered[0].content
         known = any(turn is other for other in self._turns)
         if not any(reply.reasoning or reply.content for reply in replies):
             self._screen.note("(no answer)")
@@ -135,8 +141,17 @@ class Terminal:
         if not known:
             self._turns.append(turn)
 
-    def _request(self, turn: Turn, thought: str | None) -> ChatRequest:
-        """Raises ApiError for a setting that does not hold."""
+    def _request(self, turn: Turn, thought: str | None, closed: bool = False) -> ChatRequest:
+        """What is asked for a turn.
+
+        Args:
+            turn: to answer.
+            thought: thinking that the reply begins with.
+            closed: nothing is added to it.
+
+        Raises:
+            ApiError: a setting does not hold.
+        """
         single = self._models[self._model] == "zero"
         earlier = [] if single else [other for other in self._turns if other is not turn]
         messages: list[dict[str, Any]] = [{"role": "system", "content": self._system}] if self._system else []
@@ -150,6 +165,8 @@ class Terminal:
         settings = dict(self._settings)
         if thought is not None:
             settings.pop("n", None)
+        if closed:
+            settings["thinking"] = {"type": "disabled"}
         if self._models[self._model] == "chat_direct":
             settings.pop("thinking", None)
         return self._checked({**settings, "messages": messages})
@@ -294,4 +311,4 @@ def start_model(names: Sequence[str], wanted: str) -> str:
     """
     if wanted and wanted not in names:
         raise ApiError(404, f"there is no model {wanted!r}{nearest(wanted, names)}; known: {', '.join(names)}")
-    return wanted or ("r1" if "r1" in names else names[-1])
+    return wanted or next((name for name in names if name.split(":")[-1] == "r1"), names[-1])

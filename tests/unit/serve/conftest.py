@@ -135,8 +135,13 @@ def scripted(tokenizer: Tokenizer) -> Serving:
         with talking(create_app(Catalog([model], config), api_key)) as http:
             yield http, model, generator
 
-    serve.generator = Scripted  # type: ignore[attr-defined]
     return serve
+
+
+@pytest.fixture(scope="session")
+def scripted_generator() -> type[Scripted]:
+    """A generator that says what a script tells it, for servers of several models."""
+    return Scripted
 
 
 @contextmanager

@@ -20,13 +20,15 @@ from aha.types import Request
 pytestmark = pytest.mark.slow
 
 KEY = "correct-horse"
+STOP = "(stops)"
+"""Begins a thinking that ends with the turn, without an answer."""
 SUM = r"(?:What is|Compute|Find the value of) ([-\d+*]+)"
 Open = Callable[..., AbstractContextManager[Any]]
 Say = Callable[[str, int], tuple[str, str]]
 
 
 @pytest.fixture
-def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted: Any) -> Open:
+def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted_generator: Any) -> Open:
     """Called with what models say (name to function of prompt and sample): their chat page in a fresh browser."""
 
     @contextmanager
@@ -40,6 +42,8 @@ def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted: Any) -
         def script(say: Say) -> Callable[[Request, int], Sequence[int]]:
             def tokens(request: Request, index: int) -> list[int]:
                 thinking, content = say(tokenizer.decode(request.prompt_token_ids), index)
+                if thinking.startswith(STOP):
+                    return [*tokenizer.encode(thinking.removeprefix(STOP)), tokenizer.eos_id]
                 think = [*tokenizer.encode(thinking), tokenizer.control_id(END_THINK)] if asked != "chat_direct" else []
                 start = [tokenizer.control_id(THINK)] if asked == "zero" and "Wait" not in thinking else []
                 return [*start, *think, *tokenizer.encode(content), tokenizer.eos_id]
@@ -48,7 +52,7 @@ def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted: Any) -
 
         options = {"max_rows": 32, "max_context": 4000, "steps": steps}
         served = [
-            ServedModel(name, tokenizer, scripted.generator(script(say), **options), asked)
+            ServedModel(name, tokenizer, scripted_generator(script(say), **options), asked)
             for name, say in models.items()
         ]
         with listening(create_app(Catalog(served, ServeConfig()), api_key)) as port:
@@ -236,6 +240,20 @@ def test_thinking_goes_on_when_asked(opened: Open, asked: str) -> None:
         page.locator(".content").get_by_text("The answer is 5.").wait_for()
         assert page.locator(".thought").text_content() == "It is 4\nWait, no. It is 5"
         assert text(page, ".earlier") == "Before: The answer is 4."
+
+
+def test_an_answer_is_forced_where_thinking_on_would_end_without_one(opened: Open) -> None:
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        if prompt.endswith("It is 4\nWait"):
+            return f"{STOP} It is 5", ""
+        return ("", "The answer is 5.") if prompt.endswith("It is 5") else ("It is 4", "The answer is 4.")
+
+    with opened({"m": say}) as page:
+        ask(page, "2+3?")
+        page.get_by_text("The answer is 4.").wait_for()
+        page.get_by_text("Think longer").click()
+        page.locator(".content").get_by_text("The answer is 5.").wait_for()
+        assert page.locator(".thought").text_content() == "It is 4\nWait It is 5"
 
 
 def test_sampling_and_budget_reach_the_server(opened: Open) -> None:

@@ -57,7 +57,7 @@ ALLOWED = {
 
 
 def test_model_output_runs_no_script_and_asks_no_other_server(
-    chromium: Any, tokenizer: Tokenizer, listening: Any, scripted: Any
+    chromium: Any, tokenizer: Tokenizer, listening: Any, scripted_generator: Any
 ) -> None:
     said = [tokenizer.encode(text) for text in HOSTILE]
     chosen: dict[str, list[int]] = {}
@@ -68,7 +68,7 @@ def test_model_output_runs_no_script_and_asks_no_other_server(
         tokens = chosen[request.request_id]
         return [*tokens, tokenizer.control_id(END_THINK), *tokens, tokenizer.eos_id]
 
-    model = ServedModel("m", tokenizer, scripted.generator(script, max_context=20_000), "chat")
+    model = ServedModel("m", tokenizer, scripted_generator(script, max_context=20_000), "chat")
     with listening(create_app(Catalog([model], ServeConfig(context_tokens=20_000)))) as port:
         page = chromium.new_context().new_page()
         page.set_default_timeout(20_000)

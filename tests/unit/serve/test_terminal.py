@@ -5,6 +5,8 @@ from __future__ import annotations
 import _thread
 import io
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,20 +28,23 @@ SUM = r"(?:What is|Compute|Find the value of) ([-\d+*]+)"
 
 
 @pytest.fixture
-def talk(tokenizer: Tokenizer, scripted: Any) -> Talk:
+def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
     """Called with lines that are typed, and what models say to a prompt: what is on the screen in the end."""
 
     def run(
         lines: Lines,
-        say: Callable[[str, int], tuple[str, str]],
+        say: Callable[..., Any],
         asked: dict[str, Asked] | None = None,
         colours: bool = False,
+        raw: bool = False,
         **options: Any,
     ) -> str:
         asked = asked or {"m": "chat"}
         waiting = list(lines)
 
-        def script(request: Request, index: int) -> list[int]:
+        def script(request: Request, index: int) -> Sequence[int]:
+            if raw:
+                return say(request, index)
             thinking, content = say(tokenizer.decode(request.prompt_token_ids), index)
             thought = [*tokenizer.encode(thinking), tokenizer.control_id(END_THINK)] if thinking else []
             return [*thought, *tokenizer.encode(content), tokenizer.eos_id]
@@ -53,7 +58,7 @@ def talk(tokenizer: Tokenizer, scripted: Any) -> Talk:
             return line if isinstance(line, str) else line()
 
         def load(name: str) -> ServedModel:
-            generator = scripted.generator(script, max_context=800, **options)
+            generator = scripted_generator(script, max_context=800, **options)
             return ServedModel(name, tokenizer, generator, asked[name])
 
         screen = io.StringIO()
@@ -123,6 +128,24 @@ def test_thinking_goes_on(talk: Talk) -> None:
     assert "nothing has been answered" in talk(["/longer", "/again"], say)
 
 
+def test_an_answer_is_forced_where_thinking_on_would_end_without_one(talk: Talk, tokenizer: Tokenizer) -> None:
+    def script(request: Request, index: int) -> list[int]:
+        prompt = tokenizer.decode(request.prompt_token_ids)
+        end = tokenizer.control_id(END_THINK)
+        if prompt.endswith("4\nWait"):
+            return [*tokenizer.encode(". It is 5"), tokenizer.eos_id]
+        answer = "The answer is 5." if prompt.endswith("It is 5") else "The answer is 4."
+        return [
+            end if "It is 5" in prompt else tokenizer.encode("4")[0],
+            end,
+            *tokenizer.encode(answer),
+            tokenizer.eos_id,
+        ]
+
+    said = talk(["2+3?", "/longer"], script, raw=True)
+    assert "│ ... Wait. It is 5\n" in said and "The answer is 5." in said
+
+
 def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     lines = [
         "/set temperature 3",
@@ -172,7 +195,13 @@ def test_what_a_model_writes_cannot_steer_the_terminal(talk: Talk) -> None:
     assert visible("a\n\té等") == "a\n\té等" and visible("\x1b") == "\ufffd"
 
 
+def test_it_needs_no_server() -> None:
+    code = "import sys; sys.modules.update(starlette=None, uvicorn=None); import aha.serve.terminal"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_where_to_start() -> None:
     assert start_model(["v3", "r1", "qwen3"], "") == "r1" and start_model(["a", "b"], "") == "b"
+    assert start_model(["a:r1", "b:v3"], "") == "a:r1"
     with pytest.raises(ApiError, match="no model 'r2'; known: r1"):
         start_model(["r1"], "r2")

@@ -91,19 +91,29 @@ export async function ask(number, column, view) {
   finish(view);
 }
 
-/** Goes on with the thinking where it ended, with "Wait" in the place of its end (budget forcing). */
+/**
+ * Goes on with the thinking where it ended, with "Wait" in the place of its end (budget forcing). A model that then ends
+ * inside its thinking has the end of it forced, and answers.
+ */
 export async function thinkLonger(number, column, sample, view) {
   const turn = state.turns[number];
   const answer = turn.answers[column];
   const wait = `\n${state.facts.wait[/\p{Script=Han}/u.test(turn.question) ? "zh" : "en"]}`;
   const begun = sample.thinking + wait;
-  const body = request(answer.model, messages(column, number, answer.model), 1);
-  body.messages.push({ role: "assistant", content: "", reasoning_content: begun, prefix: true });
+  const body = (thinking) => {
+    const whole = request(answer.model, messages(column, number, answer.model), 1);
+    whole.messages.push({ role: "assistant", content: "", reasoning_content: thinking, prefix: true });
+    return whole;
+  };
   if (sample.content) sample.earlier.push(sample.content);
   Object.assign(sample, { thinking: begun, content: "", contentTokens: 0, finish: null });
   answer.judgement = null;
   view.rebuild();
-  await stream(answer, body, [sample], view.update);
+  await stream(answer, body(begun), [sample], view.update);
+  if (answer.status === "done" && sample.finish === "stop" && !sample.content) {
+    sample.finish = null;
+    await stream(answer, { ...body(sample.thinking), thinking: { type: "disabled" } }, [sample], view.update);
+  }
   await judge(turn, answer);
   finish(view);
 }

@@ -133,7 +133,8 @@ function showModels() {
   byId("model").replaceChildren(...options());
   byId("second").replaceChildren(h("option", { value: "" }, "alone"), ...options());
   const known = (name) => (card(name) ? name : "");
-  byId("model").value = known(stored("aha.model", "")) || known("r1") || state.models.at(-1)?.id || "";
+  const usual = (state.models.find(({ id }) => /(^|:)r1$/.test(id)) ?? state.models.at(-1))?.id;
+  byId("model").value = known(stored("aha.model", "")) || usual || "";
   byId("second").value = known(stored("aha.second", ""));
   document.body.classList.toggle("two", byId("second").value !== "");
   byId("send").disabled = state.models.length === 0;
