@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -204,11 +205,11 @@ def _table(results: dict[str, dict[str, Any]], config: ModelEvaluation) -> Table
     title = (
         f"held-out problems; temperature {config.temperature:g}, top-p {config.top_p:g}; 95% intervals over problems"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("model", "asked", "task"):
         table.add_column(column)
     for column in ("pass@1", "95%", "cons@k", "pass@k", "k", "n", "form", "tokens"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for model, ways in results.items():
         for elicitation, result in ways.items():
             for name in (*config.families, *config.tasks):

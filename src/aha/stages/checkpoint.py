@@ -10,8 +10,7 @@ from pydantic import Field
 
 from aha.configuration import Config
 from aha.errors import CheckpointError
-from aha.files import read_json
-from aha.models.families import read_config
+from aha.models.families import load_config
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
 
@@ -34,7 +33,7 @@ class Checkpoint:
         config = context.config
         assert isinstance(config, CheckpointConfig)
         folder = Path(config.path).resolve()
-        model = read_config(read_json(folder / "config.json"))
+        model = load_config(folder)
         name = type(model).__name__.removesuffix("Config")
         tokenizer = Tokenizer.load(folder)
         if context.distributed.is_first:

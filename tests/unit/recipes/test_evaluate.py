@@ -1,0 +1,84 @@
+"""`aha eval`: several models and tasks, every completion kept, continued where it stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aha.errors import ConfigError, RunFolderError, UnknownNameError
+from aha.evals.kept import KeptSamples
+from aha.recipes.evaluate import PRESETS, evaluate_models
+from aha.text.tokenizer import Tokenizer
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+FEW = ["max_completion_tokens=8", "samples=2", "problems_per_level=2", "levels=[1]", "problems_limit=2"]
+
+
+@pytest.fixture
+def model(base: Tokenizer, tmp_path: Path) -> Path:
+    return tmp_path / "run" / "base" / "model"
+
+
+def run(model: Path, out: Path, *settings: str, preset: str = "", tasks: tuple[str, ...] = ("riddle", "gsm8k")) -> None:
+    evaluate_models([model], tasks, ["zero", "chat"], preset, [*FEW, f"data={DATA}", *settings], out, seed=0)
+
+
+def test_all_is_kept_and_counted(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(model, tmp_path / "out")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["base"]) == {"zero", "chat"}
+    for way in results["base"].values():
+        assert way["by_task"]["gsm8k"]["pass_at_1"]["problems"] == 2
+        assert way["by_task"]["riddle"]["pass_at_1"]["samples"] == 2
+    rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * (2 + 2) * 2 and {row["elicitation"] for row in rows} == {"zero", "chat"}
+    assert "pass@1" in capsys.readouterr().out
+
+
+def test_it_goes_on_where_it_was_killed(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "whole")
+    run(model, tmp_path / "cut")
+    samples = tmp_path / "cut" / "samples.jsonl"
+    lines = samples.read_bytes().splitlines(keepends=True)
+    samples.write_bytes(b"".join(lines[:3]) + lines[3][:20])  # in the middle of a problem, and of a line
+    run(model, tmp_path / "cut")
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut")]
+    assert results[0] == results[1]
+    assert sorted(set(samples.read_bytes().splitlines())) == sorted(
+        (tmp_path / "whole" / "samples.jsonl").read_bytes().splitlines()
+    )
+
+
+def test_the_numbers_do_not_depend_on_the_batch(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "large")
+    run(model, tmp_path / "small", "engine_rows=3")
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("large", "small")]
+    assert results[0] == results[1]
+
+
+def test_another_evaluation_is_not_mixed_in(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "out")
+    with pytest.raises(RunFolderError, match="other settings"):
+        run(model, tmp_path / "out", "temperature=0.5")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("")
+    with pytest.raises(RunFolderError, match="holds something else"):
+        KeptSamples(tmp_path / "other", {})
+
+
+def test_presets(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "out", preset="greedy", tasks=("choice",))
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert (settings["temperature"], settings["samples"]) == (0.0, 2), "--set is applied last"
+    assert PRESETS["paper"]["samples_by_task"]["choice"] == 64
+    with pytest.raises(UnknownNameError, match="did you mean 'paper'"):
+        run(model, tmp_path / "out", preset="papr")
+
+
+def test_bad_names(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown family 'ridle'"):
+        run(model, tmp_path / "out", tasks=("ridle",))
+    with pytest.raises(ConfigError, match="named twice"):
+        evaluate_models([model, model], (), (), "", FEW, tmp_path / "out", 0)
