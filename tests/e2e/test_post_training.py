@@ -15,6 +15,7 @@ from aha.models.hf import load_pretrained
 from aha.models.layouts import Rectangle
 
 from ..foreign import write_checkpoint
+from ..rollout_server import RolloutServer
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 ROWS = DATA / "gsm8k" / "test.jsonl"
@@ -160,3 +161,33 @@ def test_what_is_missing_is_said(checkpoint: Path, tmp_path: Path, arguments: tu
     result = aha(tmp_path, *(part.format(checkpoint=checkpoint) for part in arguments))
     assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
     assert not list(tmp_path.iterdir()), "nothing was touched"
+
+
+def test_rollouts_from_a_server(checkpoint: Path, tmp_path: Path) -> None:
+    server = RolloutServer(checkpoint)
+    try:
+        more = settings(
+            *SOURCES,
+            "rl.steps=2",
+            "rl.prompts_per_step=2",
+            "rl.group_size=4",
+            "rl.lengths=[{from_step: 0, max_completion_tokens: 24}]",
+            "rl.preflight_prompts=0",
+            "rl.eval_every=0",
+            "rl.max_prompt_tokens=100",
+            "rl.rubric.random=1.0",
+            "rl.optimizer.adam_lr=0.001",
+            "rl.importance_cap=2.0",
+            f"rl.rollout_servers={{urls: ['{server.url}'], folder: {tmp_path / 'shared'}, probe_gap: 0.01}}",
+        )
+        result = aha(tmp_path, "grpo", "--model", str(checkpoint), "--task", "gsm8k", "--out", "run", *more)
+        assert result.returncode == 0, result.stderr
+        steps = [row for row in log(tmp_path / "run", "grpo") if "reward" in row]
+        assert len(steps) == 2 and all(row["tokens_trained"] > 0 for row in steps)
+        assert max(row["sampling/logprob_difference/mean"] for row in steps) < 1e-4, (
+            "each step is sampled by its weights"
+        )
+        assert all(row["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-3) for row in steps)
+        assert sum(route == "/collective_rpc" for route, _ in server.calls) == 3
+    finally:
+        server.close()

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from aha.configuration import Config
 from aha.models.lora_linear import LoRAConfig
 from aha.rewards.rubric import RubricConfig
+from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general
 from aha.text.thinking import Form
 from aha.training.optimizer import OptimizerConfig
@@ -95,6 +96,15 @@ class GRPOConfig(Config):
     dynamic_sampling_rounds: int = Field(
         1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes"
     )
+    rollout_servers: RolloutServersConfig | None = Field(
+        None, description="vLLM or SGLang servers that sample; none: the built-in engine"
+    )
+    importance_cap: float = Field(
+        0.0,
+        ge=0,
+        description="truncated importance sampling: most that a token's weight is raised by where sampler and "
+        "trainer disagree; 0: not corrected",
+    )
     mask_truncated: bool = Field(False, description="leave truncated completions out of the loss")
     optimizer: OptimizerConfig = Field(
         default_factory=lambda: OptimizerConfig(
@@ -131,6 +141,8 @@ class GRPOConfig(Config):
                 f"minibatches = {self.minibatches} with temperature = {self.temperature}: later minibatches compare "
                 "with the log-probabilities of the sampler, which are those of temperature 1; set one of the two to 1"
             )
+        if self.importance_cap and (self.minibatches > 1 or self.temperature != 1.0):
+            raise ValueError("importance_cap: takes minibatches = 1 and temperature = 1")
         if self.lora is not None and self.lora.dropout:
             raise ValueError(f"lora.dropout = {self.lora.dropout}: must be 0, to train the policy that samples")
         if self.lora is not None and self.reference_reset_steps:

@@ -98,3 +98,19 @@ def policy_loss(
     low = ((ratio < 1.0 - clip_low) & (advantages < 0)).float().mean()
     high = ((ratio > 1.0 + clip_high) & (advantages > 0)).float().mean()
     return PolicyLoss(loss, kl, low.detach(), high.detach())
+
+
+def importance_weights(trainer_M: Tensor, sampler_M: Tensor, cap: float) -> Tensor:
+    """Truncated importance sampling: what each token's loss is multiplied by where another engine has sampled it.
+
+    Args:
+        trainer_M: log-probabilities under the trainer's weights at the time of sampling.
+        sampler_M: those that the sampler reported.
+        cap: largest weight; 0 corrects nothing.
+
+    Returns:
+        min(cap, p_trainer / p_sampler), without gradient; ones where cap is 0.
+    """
+    if not cap:
+        return torch.ones_like(trainer_M)
+    return (trainer_M.detach() - sampler_M).exp().clamp(max=cap)

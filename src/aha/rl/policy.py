@@ -14,14 +14,14 @@ from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
 from aha.models.moe import max_violation, update_router_bias
 from aha.rl.config import GRPOConfig
-from aha.rl.loss import policy_loss, token_weights
+from aha.rl.loss import importance_weights, policy_loss, token_weights
 from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
 from aha.training.optimizer import Optimizer
 from aha.types import FinishReason, Rollout, RolloutGroup
 
-SUMS = ("loss", "kl", "clip_low", "clip_high", "entropy", "gap", "tokens")
-"""What is summed over micro-batches and processes: the last six are weighted by tokens."""
+SUMS = ("loss", "kl", "clip_low", "clip_high", "entropy", "gap", "importance", "tokens")
+"""What is summed over micro-batches and processes: all but the loss and the tokens are weighted by tokens."""
 
 
 def trainable(rollout: Rollout, config: GRPOConfig) -> bool:
@@ -133,6 +133,8 @@ class PolicyUpdate:
             total_responses,
             self.config.lengths[-1].max_completion_tokens,
         ).to(device)
+        importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap)
+        weights_M = weights_M * importance_M
         result = policy_loss(
             logprobs_M,
             old_M,
@@ -153,6 +155,7 @@ class PolicyUpdate:
             result.clip_high,
             entropy_M.mean(),
             self._gap(logprobs_M.detach(), sampled_M),
+            importance_M.mean(),
         ]
         weighted = [float(mean) * len(targets_M) for mean in means]
         sums = torch.tensor([float(result.loss.detach()), *weighted, float(len(targets_M))], dtype=torch.float64)
@@ -196,6 +199,7 @@ class PolicyUpdate:
             "clip_ratio/high_mean": metrics["clip_high"],
             "entropy": metrics["entropy"],
             "sampling/logprob_difference/mean": metrics["gap"],
+            "sampling/importance_sampling_ratio/mean": metrics["importance"],
             "tokens_trained": tokens,
             "grad_norm": norm,
             "learning_rate": factor * self.config.optimizer.adam_lr,

@@ -6,7 +6,7 @@ Rollouts, rewards, advantages, updates, held-out checks.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
 from aha.evals.stage import MakeGenerator
 from aha.models.language_model import LanguageModel
+from aha.protocols import Generator
 from aha.rewards.rubric import Grader
 from aha.rl.advantage import rewards_agree
 from aha.rl.config import GRPOConfig
@@ -24,6 +25,7 @@ from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
 from aha.rl.rollout import assign_advantages, collect, grade_general, grade_reasoning
+from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.families import GENERAL, draw, get_general
 from aha.text.tokenizer import Tokenizer
 from aha.training.checkpointer import Saved
@@ -32,6 +34,8 @@ from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import load_for_training, save_trained
 from aha.types import Language, Problem, RolloutGroup
 
+MakeRemote = Callable[[RolloutServersConfig, LanguageModel, int, bool, Callable[[], None]], Generator]
+"""Builds a generator over servers: settings, model, context, whether this process brings the weights, a barrier."""
 REFERENCE = "reference."
 SHOWN = ("reward", "rewards/accuracy/mean", "rewards/preference/mean", "completions/mean_length")
 """Figures beside the progress bar."""
@@ -42,12 +46,13 @@ class ReinforcementLearning:
 
     Args:
         make_generator: the engine; recipes pass the built-in one.
+        make_remote: the same over servers, for runs that name some.
     """
 
     kind: ClassVar[str] = "grpo"
 
-    def __init__(self, make_generator: MakeGenerator) -> None:
-        self._make_generator = make_generator
+    def __init__(self, make_generator: MakeGenerator, make_remote: MakeRemote | None = None) -> None:
+        self._make_generator, self._make_remote = make_generator, make_remote
 
     def run(self, context: StageContext) -> StageResult:
         """Trains, or goes on training, and writes the model folder."""
@@ -57,13 +62,26 @@ class ReinforcementLearning:
         seed = context.derive_seed("adapters")
         model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
-        trainer = GRPOTrainer(config, model, tokenizer, context, self._make_generator)
+        trainer = GRPOTrainer(config, model, tokenizer, context, self._generator(config, context))
         try:
             trainer.train()
         finally:
             trainer.grader.close()
         trainer.save(context.model_folder)
         return StageResult({"curriculum": trainer.curriculum.state()}, tokens_trained=int(trainer.tokens_trained))
+
+    def _generator(self, config: GRPOConfig, context: StageContext) -> MakeGenerator:
+        """The built-in engine, or servers that get their weights from rank 0."""
+        servers, distributed = config.rollout_servers, context.distributed
+        if servers is None:
+            return self._make_generator
+        assert self._make_remote is not None, "the recipe gives the stage no way to reach servers"
+        make_remote = self._make_remote
+
+        def make(model: LanguageModel, max_rows: int, max_context: int) -> Generator:
+            return make_remote(servers, model, max_context, distributed.is_first, distributed.barrier)
+
+        return make
 
 
 class GRPOTrainer:

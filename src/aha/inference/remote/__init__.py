@@ -1,0 +1,1 @@
+"""Sampling on vLLM or SGLang servers over HTTP: token ids in and out, so that nothing is tokenized twice."""

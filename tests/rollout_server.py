@@ -1,0 +1,186 @@
+"""A small server that speaks the routes of vLLM and SGLang for rollouts, around our own engine, and fails on demand."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from aha.inference.engine import Engine
+from aha.models.hf import HfTensors, load_pretrained
+from aha.types import Completion, Request, SamplingParams
+
+FINISHED = {"stop": "stop", "length": "length", "cancelled": "abort"}
+
+
+class RolloutServer:
+    """Serves a model folder on a free port.
+
+    Attributes:
+        failures: names of what goes wrong next, one a request of completions: `500`, `disconnect`, `cut`, `slow`,
+            `garbage`, `logprobs`, `ids`, `finish`, `400`.
+        stale: takes new weights without using them.
+        calls: (route, body) of everything that was asked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.model = load_pretrained(folder)
+        self.engine = Engine(self.model, max_rows=32, max_context=128)
+        self.failures: list[str] = []
+        self.stale = False
+        self.version = "default"
+        self.calls: list[tuple[str, Any]] = []
+        self._group: Any = None
+        self._lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                seen = {"/get_world_size": {"world_size": 1}, "/calls": outer.calls}
+                self._answer(seen.get(self.path))
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.calls.append((self.path, body))
+                generates = self.path in ("/v1/completions", "/generate")
+                failure = outer.failures.pop(0) if outer.failures and generates else ""
+                if failure == "disconnect":
+                    self.connection.close()
+                elif failure == "slow":
+                    time.sleep(1.5)
+                    self._answer({})
+                elif failure.isdigit():
+                    self._answer({"error": "said so"}, int(failure))
+                else:
+                    with outer._lock:
+                        self._answer(outer.route(self.path, body), failure=failure)
+
+            def _answer(self, value: Any, status: int = 200, failure: str = "") -> None:
+                data = json.dumps(damaged(value, failure)).encode()
+                self.send_response(404 if value is None else status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data[: len(data) // 2] if failure == "cut" else data)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def route(self, path: str, body: Any) -> Any:
+        """What a request is answered with."""
+        if path == "/v1/completions":
+            return self._vllm(body)
+        if path == "/generate":
+            return self._sglang(body)
+        if path == "/update_weights_from_disk":
+            self._load(Path(body["model_path"]))
+            self.version = body["weight_version"]
+            return {"success": True, "message": "done"}
+        if path == "/collective_rpc" and body["method"] == "reload_weights":
+            self._load(Path(body["kwargs"]["weights_path"]))
+            return {"results": [None]}
+        if path == "/init_weight_transfer_engine":
+            info = body["init_info"]
+            store = dist.TCPStore(info["master_address"], info["master_port"], info["world_size"], is_master=False)
+            rank, world = info["rank_offset"], info["world_size"]
+            self._group = dist.ProcessGroupGloo(dist.PrefixStore("weights", store), rank, world, timedelta(seconds=30))
+            return {"message": "ok"}
+        if path == "/update_weights":
+            return self._receive(body["update_info"])
+        if path in ("/start_weight_update", "/finish_weight_update", "/reset_prefix_cache"):
+            return {"message": "ok"}
+        return None
+
+    def _load(self, folder: Path) -> None:
+        if not self.stale:
+            self.engine.load_weights(load_pretrained(folder).state_dict(), 0)
+
+    def _receive(self, info: Any) -> Any:
+        own = HfTensors(self.model)
+        for name, dtype, shape in zip(info["names"], info["dtype_names"], info["shapes"], strict=True):
+            tensor = torch.empty(shape, dtype=getattr(torch, dtype))
+            self._group.broadcast(tensor, 0).wait()
+            if not self.stale:
+                own[name].copy_(tensor)
+        self.model.weights_replaced()
+        return {"message": "ok"}
+
+    def _complete(self, ids: list[int], n: int, tokens: int, temperature: float, stops: list[int]) -> list[Completion]:
+        sampling = SamplingParams(temperature, 1.0, tokens, tuple(stops), n=n, seed=5)
+        return self.engine.generate([Request(tuple(ids), sampling)])[0]
+
+    def _vllm(self, body: Any) -> Any:
+        ids = body["prompt"]
+        if "prompt_logprobs" in body:
+            scores = self.engine.score([(ids[:1], ids[1:])])[0]
+            rows = [{str(token): {"logprob": value}} for token, value in zip(ids[1:], scores, strict=True)]
+            return {"choices": [{"index": 0, "prompt_logprobs": [None, *rows]}]}
+        made = self._complete(ids, body["n"], body["max_tokens"], body["temperature"], body["stop_token_ids"])
+        choices = [
+            {
+                "index": index,
+                "token_ids": list(one.token_ids),
+                "logprobs": {"token_logprobs": list(one.logprobs)},
+                "finish_reason": FINISHED[one.finish_reason.value],
+            }
+            for index, one in enumerate(made)
+        ]
+        return {"choices": choices[::-1]}
+
+    def _sglang(self, body: Any) -> Any:
+        ids, sampling = body["input_ids"], body["sampling_params"]
+        if "logprob_start_len" in body:
+            start = body["logprob_start_len"]
+            scores = self.engine.score([(ids[:1], ids[1:])])[0]
+            pairs = [[None, ids[0], None], *([s, t, None] for s, t in zip(scores, ids[1:], strict=True))]
+            return {"text": "", "meta_info": {"input_token_logprobs": pairs[start:]}}
+        stops = sampling["stop_token_ids"]
+        made = self._complete(ids, sampling["n"], sampling["max_new_tokens"], sampling["temperature"], stops)
+        rows = [
+            {
+                "meta_info": {
+                    "output_token_logprobs": [[p, t, None] for p, t in zip(one.logprobs, one.token_ids, strict=True)],
+                    "finish_reason": {"type": FINISHED[one.finish_reason.value]},
+                    "weight_version": self.version,
+                }
+            }
+            for one in made
+        ]
+        return rows if len(rows) > 1 else rows[0]
+
+
+def damaged(answer: Any, failure: str) -> Any:
+    """An answer as a broken server gives it."""
+    if failure == "garbage":
+        return ["?"]
+    if failure in ("logprobs", "ids", "finish"):
+        choice = answer["choices"][0]
+        if failure == "logprobs":
+            choice["logprobs"]["token_logprobs"].pop()
+        elif failure == "ids":
+            del choice["token_ids"]
+        else:
+            choice["finish_reason"] = "because"
+    return answer
+
+
+if __name__ == "__main__":  # a process of its own: a process group's members cannot share an interpreter
+    server = RolloutServer(Path(sys.argv[1]))
+    server.stale = "--stale" in sys.argv
+    print(server.url, flush=True)
+    sys.stdin.read()
