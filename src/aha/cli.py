@@ -108,7 +108,7 @@ def run(
     from aha.recipes.registry import resolve
     from aha.recipes.run import execute
 
-    named = {"model": model and model.resolve(), "task": task, "data": data and data.resolve()}
+    named = {"model": model and model.absolute(), "task": task, "data": data and data.absolute()}
     settings = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
     config = resolve(recipe, [*settings, *(set_ or [])], seed)
     if print_config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,56 @@ def test_rollouts_from_a_server(checkpoint: Path, tmp_path: Path) -> None:
         assert sum(route == "/collective_rpc" for route, _ in server.calls) == 3
     finally:
         server.close()
+
+
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "your_data.md"
+QUICK = {
+    "grpo": [
+        "rl.steps=1",
+        "rl.prompts_per_step=2",
+        "rl.group_size=2",
+        "rl.lengths=[{from_step: 0, max_completion_tokens: 16}]",
+        "rl.preflight_prompts=1",
+        "rl.eval_every=0",
+    ],
+    "sft": ["sft.examples_per_step=4", "sft.epochs=1", "sft.validation_examples=2"],
+}
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide(checkpoint: Path, tmp_path: Path) -> None:
+    """Each as it stands there, in a folder as it would be there, but fewer steps."""
+    (tmp_path / "Qwen3-0.6B").symlink_to(checkpoint)
+    (tmp_path / "data" / "gsm8k").mkdir(parents=True)
+    rows = ROWS.read_text().splitlines(keepends=True)
+    (tmp_path / "data" / "gsm8k" / "train.jsonl").write_text("".join(rows[4:]))
+    (tmp_path / "data" / "gsm8k" / "test.jsonl").write_text("".join(rows[:4]))
+    mine = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(40)]
+    for name in ("conversations.jsonl", "mine.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in mine))
+    code = GUIDE.read_text(encoding="utf-8").split("```python")[1].split("```")[0]
+    (tmp_path / "reward.py").write_text(code)
+    lines = GUIDE.read_text(encoding="utf-8").split("```")[1].strip().splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert [command[1] for command in commands] == ["run", "run", "run", "run", "eval"]
+    for _, verb, *arguments in commands:
+        if verb == "eval":
+            more = [
+                part
+                for setting in ("samples=2", "samples_by_task={}", "max_completion_tokens=16")
+                for part in ("--set", setting)
+            ]
+        else:
+            more = settings(*QUICK[arguments[0]])
+        command = [sys.executable, "-P", "-m", "aha", verb, *arguments, *more]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (arguments, done.stderr)
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert names == [
+        "grpo-Qwen3-0.6B-gsm8k-seed0",
+        "grpo-Qwen3-0.6B-rows-seed0",
+        "sft-Qwen3-0.6B-gsm8k-seed0",
+        "sft-Qwen3-0.6B-seed0",
+    ]
+    steps = log(tmp_path / "runs" / "grpo-Qwen3-0.6B-rows-seed0", "grpo")
+    assert any("rewards/brevity/mean" in row for row in steps)
