@@ -129,7 +129,10 @@ def hub_rows(name: str, configuration: str | None, split: str) -> Iterator[tuple
         for number, row in enumerate(datasets.load_dataset(name, configuration, split=split, streaming=True), start=1):
             yield f"{shown} {split}, row {number}", dict(row)
     except (OSError, ValueError, RuntimeError) as error:  # what the library raises is one of these
-        raise ConfigError(f"cannot read {shown}, split {split!r}: {' '.join(str(error).split())[:300]}") from error
+        said = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"cannot read {shown}, split {split!r}: {said}. Files of your own are named with --data or AHA_DATA"
+        ) from error
 
 
 def _extra(module: str, why: str) -> Any:

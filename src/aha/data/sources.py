@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,13 @@ from pydantic import Field
 from aha.configuration import Config
 from aha.data.rows import Place, Row, hub_rows, read_rows
 from aha.errors import ConfigError
-from aha.files import file_sha256
+from aha.files import derive_seed, file_sha256
+from aha.workers import KillableWorker
 
-HUB = "hf:"
+HUB, GYM = "hf:", "gym:"
+GYM_ROWS = {"train": 10_000, "test": 500}
+"""Puzzles that reasoning-gym is asked for where no limit is set."""
+GYM_SECONDS, GYM_AT_ONCE = 30.0, 256
 SHOWN = 5
 """Bad rows that are reported one by one."""
 T = TypeVar("T")
@@ -25,7 +30,8 @@ class Source(Config):
     """One table of rows."""
 
     path: str = Field(
-        min_length=1, description="a .jsonl, .json, .csv (each may be .gz) or .parquet file, or hf:NAME[:CONFIGURATION]"
+        min_length=1,
+        description="a .jsonl, .json, .csv (or .gz of them), .parquet file, hf:NAME[:CONFIG] or gym:NAME",
     )
     split: str = Field("train", min_length=1, description="of a dataset of the hub")
     columns: dict[str, str] = Field(
@@ -78,10 +84,26 @@ def read_source(source: Source, convert: Callable[[Row, Place], T], reading: Rea
 
 
 def _rows(source: Source) -> Iterator[tuple[Place, Row | str]]:
+    if source.path.startswith(GYM):
+        return _gym_rows(source)
     if not source.path.startswith(HUB):
         return read_rows(Path(source.path))
     name, _, configuration = source.path.removeprefix(HUB).partition(":")
     return hub_rows(name, configuration or None, source.split)
+
+
+def _gym_rows(source: Source) -> Iterator[tuple[Place, Row | str]]:
+    """Puzzles of reasoning-gym; each split has its own seed. They are made in a worker whose hash seed is fixed."""
+    if importlib.util.find_spec("reasoning_gym") is None:
+        raise ConfigError("puzzles are made by reasoning-gym, an extra: pip install 'aha[gym]'")
+    name, count = source.path.removeprefix(GYM), source.limit or GYM_ROWS.get(source.split, 1000)
+    seed = derive_seed("reasoning-gym", source.split) % (1 << 31)
+    with KillableWorker("aha.data.gym_worker:make_row", GYM_SECONDS) as worker:
+        for start in range(0, count, GYM_AT_ONCE):
+            numbers = range(start, min(count, start + GYM_AT_ONCE))
+            for number, row in zip(numbers, worker.grade([[name, count, seed, i] for i in numbers]), strict=True):
+                place = f"{source.path} {source.split}, puzzle {number + 1}"
+                yield place, row if isinstance(row, dict) else "reasoning-gym did not make it; is there such a dataset?"
 
 
 def _renamed(row: Row, columns: dict[str, str], place: Place) -> Row:
@@ -108,7 +130,7 @@ def source_identity(source: Source) -> str:
     Raises:
         ConfigError: the file is not there.
     """
-    if source.path.startswith(HUB):
+    if source.path.startswith((HUB, GYM)):
         return hashlib.sha256(f"{source.path} {source.split}".encode()).hexdigest()
     path = Path(source.path)
     if not path.is_file():

@@ -20,7 +20,7 @@ from aha.files import fingerprint, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.stages.checkpoint import checkpoint_identity
-from aha.tasks.datasets import DATASETS, load_dataset, make_dataset
+from aha.tasks.datasets import is_dataset, load_dataset, make_dataset
 from aha.text.elicitation import Elicitation, prompt_for
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
@@ -87,8 +87,8 @@ def evaluate_models(
         raise UnknownNameError("preset of sampling settings", preset, PRESETS)
     chosen: dict[str, Any] = dict(PRESETS.get(preset, {}))
     if tasks:
-        chosen["families"] = [name for name in tasks if name not in DATASETS]
-        chosen["tasks"] = [name for name in tasks if name in DATASETS]
+        chosen["families"] = [name for name in tasks if not is_dataset(name)]
+        chosen["tasks"] = [name for name in tasks if is_dataset(name)]
     if asked:
         chosen["elicitations"] = list(asked)
     config = override_config(ModelEvaluation(suite_seed=seed), chosen, overrides)

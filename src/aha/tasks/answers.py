@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aha.tasks.datasets import DATASETS, judge_of
+from aha.tasks.datasets import is_dataset, judge_of
 from aha.tasks.families import GENERAL
 from aha.text.elicitation import PREFILLED, STRICT, Elicitation
 from aha.text.thinking import Flaw, Parsed, extract_leniently, parse
@@ -29,7 +29,7 @@ class Reading:
 
 def answer_for(problem: Problem, parsed: Parsed) -> str:
     """What is checked: what the summary names as the answer, or all of it, where the task finds the answer itself."""
-    return parsed.summary if problem.family in DATASETS else parsed.answer
+    return parsed.summary if is_dataset(problem.family) else parsed.answer
 
 
 def read_completion(
@@ -53,7 +53,7 @@ def read_completion(
         answer = shown
     elif strict:
         answer = answer_for(problem, parsed)
-    elif problem.family in DATASETS:
+    elif is_dataset(problem.family):
         answer = text.rsplit(END_THINK, 1)[-1] if ANSWER not in text else extract_leniently(text)
     else:
         answer = extract_leniently(text)

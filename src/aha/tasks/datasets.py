@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aha.data.sources import HUB, Reading, Source, read_source
+from aha.data.sources import GYM, HUB, Reading, Source, read_source
 from aha.errors import ConfigError, UnknownNameError
 from aha.grading.sandbox.outcome import SandboxConfig
 from aha.protocols import DatasetTask, Judge
 from aha.tasks.families import FAMILIES, GENERAL
 from aha.tasks.gsm8k import Gsm8k
+from aha.tasks.gym import Gym
 from aha.tasks.humaneval import HumanEval
 from aha.tasks.math_boxed import MathBoxed
 from aha.tasks.multiple_choice import MultipleChoice
@@ -32,12 +33,19 @@ DATASETS: dict[str, Callable[[SandboxConfig], DatasetTask]] = {
 _judges: dict[tuple[str, SandboxConfig], DatasetTask] = {}
 
 
+def is_dataset(name: str) -> bool:
+    """Whether a task's problems come from files, the hub or reasoning-gym, and not from a family here."""
+    return name in DATASETS or name.startswith(GYM)
+
+
 def make_dataset(name: str, sandbox: SandboxConfig | None = None) -> DatasetTask:
     """A dataset task; its maker closes it.
 
     Raises:
         UnknownNameError: with the nearest spelling, of a family's name too.
     """
+    if name.startswith(GYM):
+        return Gym(name)
     if name not in DATASETS:
         raise UnknownNameError("task", name, [*DATASETS, *FAMILIES])
     return DATASETS[name](sandbox or SandboxConfig())
@@ -84,6 +92,8 @@ def find_source(task: DatasetTask, split: str, data: Path | None = None) -> Sour
     Raises:
         ConfigError: there is no such folder or file, or no telling where the split is.
     """
+    if task.name.startswith(GYM):
+        return Source(path=task.name, split=split)
     place = data or (Path(os.environ["AHA_DATA"]) if os.environ.get("AHA_DATA") else None)
     if place is None:
         if task.hub and importlib.util.find_spec("datasets") is not None:
