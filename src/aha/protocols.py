@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from aha.types import Completion, Domain, FinishReason, Language, Problem, Request, Solution, Style, Voice
@@ -43,7 +43,10 @@ class Generator(Protocol):
 
 
 class LiveSample(Protocol):
-    """One sample of a request while it is made. It grows with each step, and can be steered between steps."""
+    """One sample of a request while it is made: a step adds a token, or several where the engine speculates.
+
+    It can be steered between steps, and after each of its tokens by who watches it.
+    """
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -67,6 +70,10 @@ class LiveSample(Protocol):
 
     def force(self, token_ids: Sequence[int]) -> None:
         """Makes these its next tokens, whatever the model would say; then it goes on by itself."""
+        ...
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Has `watcher` called after each new token, before the next is decided: it may `force` or `end`."""
         ...
 
     def end(self, reason: FinishReason) -> None:
@@ -93,7 +100,7 @@ class BatchGenerator(Protocol):
         ...
 
     def step(self) -> bool:
-        """Advances every running sample by one token; returns whether there is anything left to do."""
+        """Advances every running sample by at least one token; returns whether there is anything left to do."""
         ...
 
     def reset(self) -> None:

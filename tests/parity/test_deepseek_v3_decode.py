@@ -7,8 +7,8 @@ from aha.models.config import RopeScaling
 from aha.models.decode import AbsorbedDecoder
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.kv_cache import LatentCache
+from aha.models.latent_packed import PackedDecoder
 from aha.models.layouts import Ragged
-from aha.models.packed import PackedDecoder
 from aha.models.presets import tiny
 
 torch.set_num_threads(1)

@@ -3,7 +3,8 @@
 The life of a request: `add` queues its n samples; `step` admits waiting samples to free cache rows (one prefill per
 prompt, its cache entries copied to the sibling rows), decodes one token for every running row, and retires the finished
 ones, so that others can enter. Rows in use are contiguous. What a sample draws depends on (seed, sample number,
-position) alone.
+position) alone. With speculation a step verifies drafts and makes up to one token more than was drafted, the same ones:
+see `speculation.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 from aha.errors import GenerationError
 from aha.inference.sampler import RowSettings, sample, uniforms
 from aha.inference.scheduler import Sample, Scheduler
-from aha.models.kv_cache import RowCache
+from aha.inference.speculation import DraftCounts, check_speculation, window_ids, with_forced
+from aha.models.kv_cache import DraftCache, RowCache
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.types import Completion, Request
@@ -36,12 +38,27 @@ class Engine:
         max_rows: samples decoded at once.
         max_context: prompt and completion tokens of one sample, at most.
         weights_version: of the weights the model holds now.
+        speculative_tokens: tokens drafted in a step, at most the model's prediction modules; 0 decodes plainly.
+
+    Attributes:
+        drafts: how many drafted tokens were accepted.
+
+    Raises:
+        GenerationError: the model cannot draft so many tokens.
     """
 
     def __init__(
-        self, model: LanguageModel, max_rows: int = 256, max_context: int = 512, weights_version: int = 0
+        self,
+        model: LanguageModel,
+        max_rows: int = 256,
+        max_context: int = 512,
+        weights_version: int = 0,
+        speculative_tokens: int = 0,
     ) -> None:
+        check_speculation(model, speculative_tokens)
         self.model = model
+        self.speculative_tokens = speculative_tokens
+        self.drafts = DraftCounts()
         self.max_rows = max_rows
         self.max_context = max_context
         self._version = weights_version
@@ -102,7 +119,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> bool:
-        """Advances every running sample by one token; returns whether there is anything left to do."""
+        """Advances every running sample by at least one token; returns whether there is anything left to do."""
         cache = self._ensure_cache()
         scheduler = self._scheduler
         changed = self._retire(cache)
@@ -113,14 +130,17 @@ class Engine:
         if scheduler.running and not groups:
             if changed or self._settings is None:
                 self._settings = None
-            last = torch.tensor([item.tokens[-1] for item in scheduler.running], device=cache.device)
-            self._take(scheduler.running, self.model.decode(last, cache))
+            if self.speculative_tokens:
+                self._speculate(scheduler.running, cache)
+            else:
+                last = torch.tensor([item.tokens[-1] for item in scheduler.running], device=cache.device)
+                self._take(scheduler.running, self.model.decode(last, cache))
             self._retire(cache)
         return bool(scheduler.running or scheduler.waiting)
 
     def _ensure_cache(self) -> RowCache:
         if self._cache is None:
-            self._cache = self.model.new_cache(self.max_rows, self.max_context)
+            self._cache = self.model.new_cache(self.max_rows, self.max_context, self.speculative_tokens)
         return self._cache
 
     def _prefill(self, groups: list[list[Sample]], cache: RowCache) -> None:
@@ -141,17 +161,45 @@ class Engine:
         self._take([item for group in groups for item in group], logits_PV.repeat_interleave(repeats, 0))
         self._settings = None
 
-    def _take(self, samples: Sequence[Sample], logits_BV: Tensor) -> None:
-        """Draws the next token of each sample."""
+    def _speculate(self, samples: Sequence[Sample], cache: RowCache) -> None:
+        """Drafts tokens for each sample, verifies them in one pass of the model, and takes those that are right."""
+        assert isinstance(cache, DraftCache)
+        window_BW = torch.tensor(window_ids(samples, cache.window), device=cache.device)
+        drafts = with_forced(samples, self.model.draft(window_BW, cache).tolist())
+        known = [min(len(item.forced), self.speculative_tokens) for item in samples]
+        lengths = [len(item.tokens) for item in samples]
+        ids = [[item.tokens[-1], *draft] for item, draft in zip(samples, drafts, strict=True)]
+        self._take(samples, self.model.decode(torch.tensor(ids, device=cache.device), cache), drafts)
+        for row, (item, forced, length) in enumerate(zip(samples, known, lengths, strict=True)):
+            cache.truncate(row, item.held)
+            accepted = len(item.tokens) - length - 1
+            self.drafts.add(self.speculative_tokens - forced, max(0, accepted - forced))
+
+    def _take(self, samples: Sequence[Sample], logits_NV: Tensor, drafts: Sequence[Sequence[int]] = ()) -> None:
+        """Draws the next token of each sample, and further ones as long as they are what its draft foretold.
+
+        Args:
+            samples: B of them.
+            logits_NV: of each sample one row for every token of its draft and one more.
+            drafts: of each sample; none of them in plain decoding.
+        """
+        width = logits_NV.shape[0] // len(samples)
         if self._settings is None:
-            self._settings = RowSettings.of([item.request.sampling for item in samples], logits_BV.device)
-        keys = np.array([item.key for item in samples], dtype=np.uint64)
-        positions = np.array([len(item.tokens) for item in samples], dtype=np.int64)
-        tokens_B, logprobs_B = sample(logits_BV, self._settings, uniforms(keys, positions))
-        for row, (item, token, logprob) in enumerate(zip(samples, tokens_B.tolist(), logprobs_B.tolist(), strict=True)):
-            if item.forced or item.request.sampling.top_logprobs:
-                token, logprob = self._look_closer(item, token, logprob, logits_BV[row])
-            item.append(token, logprob)
+            settings = [item.request.sampling for item in samples for _ in range(width)]
+            self._settings = RowSettings.of(settings, logits_NV.device)
+        keys = np.repeat(np.array([item.key for item in samples], dtype=np.uint64), width)
+        positions = np.add.outer([len(item.tokens) for item in samples], np.arange(width)).ravel()
+        tokens_N, logprobs_N = sample(logits_NV, self._settings, uniforms(keys, positions))
+        tokens, logprobs = tokens_N.tolist(), logprobs_N.tolist()
+        for row, item in enumerate(samples):
+            for index in range(row * width, (row + 1) * width):
+                token, logprob = tokens[index], logprobs[index]
+                if item.forced or item.request.sampling.top_logprobs:
+                    token, logprob = self._look_closer(item, token, logprob, logits_NV[index])
+                item.append(token, logprob)
+                place = index - row * width
+                if item.finish_reason is not None or place + 1 == width or token != drafts[row][place]:
+                    break
 
     def _look_closer(self, item: Sample, token: int, logprob: float, logits_V: Tensor) -> tuple[int, float]:
         """Replaces a drawn token by a forced one, and keeps the most likely tokens where the request wants them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aha.inference.sampler import stream_key
@@ -27,6 +27,22 @@ class Sample:
     finish_reason: FinishReason | None = None
     forced: deque[int] = field(default_factory=deque)
     """Tokens that come next, whatever the model says."""
+    watcher: Callable[[], None] | None = None
+    """Called after each new token."""
+
+    @property
+    def held(self) -> int:
+        """Tokens that a cache holds of it: all but the last."""
+        return len(self.request.prompt_token_ids) + len(self.tokens) - 1
+
+    def latest(self, count: int) -> list[int]:
+        """The last `count` tokens of prompt and completion, or all but the very first."""
+        prompt, missing = self.request.prompt_token_ids, count - len(self.tokens)
+        return [*prompt[max(1, len(prompt) - missing) :], *self.tokens] if missing > 0 else self.tokens[-count:]
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Has `watcher` called after each new token, before it is decided which comes next."""
+        self.watcher = watcher
 
     def force(self, token_ids: Sequence[int]) -> None:
         """Makes these the next tokens; their log-probabilities are the model's."""
@@ -38,7 +54,7 @@ class Sample:
             self.finish_reason = reason
 
     def append(self, token: int, logprob: float) -> None:
-        """Takes a new token and decides whether the sample ends with it."""
+        """Takes a new token, decides whether the sample ends with it, and tells the watcher."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
         sampling = self.request.sampling
@@ -46,6 +62,8 @@ class Sample:
             self.finish_reason = FinishReason.STOP
         elif len(self.tokens) >= sampling.max_completion_tokens:
             self.finish_reason = FinishReason.LENGTH
+        if self.watcher is not None:
+            self.watcher()
 
     def _ends_with_stop_sequence(self) -> bool:
         return any(

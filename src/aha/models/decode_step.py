@@ -1,12 +1,36 @@
-"""What every decoder on a model's own weights shares: where a step's tokens go in the cache, then the step itself."""
+"""Where a step's tokens are in the cache, and what every decoder on a model's own weights shares."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor
 
 from aha.models.kv_cache import RowCache
+
+
+class Places(NamedTuple):
+    """Where the tokens of one step are: the same number in each of the rows 0 to `rows` - 1, row by row."""
+
+    rows: int
+    slots: Tensor
+    """In the cache's `by_slot`, [N]."""
+    positions: Tensor
+    """[N]."""
+    longest: int
+    """One more than the largest position."""
+    mask: Tensor | None
+    """Added to the scores, [rows, N / rows, 1, longest]."""
+
+    @classmethod
+    def appended(cls, token_ids: Tensor, cache: RowCache) -> Places:
+        """Places for new tokens [B], or [B, W] for several in each row, behind what the rows hold."""
+        rows = token_ids.shape[0]
+        width = token_ids.numel() // rows
+        slots_N, positions_N, longest = cache.append(rows, width)
+        mask = cache.mask(rows, longest) if width == 1 else cache.causal_mask(positions_N, rows, longest)
+        return cls(rows, slots_N, positions_N, longest, mask)
 
 
 class WeightDecoder(ABC):
@@ -16,24 +40,13 @@ class WeightDecoder(ABC):
         """Never: it reads the weights themselves."""
         return False
 
-    def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
-        """Logits [B, V] after one more token in each of the rows 0 to B-1."""
-        batch = token_ids_B.shape[0]
-        slots_B, positions_B, longest = cache.append(batch)
-        return self.compute(token_ids_B, slots_B, positions_B, cache, longest, cache.mask(batch, longest))
+    def step(self, token_ids: Tensor, cache: RowCache) -> Tensor:
+        """Logits [N, V] after each of some more tokens in the rows 0 to B-1, token ids [B] or [B, W]."""
+        return self.compute(token_ids.flatten(), cache, Places.appended(token_ids, cache))
 
     @abstractmethod
-    def compute(
-        self,
-        token_ids_B: Tensor,
-        slots_B: Tensor,
-        positions_B: Tensor,
-        cache: RowCache,
-        longest: int,
-        mask: Tensor | None,
-        fixed_shapes: bool = False,
-    ) -> Tensor:
-        """Logits [B, V] of tokens whose places in the cache are known.
+    def compute(self, token_ids_N: Tensor, cache: RowCache, at: Places, fixed_shapes: bool = False) -> Tensor:
+        """Logits [N, V] of tokens whose places in the cache are known.
 
         With `fixed_shapes` no tensor's shape depends on what tensors hold, as a CUDA graph needs it.
         """

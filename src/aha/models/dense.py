@@ -61,8 +61,9 @@ class Dense(LanguageModel):
         """Hidden states without routers' reports."""
         return HiddenStates(hidden_ND, torch.zeros(0, 0, dtype=torch.int64, device=hidden_ND.device), None)
 
-    def new_cache(self, rows: int, max_length: int) -> KeyValueCache:
-        """An empty key-value cache with the model's device and type."""
+    def new_cache(self, rows: int, max_length: int, drafts: int = 0) -> KeyValueCache:
+        """An empty key-value cache with the model's device and type. There are no modules that draft."""
+        assert drafts == 0
         weight = self.embed_tokens.weight
         return KeyValueCache(self.config, rows, max_length, weight.device, weight.dtype)
 

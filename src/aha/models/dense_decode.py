@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aha.models.decode_step import WeightDecoder
+from aha.models.decode_step import Places, WeightDecoder
 from aha.models.kv_cache import KeyValueCache, RowCache
 
 if TYPE_CHECKING:
@@ -25,29 +25,20 @@ class DenseDecoder(WeightDecoder):
     def __init__(self, model: Dense) -> None:
         self.model = model
 
-    def compute(
-        self,
-        token_ids_B: Tensor,
-        slots_B: Tensor,
-        positions_B: Tensor,
-        cache: RowCache,
-        longest: int,
-        mask: Tensor | None,
-        fixed_shapes: bool = False,
-    ) -> Tensor:
-        """The step itself, on tokens whose places in the cache are known. Its shapes are fixed in any case."""
+    def compute(self, token_ids_B: Tensor, cache: RowCache, at: Places, fixed_shapes: bool = False) -> Tensor:
+        """The step itself, on one token a row whose place in the cache is known. Its shapes are fixed in any case."""
         assert isinstance(cache, KeyValueCache)
-        model, batch = self.model, token_ids_B.shape[0]
-        turn_B2K = model.rope.at(positions_B, longest)
+        model, batch = self.model, at.rows
+        turn_B2K = model.rope.at(at.positions, at.longest)
         x_BD = model.embed_tokens(token_ids_B)
         for index, layer in enumerate(model.dense_layers()):
             attention = layer.self_attn
             q_BHK, k_BJK, v_BJK = attention.project(layer.input_layernorm(x_BD), turn_B2K)
             entry_BC = torch.cat([k_BJK, v_BJK], 1).flatten(1)
-            cache.by_slot[index].index_copy_(0, slots_B, entry_BC.to(cache.entries.dtype))
-            k_BJTK, v_BJTK = (kept[index][:batch, :, :longest] for kept in (cache.keys, cache.values))
+            cache.by_slot[index].index_copy_(0, at.slots, entry_BC.to(cache.entries.dtype))
+            k_BJTK, v_BJTK = (kept[index][:batch, :, : at.longest] for kept in (cache.keys, cache.values))
             q_BJGK = q_BHK.unflatten(1, (attention.num_kv_heads, -1)).to(k_BJTK.dtype)
-            out_BJGK = F.scaled_dot_product_attention(q_BJGK, k_BJTK, v_BJTK, mask, scale=attention.scale)
+            out_BJGK = F.scaled_dot_product_attention(q_BJGK, k_BJTK, v_BJTK, at.mask, scale=attention.scale)
             x_BD = x_BD + attention.o_proj(out_BJGK.flatten(1).to(x_BD.dtype))
             x_BD = x_BD + layer.mlp(layer.post_attention_layernorm(x_BD))
         return model.logits(model.norm(x_BD))

@@ -101,7 +101,7 @@ class PackedDenseDecoder(PackedModel[GroupedWorkspace]):
         model, batch = self.model, token_ids_B.shape[0]
         slots_B, positions_B, longest = cache.append(batch)
         turn_B12K = model.rope.at(positions_B, longest).unsqueeze(1)
-        at = CacheStep(slots_B, turn_B12K, cache.mask(batch, longest), longest)
+        at = CacheStep(batch, slots_B, turn_B12K, cache.mask(batch, longest), longest)
         work = self.workspace(batch)
         x_BD = model.embed_tokens.weight.index_select(0, token_ids_B)
         layers = zip(self.layers, cache.by_slot, cache.keys, cache.values, strict=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aha.models.decode_step import WeightDecoder
+from aha.models.decode_step import Places, WeightDecoder
 from aha.models.kv_cache import RowCache
 
 LENGTH_STEP = 128
@@ -46,51 +46,61 @@ class GraphedDecoder:
 
     def __init__(self, decoder: WeightDecoder, capture: Capture) -> None:
         self._decoder, self._capture = decoder, capture
-        self._graphs: dict[tuple[int, int, int], _Graph] = {}
+        self._graphs: dict[tuple[int, int, int, int], _Graph] = {}
 
     def is_stale(self) -> bool:
         """Never: graphs read the weights in place; replaced weights make the model ask for a new decoder."""
         return False
 
-    def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
-        """Logits [B, V] after one more token in each of the rows 0 to B-1."""
-        batch = token_ids_B.shape[0]
-        slots_B, positions_B, longest = cache.append(batch)
+    def step(self, token_ids: Tensor, cache: RowCache) -> Tensor:
+        """Logits [N, V] after each of some more tokens in the rows 0 to B-1, token ids [B] or [B, W]."""
+        batch, count = token_ids.shape[0], token_ids.numel()
+        width = count // batch
+        slots_N, positions_N, longest = cache.append(batch, width)
         rows = min(cache.rows, 1 << (batch - 1).bit_length())
         length = min(cache.max_length, -(-longest // LENGTH_STEP) * LENGTH_STEP)
-        graph = self._graph(cache, rows, length)
-        graph.token_ids[:batch].copy_(token_ids_B)
-        graph.slots[:batch].copy_(slots_B)
-        graph.positions[:batch].copy_(positions_B)
-        graph.mask.copy_(cache.bars(rows, length))
+        graph = self._graph(cache, rows, length, width)
+        graph.token_ids[:count].copy_(token_ids.flatten())
+        graph.slots[:count].copy_(slots_N)
+        graph.positions[:count].copy_(positions_N)
+        if width == 1:
+            graph.mask.copy_(cache.bars(rows, length))
+        else:
+            graph.mask[:batch].copy_(cache.causal_mask(positions_N, batch, length))
         if batch < rows:
-            graph.slots[batch:].copy_(cache.slots(torch.arange(batch, rows, device=cache.device), 0))
+            graph.slots[count:].copy_(_first_slots(cache, range(batch, rows), width))
             graph.mask[batch:, ..., 0] = 0.0
-        return graph.replay()[:batch].clone()
+        return graph.replay()[:count].clone()
 
-    def _graph(self, cache: RowCache, rows: int, length: int) -> _Graph:
-        key = (cache.entries.data_ptr(), rows, length)
+    def _graph(self, cache: RowCache, rows: int, length: int, width: int) -> _Graph:
+        key = (cache.entries.data_ptr(), rows, length, width)
         graph = self._graphs.get(key)
         if graph is None:
             if len(self._graphs) >= MOST_GRAPHS:
                 del self._graphs[next(iter(self._graphs))]
-            graph = self._graphs[key] = self._record(cache, rows, length)
+            graph = self._graphs[key] = self._record(cache, rows, length, width)
         return graph
 
-    def _record(self, cache: RowCache, rows: int, length: int) -> _Graph:
+    def _record(self, cache: RowCache, rows: int, length: int, width: int) -> _Graph:
         """Records one size. Runs the step on rows as they are, so it must come before the inputs are filled in."""
-        ids, positions = (torch.zeros(rows, dtype=torch.long, device=cache.device) for _ in range(2))
-        slots = cache.slots(torch.arange(rows, device=cache.device), 0).clone()
-        mask = torch.zeros_like(cache.bars(rows, length))
-        kept = [layer.index_select(0, slots) for layer in cache.by_slot]
+        ids, positions = (torch.zeros(rows * width, dtype=torch.long, device=cache.device) for _ in range(2))
+        slots = _first_slots(cache, range(rows), width)
+        mask = cache.entries.new_zeros(rows, width, 1, length)
+        at = Places(rows, slots, positions, length, mask)
+        kept = cache.read(slots)
 
         def compute() -> Tensor:
-            return self._decoder.compute(ids, slots, positions, cache, length, mask, fixed_shapes=True)
+            return self._decoder.compute(ids, cache, at, fixed_shapes=True)
 
         replay = self._capture(compute)
-        for layer, entries in zip(cache.by_slot, kept, strict=True):
-            layer.index_copy_(0, cache.slots(torch.arange(rows, device=cache.device), 0), entries)
+        cache.write(_first_slots(cache, range(rows), width), kept)
         return _Graph(ids, slots, positions, mask, replay)
+
+
+def _first_slots(cache: RowCache, rows: range, width: int) -> Tensor:
+    """Slots of the first `width` tokens of some rows, row by row."""
+    of_rows = torch.arange(rows.start, rows.stop, device=cache.device)[:, None]
+    return cache.slots(of_rows, torch.arange(width, device=cache.device)).flatten()
 
 
 def capture_cuda_graph(compute: Callable[[], Tensor]) -> Replay:

@@ -59,20 +59,24 @@ class RowCache:
         for row, length in zip(rows, lengths, strict=True):
             self._set_length(row, length)
 
-    def append(self, count: int) -> tuple[Tensor, Tensor, int]:
-        """Counts one more token in each of the rows 0 to `count` - 1.
+    def append(self, count: int, width: int = 1) -> tuple[Tensor, Tensor, int]:
+        """Counts `width` more tokens in each of the rows 0 to `count` - 1.
 
         Returns:
-            Where in `by_slot` their entries go [count], their positions [count], and the length of the longest row.
+            Where in `by_slot` their entries go and their positions, both [count * width], row by row, and the length
+            of the longest row.
         """
         lengths = self._lengths[:count]
-        longest = int(lengths.max()) + 1
+        longest = int(lengths.max()) + width
         if longest > self.max_length:
             row = int(lengths.argmax())
             raise ValueError(f"cache row {row} is full at max_length = {self.max_length} tokens: end its sequence")
         positions = self.lengths[:count].to(self.entries.device, copy=True)
-        lengths += 1
+        lengths += width
         slots = self._row_starts[:count] + positions
+        if width > 1:
+            ahead = torch.arange(width, device=self.entries.device)
+            positions, slots = ((first[:, None] + ahead).flatten() for first in (positions, slots))
         self._bars.view(-1).index_fill_(0, slots, 0.0)
         return slots, positions, longest
 
@@ -85,6 +89,13 @@ class RowCache:
             return None
         return self.bars(count, longest)
 
+    def causal_mask(self, positions_N: Tensor, count: int, longest: int) -> Tensor:
+        """The same for several tokens in each row, [count, N / count, 1, longest]: 0 up to a token's own position."""
+        hidden = torch.arange(longest, device=positions_N.device) > positions_N.view(count, -1, 1, 1)
+        return torch.zeros(hidden.shape, device=hidden.device, dtype=self.entries.dtype).masked_fill_(
+            hidden, float("-inf")
+        )
+
     def bars(self, rows: int, length: int) -> Tensor:
         """The same for the first rows and tokens, whatever they hold: [rows, 1, 1, length], a view."""
         return self._bars[:rows, None, None, :length]
@@ -92,6 +103,15 @@ class RowCache:
     def slots(self, rows_N: Tensor, positions_N: Tensor | int) -> Tensor:
         """Index into `by_slot` of the given positions of the given rows."""
         return rows_N * self.max_length + positions_N
+
+    def read(self, slots_N: Tensor) -> list[Tensor]:
+        """All that is kept of some tokens."""
+        return [layer.index_select(0, slots_N) for layer in self.by_slot]
+
+    def write(self, slots_N: Tensor, kept: Sequence[Tensor]) -> None:
+        """Puts back what `read` gave."""
+        for layer, entries in zip(self.by_slot, kept, strict=True):
+            layer.index_copy_(0, slots_N, entries)
 
     def fork(self, source: int, targets: Sequence[int]) -> None:
         """Copies a row to others: a prompt to its samples."""
@@ -109,7 +129,9 @@ class RowCache:
 
     def truncate(self, row: int, length: int) -> None:
         """Forgets a row's tokens from `length` on, as after a rejected draft."""
-        self._set_length(row, min(length, int(self._lengths[row])))
+        if length < self._lengths[row]:
+            self._bars[row, length : int(self._lengths[row])] = float("-inf")
+            self._lengths[row] = length
 
     def clear(self, rows: Sequence[int] | None = None) -> None:
         """Empties rows, or all of them. Memory is kept and not zeroed: lengths decide what is read."""
@@ -140,9 +162,64 @@ class LatentCache(RowCache):
         max_length: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        modules: int = 0,
     ) -> None:
         width = config.kv_lora_rank + config.qk_rope_head_dim
-        super().__init__(config.num_hidden_layers, rows, max_length, width, device, dtype)
+        super().__init__(config.num_hidden_layers + modules, rows, max_length, width, device, dtype)
+
+
+class DraftCache(LatentCache):
+    """With what `modules` prediction modules need to draft as many tokens, see `drafting.py`.
+
+    Behind the model's layers come those of the modules. The hidden states of each row's latest tokens lie in a ring:
+    that of position p at p modulo its size, so that a rejected token's is written over by its successor's. Rows have
+    room for `max_length` tokens and a draft behind them.
+
+    Attributes:
+        modules: prediction modules that draft, one token each.
+        window: latest positions of a row that a draft computes.
+    """
+
+    def __init__(
+        self,
+        config: DeepseekV3Config,
+        rows: int,
+        max_length: int,
+        modules: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.modules, self.window = modules, modules + 1
+        super().__init__(config, rows, max_length + modules, device, dtype, modules)
+        self._ring = self.window + modules
+        self._hidden = torch.zeros((rows, self._ring, config.hidden_size), device=device, dtype=dtype)
+
+    def keep_hidden(self, hidden_ND: Tensor, slots_N: Tensor) -> None:
+        """Stores the hidden states of tokens, after the model's final norm; no more of a row than the ring holds."""
+        self._hidden.flatten(0, 1).index_copy_(0, self._ring_slots(slots_N), hidden_ND)
+
+    def hidden(self, slots_N: Tensor) -> Tensor:
+        """What was stored of tokens that are among the latest, [N, D]."""
+        return self._hidden.flatten(0, 1).index_select(0, self._ring_slots(slots_N))
+
+    def read(self, slots_N: Tensor) -> list[Tensor]:
+        """All that is kept of some tokens, the hidden states too."""
+        return [*super().read(slots_N), self.hidden(slots_N)]
+
+    def write(self, slots_N: Tensor, kept: Sequence[Tensor]) -> None:
+        """Puts back what `read` gave."""
+        super().write(slots_N, kept[:-1])
+        self.keep_hidden(kept[-1], slots_N)
+
+    def fork(self, source: int, targets: Sequence[int]) -> None:
+        """Copies a row to others, its hidden states too."""
+        super().fork(source, targets)
+        for target in targets:
+            self._hidden[target].copy_(self._hidden[source])
+
+    def _ring_slots(self, slots_N: Tensor) -> Tensor:
+        rows_N = slots_N.div(self.max_length, rounding_mode="floor")
+        return rows_N * self._ring + (slots_N - rows_N * self.max_length) % self._ring
 
 
 class KeyValueCache(RowCache):

@@ -7,6 +7,7 @@ Token-wise work runs on flattened tokens N without padding; a layout says which 
     cache = model.new_cache(rows, max_length)
     logits = model.prefill(prompts, cache, rows)    fills rows of the cache; at each prompt's last token
     logits = model.decode(token_ids_B, cache)   one more token for rows 0 to B-1
+    guesses = model.draft(token_ids_BW, cache)  at the next tokens, by the prediction modules
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Decoder(Protocol):
         """Whether the model's weights have changed since the decoder was made from them."""
         ...
 
-    def step(self, token_ids_B: Tensor, cache: RowCache) -> Tensor:
-        """Logits [B, V] after one more token in each of the rows 0 to B-1."""
+    def step(self, token_ids: Tensor, cache: RowCache, /) -> Tensor:
+        """Logits [B, V] after one more token in each of the rows 0 to B-1, or after each of several: see `decode`."""
         ...
 
 
@@ -92,8 +93,11 @@ class LanguageModel(nn.Module, ABC):
         self.register_load_state_dict_post_hook(_weights_replaced)
 
     @abstractmethod
-    def new_cache(self, rows: int, max_length: int) -> RowCache:
-        """An empty cache for `prefill` and `decode`, with the model's device and type."""
+    def new_cache(self, rows: int, max_length: int, drafts: int = 0) -> RowCache:
+        """An empty cache for `prefill` and `decode`, with the model's device and type.
+
+        With `drafts` (at most the prediction modules) it also serves `draft`, which guesses so many tokens.
+        """
 
     @abstractmethod
     def _new_decoder(self) -> Decoder:
@@ -167,24 +171,47 @@ class LanguageModel(nn.Module, ABC):
         layout = Ragged([len(prompt) for prompt in prompts], device)
         cache.start(rows, layout.lengths)
         slots_N = cache.slots(torch.tensor(list(rows), device=device)[layout.segment_of_N], layout.positions_N)
-        x_ND = self.embed_tokens(torch.tensor([t for prompt in prompts for t in prompt], device=device))
+        token_ids_N = torch.tensor([t for prompt in prompts for t in prompt], device=device)
+        x_ND = self.embed_tokens(token_ids_N)
         turns = self.rope.at(layout.positions_N, layout.longest)
         stats = RouterStats([], [])
         entries_NC = cache.entries.new_empty(layout.num_tokens, cache.width)
         for index, layer in enumerate(self.layers):
             x_ND = layer(x_ND, layout, turns, stats, entries_NC)
             cache.by_slot[index].index_copy_(0, slots_N, entries_NC)
+        self._prefill_predictors(x_ND, token_ids_N, layout, turns, cache, slots_N, entries_NC)
         return self.logits(self.norm(x_ND.index_select(0, layout.last_S)))
 
     @torch.inference_mode()
-    def decode(self, token_ids_B: Int[Tensor, " B"], cache: RowCache) -> Float[Tensor, "B V"]:
+    def decode(self, token_ids: Int[Tensor, "B ..."], cache: RowCache) -> Float[Tensor, "N V"]:
         """Appends one token to each of the rows 0 to B-1 and returns the logits after it, [B, V].
 
-        Small models on a CPU are packed for it, again when weights have changed: see `packed.py`.
+        A model with prediction modules takes several in each row as well, [B, W], and returns the logits after each,
+        row by row. Small models on a CPU are packed for it, again when weights have changed: see `packed.py`.
         """
+        return self.decoder().step(token_ids, cache)
+
+    def draft(self, token_ids_BW: Int[Tensor, "B W"], cache: RowCache) -> Int[Tensor, "B X"]:
+        """What the prediction modules guess comes next; nothing, [B, 0], where there is none."""
+        return token_ids_BW[:, :0]
+
+    def decoder(self) -> Decoder:
+        """The decoder for the weights as they are."""
         if self._decoder is None or self._decoder.is_stale():
             self._decoder = self._new_decoder()
-        return self._decoder.step(token_ids_B, cache)
+        return self._decoder
+
+    def _prefill_predictors(
+        self,
+        x_ND: Tensor,
+        token_ids_N: Tensor,
+        layout: Layout,
+        turns: Tensor,
+        cache: RowCache,
+        slots_N: Tensor,
+        entries_NC: Tensor,
+    ) -> None:
+        """Fills the prediction modules' layers of a cache, where it has any, from what comes out of the last layer."""
 
     def weights_changed(self) -> None:
         """Forgets what `decode` has packed, after weights were written in a way that PyTorch does not record."""

@@ -33,13 +33,22 @@ class MultiTokenPredictor(nn.Module):
         self.layer = DecoderLayer(config, config.num_hidden_layers)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
+    def join(self, hidden_ND: Tensor, embedding_ND: Tensor) -> Tensor:
+        """h'^k of V3 Eq. 21, what the layer reads."""
+        return self.eh_proj(torch.cat([self.enorm(embedding_ND), self.hnorm(hidden_ND)], dim=-1))
+
     def forward(
-        self, hidden_ND: Tensor, embedding_ND: Tensor, layout: Layout, cis_NR: Tensor, stats: RouterStats
+        self,
+        hidden_ND: Tensor,
+        embedding_ND: Tensor,
+        layout: Layout,
+        cis_NR: Tensor,
+        stats: RouterStats,
+        entries_NC: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states h^k of every token, after the module's norm.
+        """Hidden states h^k of every token, after the module's norm; fills `entries_NC` for the cache where given.
 
         Positions whose token i + k lies beyond their sequence get the embedding of some other token: causality
         keeps them from every position that has one, and the loss leaves them out.
         """
-        joined_NX = torch.cat([self.enorm(embedding_ND), self.hnorm(hidden_ND)], dim=-1)
-        return self.norm(self.layer(self.eh_proj(joined_NX), layout, cis_NR, stats))
+        return self.norm(self.layer(self.join(hidden_ND, embedding_ND), layout, cis_NR, stats, entries_NC))

@@ -119,6 +119,7 @@ def load(model: Found, config: ServeConfig) -> ServedModel:
     """
     weights, tokenizer = load_pretrained(model.folder, device=config.device), Tokenizer.load(model.folder)
     context = min(config.context_tokens, weights.config.max_position_embeddings)
-    engine = Engine(weights, max_rows=config.rows, max_context=context)
+    drafted = min(config.speculative_tokens, len(weights.mtp))
+    engine = Engine(weights, max_rows=config.rows, max_context=context, speculative_tokens=drafted)
     created = int((model.folder / "config.json").stat().st_mtime)
     return ServedModel(model.name, tokenizer, engine, model.asked, created, config)

@@ -15,6 +15,9 @@ class ServeConfig(Config):
     context_tokens: int = Field(
         1024, ge=16, description="prompt and completion of one sample, at most; the model's own limit counts too"
     )
+    speculative_tokens: int = Field(
+        0, ge=0, description="tokens that a model's prediction modules draft in a step; models without them draft none"
+    )
     queue_samples: int = Field(128, ge=64, description="samples of a model that may wait; beyond them: 429")
     deadline_seconds: float = Field(300.0, gt=0, description="time for a whole request, its waiting included")
     body_bytes: int = Field(1 << 20, ge=1024, description="size of a request's body, at most")

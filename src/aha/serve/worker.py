@@ -1,7 +1,7 @@
 """One thread per model: it owns the engine, lets requests in between steps, and sends out what each step adds.
 
 The event loop puts jobs in and takes deltas out; it never touches the engine. All running requests advance together,
-one token a step; a request that comes joins at the next step, one that is withdrawn gives its place back there.
+step by step; a request that comes joins at the next step, one that is withdrawn gives its place back there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from aha.errors import GenerationError
 from aha.protocols import BatchGenerator, LiveSample
@@ -33,8 +34,10 @@ class Job:
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     samples: list[LiveSample] = field(default_factory=list)
-    read: list[int] = field(default_factory=list)
-    """Tokens of each sample that its reader has seen; -1 once it has ended."""
+    ended: list[bool] = field(default_factory=list)
+    """Of each sample, whether its reader has been told how it ended."""
+    deltas: list[Delta] = field(default_factory=list)
+    """What the readers made of tokens since the last step."""
     withdrawn: bool = False
     released: bool = False
     """Whether its samples count as in flight no longer."""
@@ -42,7 +45,7 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether all samples have ended and been read."""
-        return bool(self.read) and all(count < 0 for count in self.read)
+        return bool(self.ended) and all(self.ended)
 
 
 class Worker:
@@ -163,30 +166,21 @@ class Worker:
             for sample in job.samples:
                 sample.end(FinishReason.CANCELLED)
             raise
-        job.read = [0] * len(job.samples)
+        job.ended = [False] * len(job.samples)
         for sample, reader in zip(job.samples, job.readers, strict=True):
             sample.force(reader.forced())
+            sample.watch(partial(_show, sample, reader, job.deltas))
         self._jobs.append(job)
 
     def _read(self, job: Job) -> list[Delta]:
-        """Shows new tokens to the readers, who may end samples or force their next tokens."""
-        deltas: list[Delta] = []
+        """Takes what the step added, with the ends of samples that have ended."""
         for number, (sample, reader) in enumerate(zip(job.samples, job.readers, strict=True)):
-            if job.read[number] < 0:
-                continue
-            for position in range(job.read[number], len(sample.tokens)):
-                top = sample.top_logprobs[position] if sample.top_logprobs else ()
-                deltas.append(reader.push(sample.tokens[position], sample.logprobs[position], top))
-                if reader.stopped:
-                    sample.end(FinishReason.STOP)
-                    break
-                if sample.finish_reason is None:
-                    sample.force(reader.forced())
-            job.read[number] = len(sample.tokens)
-            if sample.finish_reason is not None:
-                deltas.append(reader.finish(sample.finish_reason))
-                job.read[number] = -1
-        return [delta for delta in deltas if not delta.empty]
+            if sample.finish_reason is not None and not job.ended[number]:
+                job.deltas.append(reader.finish(sample.finish_reason))
+                job.ended[number] = True
+        deltas = [delta for delta in job.deltas if not delta.empty]
+        job.deltas.clear()
+        return deltas
 
     def _release(self, job: Job) -> None:
         with self._changed:
@@ -207,6 +201,16 @@ class Worker:
                 loop.call_soon_threadsafe(_deliver, own)
             except RuntimeError:  # the loop has been closed: nobody listens any more
                 continue
+
+
+def _show(sample: LiveSample, reader: ReplyReader, deltas: list[Delta]) -> None:
+    """Shows a sample's newest token to its reader, who may end the sample or force its next tokens."""
+    top = sample.top_logprobs[-1] if sample.top_logprobs else ()
+    deltas.append(reader.push(sample.tokens[-1], sample.logprobs[-1], top))
+    if reader.stopped:
+        sample.end(FinishReason.STOP)
+    elif sample.finish_reason is None:
+        sample.force(reader.forced())
 
 
 def _deliver(news: Sequence[tuple[Job, Event]]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aha.models.kv_cache import KeyValueCache, LatentCache, RowCache
+from aha.models.kv_cache import DraftCache, KeyValueCache, LatentCache, RowCache
 from aha.models.presets import qwen3_tiny, tiny, v3
 
 torch.set_num_threads(1)
@@ -35,6 +35,41 @@ def test_mask_hides_what_a_row_does_not_have() -> None:
     mask = c.mask(2, 3)
     assert mask is not None
     assert mask[:, 0, 0].isfinite().tolist() == [[True, False, False], [True] * 3]
+
+
+def test_several_tokens_a_row_see_what_is_before_them() -> None:
+    c = cache()
+    c.start([0, 1], [3, 1])
+    slots, positions, longest = c.append(2, 2)
+    assert (slots.tolist(), positions.tolist(), longest) == ([3, 4, 7, 8], [3, 4, 1, 2], 5)
+    mask = c.causal_mask(positions, 2, longest)
+    assert mask.shape == (2, 2, 1, 5)
+    assert mask.isfinite().sum(-1).tolist() == [[[4], [5]], [[2], [3]]]
+    c.truncate(0, 4)
+    assert c.lengths.tolist() == [4, 3, 0, 0]
+    plain = c.mask(2, 4)
+    assert plain is not None
+    assert plain[:, 0, 0].isfinite().sum(-1).tolist() == [4, 3]
+    c.truncate(1, 6)
+    assert c.lengths.tolist() == [4, 3, 0, 0], "a row that holds less stays as it is"
+    with pytest.raises(ValueError, match="row 0 is full"):
+        c.append(2, 3)
+
+
+def test_a_draft_cache_keeps_the_latest_hidden_states() -> None:
+    c = DraftCache(tiny(hidden_size=6), 3, 10, 2)
+    assert (c.entries.shape[0], c.window, c.max_length) == (4 + 2, 3, 12)
+    c.start([1], [4])
+    hidden = torch.arange(5 * 6.0).view(5, 6)
+    of_row = [c.slots(torch.tensor([row] * 5), torch.arange(2, 7)) for row in range(3)]
+    c.keep_hidden(hidden, of_row[1])
+    c.fork(1, [0])
+    kept = c.read(of_row[0])
+    c.keep_hidden(hidden * 0, of_row[0])
+    assert torch.equal(c.hidden(of_row[1]), hidden)
+    assert torch.equal(c.hidden(of_row[0]), hidden * 0)
+    c.write(of_row[0], kept)
+    assert torch.equal(c.hidden(of_row[0]), hidden)
 
 
 def test_fork_and_move_copy_only_what_is_held() -> None:

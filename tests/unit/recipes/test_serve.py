@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from aha.errors import ConfigError
+from aha.inference.engine import Engine
+from aha.models.build import build
+from aha.models.hf import save_pretrained
+from aha.models.presets import preset
 from aha.recipes import acts
-from aha.recipes.talk_models import find_models, run_names
+from aha.recipes.talk_models import Found, find_models, load, run_names
+from aha.serve.config import ServeConfig
+from aha.text.tokenizer import Tokenizer
 
 
 def make_run(folder: Path, stages: dict[str, tuple[str, dict[str, Any]]]) -> Path:
@@ -73,6 +79,16 @@ def test_a_run_without_a_finished_model_is_served_for_its_page(tmp_path: Path) -
     other = make_run(tmp_path / "elsewhere" / "run", {"unfinished": STAGES["dev1"]})
     with pytest.raises(ConfigError, match="two runs have one name"):
         run_names([run, other])
+
+
+@pytest.mark.parametrize(("name", "drafted"), [("tiny", 1), ("qwen3-tiny", 0)])
+def test_models_draft_as_many_tokens_as_they_can(tmp_path: Path, name: str, drafted: int) -> None:
+    tokenizer = Tokenizer.train(["What is 2+2? <think>4</think>"] * 20, 300)
+    model = build(preset(name, vocab_size=tokenizer.vocab_size)).init_weights()
+    save_pretrained(model, tmp_path / "m", tokenizer_files=tokenizer.files())
+    served = load(Found("m", tmp_path / "m", "zero"), ServeConfig(speculative_tokens=2))
+    assert isinstance(served.generator, Engine)
+    assert served.generator.speculative_tokens == drafted
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,11 +40,12 @@ CONTEXT = 160
 
 
 class Scripted:
-    """A `BatchGenerator` whose samples say what a script tells them, a token a step.
+    """A `BatchGenerator` whose samples say what a script tells them.
 
     Args:
         script: token ids of sample i of a request.
         steps: if given, a step waits for a permit.
+        burst: tokens a step, as where drafts are accepted.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Scripted:
         max_rows: int = 4,
         max_context: int = CONTEXT,
         steps: threading.Semaphore | None = None,
+        burst: int = 1,
     ) -> None:
         self.script, self.max_rows, self.max_context, self.steps = script, max_rows, max_context, steps
+        self.burst = burst
         self.fail = False
         self.scheduler = Scheduler(max_rows)
 
@@ -73,8 +76,10 @@ class Scripted:
             self.steps.acquire()
         for sample in self.scheduler.running:
             said = self.script(sample.request, sample.index)
-            token = sample.forced.popleft() if sample.forced else said[len(sample.tokens) % len(said)]
-            sample.append(token, -0.5)
+            for _ in range(self.burst):
+                if sample.finish_reason is None:
+                    token = sample.forced.popleft() if sample.forced else said[len(sample.tokens) % len(said)]
+                    sample.append(token, -0.5)
         self.scheduler.retire()
         return bool(self.scheduler.running or self.scheduler.waiting)
 

@@ -214,6 +214,20 @@ def test_slow_bodies_and_idle_connections_are_dropped(scripted: Serving, listeni
                 assert answer in b"".join(iter(lambda c=connection: c.recv(65536), b""))
 
 
+@pytest.mark.parametrize("settings", [{"thinking": {"budget_tokens": 4}}, {"stop": ["b c"]}, {"max_tokens": 10}])
+def test_steps_of_many_tokens_give_the_same_reply(
+    scripted: Serving, tokenizer: Tokenizer, settings: dict[str, Any]
+) -> None:
+    """Budgets and stop strings hold at their token, in the middle of a step too."""
+    said = [*tokenizer.encode("so so so so so"), tokenizer.control_id(END_THINK), *tokenizer.encode("a b c d")]
+    replies = []
+    for burst in (1, 2, 7):
+        with scripted(lambda *_: [*said, tokenizer.eos_id], burst=burst) as (client, _, _):
+            reply = client.post(CHAT, json=chat(logprobs=True, **settings)).json()
+            replies.append((reply["choices"], reply["usage"]))
+    assert replies[0] == replies[1] == replies[2]
+
+
 def test_samples_are_forced_and_ended_between_steps(network: DeepseekV3, tokenizer: Tokenizer) -> None:
     engine = Engine(network, 2, 60)
     sampling = SamplingParams(max_completion_tokens=8, n=3, top_logprobs=2)
