@@ -365,7 +365,10 @@ def export(
 @app.command()
 def task(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A family, such as countdown, or gsm8k, humaneval, math, choice.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="A family, such as countdown, or gsm8k, humaneval, math, choice, gym:NAME."
+        ),
     ],
     level: Annotated[int | None, typer.Option(min=1, max=5, help="Of difficulty.", show_default="all")] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="Problems per level.")] = 2,

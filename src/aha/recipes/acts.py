@@ -153,7 +153,8 @@ def _show_dataset(name: str, count: int, seed: int, data: Path | None, sandbox: 
         wrong_paid = 0
         for problem in random.Random(f"show {seed} {name}").sample(problems, min(count, len(problems))):
             gold = task.gold(problem)
-            print(f"[{problem.domain}, {problem.facts['_id']}] {problem.question}\n    answer: {gold}")
+            asked = problem.told(task.instruction).question
+            print(f"[{problem.domain}, {problem.facts['_id']}] {asked}\n    answer: {gold}")
             if not task.verify(problem, gold):
                 raise GradingError(f"the gold answer of {problem.facts['_id']} scores 0: the task is broken")
             print("    the gold answer scores 1")
