@@ -18,7 +18,6 @@ from torch import Tensor
 from aha.configuration import Config
 from aha.data.stream import packed_row
 from aha.models.build import build
-from aha.models.hf import save_pretrained
 from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import Rectangle
 from aha.models.model_config import ModelConfig
@@ -31,7 +30,9 @@ from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.sharding import idle_pass, passes, rest, spread
 from aha.training.stage import StageContext, StageResult
+from aha.training.trained_model import save_trained
 
 VALIDATION_ROW = 10**12
 """Row number from which the rows of the held-out loss are taken: no training step ever reaches it."""
@@ -82,13 +83,11 @@ class Pretrain:
         config = context.config
         assert isinstance(config, PretrainConfig)
         tokenizer = train_tokenizer(config, context.seed)
-        model = build_model(config, tokenizer, context)
+        model = spread(build_model(config, tokenizer, context), context.parallel, context.distributed)
         trainer = Pretrainer(config, model, tokenizer, context)
         trainer.train()
         loss = trainer.validate()
-        if context.distributed.is_first:
-            save_pretrained(model, context.model_folder, tokenizer_files=tokenizer.files())
-        context.distributed.barrier()
+        save_trained(model, context.model_folder, tokenizer.files(), context.distributed)
         tokens = config.steps * config.rows_per_step * config.row_tokens
         return StageResult({"held_out_loss": loss}, tokens_trained=tokens)
 
@@ -114,6 +113,7 @@ class Pretrainer:
     ) -> None:
         self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
         self.optimizer = Optimizer(model, config.optimizer, config.steps)
+        self._trains_mtp = bool(config.mtp_weight and model.mtp)
         self._document = partial(document, config.corpus, context.derive_seed("corpus"))
 
     def train(self) -> None:
@@ -143,11 +143,12 @@ class Pretrainer:
         first = step * config.rows_per_step
         rows = range(first + distributed.rank, first + config.rows_per_step, distributed.world_size)
         self.optimizer.zero_grad()
-        size = config.micro_rows or len(rows)
+        size = config.micro_rows or max(1, len(rows))
         parts = [self._backward(rows[start : start + size], start) for start in range(0, len(rows), size)]
+        parts += [self._idle() for _ in range(len(parts), passes(len(parts), self.context.parallel, distributed))]
         report = torch.stack([losses for losses, _ in parts]).sum(0)
         counts = torch.stack([part for _, part in parts]).sum(0)
-        distributed.all_reduce_sum([*self.optimizer.gradients(), report])
+        self.optimizer.sum_gradients(distributed, report)
         distributed.all_reduce_sum([counts])
         norm, factor, updated = self.optimizer.step()
         if updated:
@@ -170,6 +171,13 @@ class Pretrainer:
         (losses["loss"] + self.config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()
         return torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")]), counts
 
+    def _idle(self) -> tuple[Tensor, Tensor]:
+        """A pass without rows, beside other processes' passes."""
+        idle_pass(self.model, self._trains_mtp).backward()
+        routers = self.model.config.num_moe_layers + (len(self.model.mtp) if self._trains_mtp else 0)
+        counts = torch.zeros(routers, self.model.config.num_experts, dtype=torch.int64)
+        return torch.zeros(3, device=self.context.distributed.device), counts.to(self.context.distributed.device)
+
     def _losses(self, rows: range, start: int) -> tuple[dict[str, Tensor], Tensor]:
         """These rows' share of the mean losses of the global batch, and their expert counts [MoE layers + MTP, E]."""
         share = len(rows) / self.config.rows_per_step
@@ -185,7 +193,7 @@ class Pretrainer:
         if hidden.balance_loss is not None:
             losses["balance_loss"] = hidden.balance_loss * share
         counts = [hidden.router_counts]
-        if self.config.mtp_weight and self.model.mtp:
+        if self._trains_mtp:
             outputs, losses["mtp_loss"], mtp_balance = self._mtp(hidden, ids_N, start, len(rows))
             losses["balance_loss"] = losses["balance_loss"] + mtp_balance
             counts += [output.router_counts for output in outputs]
@@ -200,14 +208,14 @@ class Pretrainer:
         wanted = max(1, round(config.mtp_share * config.rows_per_step))
         zero = ids_N.new_zeros((), dtype=torch.float32)
         own = max(0, min(rows, len(range(distributed.rank, wanted, distributed.world_size)) - start))
-        if own == 0:
+        if own == 0 and not self.context.parallel.spreads:
             return [], zero, zero
-        layout = Rectangle(own, config.row_tokens, ids_N.device)
+        layout = Rectangle(max(own, 1), config.row_tokens, ids_N.device)  # one row for nothing, beside other processes
         first = replace(hidden, hidden_ND=hidden.hidden_ND[: layout.num_tokens])
         outputs = self.model.mtp_hidden(first, ids_N[: layout.num_tokens], layout)
         balance = sum((output.balance_loss for output in outputs if output.balance_loss is not None), zero)
         loss = self._mtp_loss(outputs, ids_N[: layout.num_tokens], layout)
-        return outputs, loss * (own / wanted), balance * (own / wanted)
+        return outputs if own else [], loss * (own / wanted), balance * (own / wanted)
 
     def _mtp_loss(self, outputs: list[HiddenStates], ids_N: Tensor, layout: Rectangle) -> Tensor:
         """Mean over depths of the cross-entropy of token i + k + 1 (V3 Eqs. 24-25).
@@ -231,6 +239,7 @@ class Pretrainer:
         config, distributed = self.config, self.context.distributed
         rows = range(VALIDATION_ROW + distributed.rank, VALIDATION_ROW + config.validation_rows, distributed.world_size)
         total = torch.zeros(2, dtype=torch.float64)
+        busy = passes(min(1, len(rows)), self.context.parallel, distributed)
         if len(rows):
             ids_BX = self._rows(rows, config.row_tokens + 1)
             layout = Rectangle(len(rows), config.row_tokens, ids_BX.device)
@@ -238,5 +247,8 @@ class Pretrainer:
             targets_N = ids_BX[:, 1:].flatten()
             logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.head_weight, targets_N, entropy=False)
             total += torch.tensor([-float(logprobs_N.double().sum()), float(logprobs_N.numel())])
+        elif busy:
+            idle_pass(self.model)
+        rest(self.model)
         distributed.all_reduce_sum([total])
         return float(total[0] / total[1]) if total[1] else None
