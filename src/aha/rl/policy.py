@@ -20,7 +20,7 @@ from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
 from aha.training.optimizer import Optimizer
 from aha.training.parallel import ParallelConfig
-from aha.training.sharding import idle_pass, passes, spread
+from aha.training.sharding import idle_pass, idle_passes, spread
 from aha.types import FinishReason, Rollout, RolloutGroup
 
 DATA_PARALLEL = ParallelConfig()
@@ -104,11 +104,12 @@ class PolicyUpdate:
         experts = torch.zeros(config.num_moe_layers, config.num_experts, dtype=torch.int64)
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
         batches = list(micro_batches(active, self.config.micro_tokens))
+        idle = idle_passes(len(batches), self.parallel, self.distributed)
         for batch in batches:
             micro_sums, counts = self._backward(batch, int(totals[0]), int(totals[1]), on_policy)
             sums += micro_sums
             experts += counts.cpu()
-        for _ in range(len(batches), passes(len(batches), self.parallel, self.distributed)):
+        for _ in range(idle):
             self._idle()
         return self._apply(sums, experts)
 

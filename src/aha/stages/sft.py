@@ -24,7 +24,7 @@ from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
-from aha.training.sharding import idle_pass, passes, rest, spread
+from aha.training.sharding import idle_pass, idle_passes, rest, spread
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training, save_trained
 
@@ -161,6 +161,7 @@ class SFTTrainer:
         counts = torch.zeros(self.model.config.num_moe_layers, self.model.config.num_experts, dtype=torch.int64)
         own = sorted(batch[distributed.rank :: distributed.world_size], key=lambda example: len(example.token_ids))
         parts = list(micro_batches(own, config.micro_tokens))
+        idle = idle_passes(len(parts), self.context.parallel, distributed)
         for part in parts:
             summed, part_counts, balance = self._losses(part)
             share = sum(sum(example.loss_mask) for example in part) / total
@@ -168,7 +169,7 @@ class SFTTrainer:
             (objective if balance is None else objective + balance * share).backward()
             loss += float(summed.detach()) / total
             counts += part_counts.cpu()
-        for _ in range(len(parts), passes(len(parts), self.context.parallel, distributed)):
+        for _ in range(idle):
             idle_pass(self.model).backward()
         self.optimizer.sum_gradients(distributed, loss)
         distributed.all_reduce_sum([counts])
@@ -206,10 +207,11 @@ class SFTTrainer:
         own = self.held_out[distributed.rank :: distributed.world_size]
         sums = torch.zeros(2, dtype=torch.float64)
         parts = list(micro_batches(own, self.config.micro_tokens))
+        idle = idle_passes(len(parts), self.context.parallel, distributed)
         for part in parts:
             summed, _, _ = self._losses(part)
             sums += torch.tensor([float(summed), float(sum(sum(example.loss_mask) for example in part))])
-        for _ in range(len(parts), passes(len(parts), self.context.parallel, distributed)):
+        for _ in range(idle):
             idle_pass(self.model)
         rest(self.model)
         distributed.all_reduce_sum([sums])

@@ -79,9 +79,9 @@ def rest(model: nn.Module) -> None:
         model.reshard()
 
 
-def passes(own: int, parallel: ParallelConfig, distributed: Distributed) -> int:
-    """How many passes this process must run, idle ones included, where its own batch needs `own`."""
-    return distributed.max([own])[0] if parallel.spreads else own
+def idle_passes(own: int, parallel: ParallelConfig, distributed: Distributed) -> int:
+    """How many idle passes must follow the `own` ones of this process's batch; asks all, so ask before the passes."""
+    return distributed.max([own])[0] - own if parallel.spreads else 0
 
 
 def idle_pass(model: LanguageModel, prediction_modules: bool = False) -> Tensor:
