@@ -26,6 +26,8 @@ from aha.training.distributed import Distributed
 from aha.training.parallel import ParallelConfig
 from aha.training.sharding import spread
 
+pytestmark = pytest.mark.slow  # the jobs of all tests together take most of a minute
+
 WORKER = Path(__file__).with_name("spread_worker.py")
 FSDP, EXPERTS, BOTH = {"fsdp": True}, {"expert_parallel": 2}, {"fsdp": True, "expert_parallel": 2}
 SPREADS = {"data": {}, "fsdp": FSDP, "experts": EXPERTS, "both": BOTH}
@@ -111,7 +113,7 @@ def test_exports_are_those_of_one_process(folder: Path, kind: str, how: str) -> 
             torch.testing.assert_close(found[name], tensor, atol=2e-2 if "bfloat16" in kind else 1e-3, rtol=1e-2)
 
 
-@pytest.mark.parametrize(("how", "share"), [("fsdp", 0.55), ("both", 0.55), ("experts", 0.85), ("data", 1.0)])
+@pytest.mark.parametrize(("how", "share"), [("fsdp", 0.55), ("both", 0.55), ("experts", 0.95), ("data", 1.0)])
 def test_each_process_holds_its_part(folder: Path, how: str, share: float) -> None:
     whole = result(folder, "pretrain-alone")["held"]
     held = [result(folder, f"pretrain-{how}", rank)["held"] for rank in (0, 1)]
@@ -145,6 +147,7 @@ def test_checkpoints_are_safetensors_and_json_alone(folder: Path, how: str) -> N
     assert max(sizes) < 0.6 * sum(sizes)
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_dcps_own_reader_reads_them(folder: Path) -> None:
     path = parts_of(folder)
     ours = checkpoint.load(path).tensors
@@ -182,7 +185,7 @@ def test_a_damaged_part_is_found(folder: Path, tmp_path: Path, rank: int, damage
         files[rank].unlink()
     else:
         files[rank].write_bytes(files[1 - rank].read_bytes())
-    with pytest.raises(CheckpointError, match=r"damaged: shard-0000" + str(rank)):
+    with pytest.raises(CheckpointError, match=f"damaged: .*shard-0000{rank}"):
         checkpoint.load(copy)
     said: list[str] = []
     assert checkpoint.load_latest(copy.parent, "identity", said.append) is None
