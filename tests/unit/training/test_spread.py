@@ -47,6 +47,8 @@ CASES = [
     for how in SPREADS
     if how in ("data", "fsdp") or kind in ("pretrain", "sft", "grpo") or (kind, how) == ("sft-lora", "both")
 ]
+FOUR = ("fsdp", "experts", "both")
+"""How four processes spread a model: the experts over two groups of two."""
 HALF = 6
 FIRST: dict[str, Any] = {"kind": "pretrain", "until": HALF, "save": True}
 
@@ -68,7 +70,7 @@ def result(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Every job in one process, then in two, then the resumed halves in one."""
+    """Every job in one process, then in two, some in four, then the resumed halves in one."""
     folder = tmp_path_factory.mktemp("spread")
     RunFolder.prepare(folder).write_config("recipe: none\n")
     alone = [{**job, "name": f"{kind}-alone"} for kind, job in KINDS.items()]
@@ -78,12 +80,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     rest = {**KINDS["pretrain"], "name": "one-then-two", "resume": "half-alone", "parallel": FSDP}
     other = {**KINDS["pretrain"], "name": "sharded-then-split", "resume": "half-fsdp", "parallel": EXPERTS}
     run(folder, 2, [*together, *halves, rest, other])
-    then_one = [{**KINDS["pretrain"], "name": f"{how}-then-one", "resume": f"half-{how}"} for how in ("fsdp", "both")]
+    by_four = [{**KINDS["pretrain"], "name": f"pretrain-four-{how}", "parallel": SPREADS[how]} for how in FOUR]
+    run(folder, 4, [*by_four, {**FIRST, "name": "half-four", "parallel": BOTH}])
+    then_one = [
+        {**KINDS["pretrain"], "name": f"{how}-then-one", "resume": f"half-{how}"} for how in ("fsdp", "both", "four")
+    ]
     run(folder, 1, then_one)
     yield folder
 
 
-@pytest.mark.parametrize(("kind", "how"), CASES)
+@pytest.mark.parametrize(("kind", "how"), [*CASES, *(("pretrain", f"four-{how}") for how in FOUR)])
 def test_losses_are_those_of_one_process(folder: Path, kind: str, how: str) -> None:
     expected, found = result(folder, f"{kind}-alone")["rows"], result(folder, f"{kind}-{how}")["rows"]
     names = [name for name in ("loss", "mtp_loss", "balance_loss", "kl", "held_out_loss") if name in expected[0]]
@@ -121,7 +127,9 @@ def test_each_process_holds_its_part(folder: Path, how: str, share: float) -> No
     assert sum(held) >= whole
 
 
-@pytest.mark.parametrize("name", ["one-then-two", "fsdp-then-one", "both-then-one", "sharded-then-split"])
+@pytest.mark.parametrize(
+    "name", ["one-then-two", "fsdp-then-one", "both-then-one", "four-then-one", "sharded-then-split"]
+)
 def test_another_number_of_processes_goes_on_from_a_checkpoint(folder: Path, name: str) -> None:
     expected, found = result(folder, "pretrain-alone")["rows"][HALF:], result(folder, name)
     assert found["start"] == HALF
