@@ -148,7 +148,9 @@ class Pretrainer:
         starts = range(0, len(rows), size)
         idle = idle_passes(len(starts), self.context.parallel, distributed)
         parts = [self._backward(rows[start : start + size], start) for start in starts]
-        parts += [self._idle() for _ in range(idle)]
+        for _ in range(idle):
+            idle_pass(self.model, self._trains_mtp).backward()
+        parts = parts or [self._nothing()]
         report = torch.stack([losses for losses, _ in parts]).sum(0)
         counts = torch.stack([part for _, part in parts]).sum(0)
         self.optimizer.sum_gradients(distributed, report)
@@ -174,12 +176,12 @@ class Pretrainer:
         (losses["loss"] + self.config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()
         return torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")]), counts
 
-    def _idle(self) -> tuple[Tensor, Tensor]:
-        """A pass without rows, beside other processes' passes."""
-        idle_pass(self.model, self._trains_mtp).backward()
-        routers = self.model.config.num_moe_layers + (len(self.model.mtp) if self._trains_mtp else 0)
-        counts = torch.zeros(routers, self.model.config.num_experts, dtype=torch.int64)
-        return torch.zeros(3, device=self.context.distributed.device), counts.to(self.context.distributed.device)
+    def _nothing(self) -> tuple[Tensor, Tensor]:
+        """What `_backward` returns, of no rows: there may be more processes than rows."""
+        device, config = self.context.distributed.device, self.model.config
+        routers = config.num_moe_layers + (len(self.model.mtp) if self._trains_mtp else 0)
+        counts = torch.zeros(routers, config.num_experts, dtype=torch.int64, device=device)
+        return torch.zeros(3, device=device), counts
 
     def _losses(self, rows: range, start: int) -> tuple[dict[str, Tensor], Tensor]:
         """These rows' share of the mean losses of the global batch, and their expert counts [MoE layers + MTP, E]."""

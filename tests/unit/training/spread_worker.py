@@ -67,7 +67,9 @@ def context_of(job: dict[str, Any], config: Any, folder: Path, distributed: Dist
 def model_of(job: dict[str, Any], vocab_size: int) -> LanguageModel:
     """The same in every process."""
     family = job.get("model", "tiny")
-    model = build(preset(family, vocab_size=vocab_size, initializer_range=0.1, **MODELS[family]))
+    rows = vocab_size + job.get("padding", 0)
+    model = build(preset(family, vocab_size=rows, initializer_range=0.1, **MODELS[family]))
+    model.num_tokens = vocab_size
     model.init_weights(torch.Generator().manual_seed(1))
     model = model.to(getattr(torch, job.get("dtype", "float32")))
     return add_adapters(model, LoRAConfig(r=3, alpha=8.0), seed=2) if job.get("lora") else model
@@ -108,7 +110,8 @@ def sft(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str
     examples = [encode(tokenizer, Conversation.of(question, answer, question)) for question, answer in pairs]
     config = SFTConfig.model_validate(
         {
-            "sources": ({"stage": "data"},), "examples_per_step": 5, "validation_examples": 3, "micro_tokens": 60,
+            "sources": ({"stage": "data"},), "examples_per_step": job.get("examples_per_step", 5),
+            "validation_examples": 3, "micro_tokens": 60,
             "optimizer": {"adam_lr": 1e-3, "muon_lr": job.get("muon_lr", 0.0), "warmup_steps": 0},
             "lora": {"r": 3, "alpha": 8.0} if job.get("lora") else None,
         }

@@ -32,11 +32,16 @@ WORKER = Path(__file__).with_name("spread_worker.py")
 FSDP, EXPERTS, BOTH = {"fsdp": True}, {"expert_parallel": 2}, {"fsdp": True, "expert_parallel": 2}
 SPREADS = {"data": {}, "fsdp": FSDP, "experts": EXPERTS, "both": BOTH}
 
+PADDING = 17
+"""Rows of a vocabulary that are no tokens."""
 KINDS: dict[str, dict[str, Any]] = {
     "pretrain": {"kind": "pretrain", "until": 12},
     "sft": {"kind": "sft", "muon_lr": 0.01, "activation_checkpointing": True},
     "sft-lora": {"kind": "sft", "lora": True},
     "sft-tied": {"kind": "sft", "model": "qwen3-tiny"},
+    "sft-padded": {"kind": "sft", "padding": PADDING},
+    "sft-single": {"kind": "sft", "examples_per_step": 1},
+    "pretrain-single": {"kind": "pretrain", "until": 12, "config": {"rows_per_step": 1, "micro_rows": 0}},
     "sft-bfloat16": {"kind": "sft", "dtype": "bfloat16"},
     "grpo": {"kind": "grpo"},
     "grpo-lora": {"kind": "grpo", "lora": True},
@@ -117,6 +122,13 @@ def test_exports_are_those_of_one_process(folder: Path, kind: str, how: str) -> 
             assert found[name].dtype == tensor.dtype
             # Adam's first steps are as large for a gradient that is all rounding as for any other.
             torch.testing.assert_close(found[name], tensor, atol=2e-2 if "bfloat16" in kind else 1e-3, rtol=1e-2)
+
+
+def test_rows_that_pad_a_vocabulary_stay_as_they_are(folder: Path) -> None:
+    """Not even weight decay touches them, wherever a process's rows begin."""
+    one, two = (load_file(folder / f"sft-padded-{how}-model" / "model.safetensors") for how in ("alone", "fsdp"))
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert torch.equal(one[name][-PADDING:], two[name][-PADDING:])
 
 
 @pytest.mark.parametrize(("how", "share"), [("fsdp", 0.55), ("both", 0.55), ("experts", 0.95), ("data", 1.0)])
