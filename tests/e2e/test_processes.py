@@ -11,7 +11,7 @@ from aha.runs import RunFolder
 STEPS = 20
 
 
-def pretrain_losses(folder: Path, processes: int) -> list[float]:
+def pretrain_losses(folder: Path, processes: int, **parallel: object) -> list[float]:
     settings = {
         "pretrain.steps": STEPS,
         "pretrain.log_every": 1,
@@ -22,6 +22,7 @@ def pretrain_losses(folder: Path, processes: int) -> list[float]:
         "rl.preflight_prompts": 0,
         "evaluation.problems_per_level": 1,
         "evaluation.samples": 1,
+        **{f"parallel.{name}": value for name, value in parallel.items()},
     }
     command = [sys.executable, "-m", "aha", "run", "r1-zero-smoke", "--out", str(folder), "--processes", str(processes)]
     for key, value in settings.items():
@@ -32,6 +33,9 @@ def pretrain_losses(folder: Path, processes: int) -> list[float]:
 
 
 def test_one_process_and_two_agree(tmp_path: Path) -> None:
+    """Two that each hold the model, and two that it is spread over."""
     one, two = (pretrain_losses(tmp_path / str(count), count) for count in (1, 2))
-    assert len(one) == len(two) == STEPS
+    spread = pretrain_losses(tmp_path / "spread", 2, fsdp=True, expert_parallel=2)
+    assert len(one) == len(two) == len(spread) == STEPS
     assert two == pytest.approx(one, abs=1e-5)
+    assert spread == pytest.approx(one, abs=1e-5)

@@ -22,13 +22,14 @@ from aha.models.companions import read_json
 from aha.models.language_model import LanguageModel
 from aha.models.lora import put_adapters
 from aha.models.lora_linear import LoRAConfig, adapted_layers
+from aha.models.parts import whole
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
 
 def adapter_tensors(model: LanguageModel) -> dict[str, Tensor]:
-    """The adapters' matrices under peft's names; not copies."""
+    """The adapters' matrices under peft's names; not copies, unless they are gathered from several processes."""
     return dict(_named(model))
 
 
@@ -36,21 +37,25 @@ def _named(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
     for layer in adapted_layers(model):
         for block in layer.blocks:
             if block.leaf in layer.lora_A:
-                yield f"{PREFIX}{block.hf_name}.lora_A.weight", layer.lora_A[block.leaf].detach()
-                yield f"{PREFIX}{block.hf_name}.lora_B.weight", layer.lora_B[block.leaf].detach()
+                yield f"{PREFIX}{block.hf_name}.lora_A.weight", whole(layer.lora_A[block.leaf]).detach()
+                yield f"{PREFIX}{block.hf_name}.lora_B.weight", whole(layer.lora_B[block.leaf]).detach()
 
 
-def save_adapter(model: LanguageModel, folder: Path, base: str | None = None) -> None:
+def save_adapter(model: LanguageModel, folder: Path, base: str | None = None, writes: bool = True) -> None:
     """Writes a model's adapters, completely or not at all.
 
     Args:
-        model: with adapters.
+        model: with adapters. Where it is spread over processes, all of them call this.
         folder: replaced if it already holds adapters.
         base: name or folder of the base model, for software that fetches it by itself.
+        writes: False in the processes that only take part in gathering.
     """
+    tensors = adapter_tensors(model)
+    if not writes:
+        return
     config = next(adapted_layers(model)).config
     with atomic_folder(folder, marker=SETTINGS) as temporary:
-        write_tensors(adapter_tensors(model), temporary / WEIGHTS)
+        write_tensors(tensors, temporary / WEIGHTS)
         write_json(_settings(config, base), temporary / SETTINGS)
 
 

@@ -33,17 +33,19 @@ from aha.models.hf_names import V3_LAYERS, Piece, is_ignorable, pieces, shared_c
 from aha.models.language_model import LanguageModel
 from aha.models.lora_linear import LoRALinear, effective_weight
 from aha.models.model_config import ModelConfig
+from aha.models.parts import Whole
 
 
 class HfTensors(Mapping[str, Tensor]):
     """The model's weights under their Hugging Face names: what a checkpoint or an inference server gets.
 
     Each is a view, or with adapters merged in a new tensor, made when it is asked for. Routing biases are included,
-    although they are buffers: without them another engine routes differently.
+    although they are buffers: without them another engine routes differently. Of a model that is spread over
+    processes each is gathered, so all of them must ask for the same names in the same order.
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self._own = model.state_dict(keep_vars=False)
+        self._own = Whole(model.state_dict(keep_vars=False))
         self._pieces = {piece.hf_name: piece for piece in pieces(model.config)}
         self._adapted = {
             f"{name}.weight": layer for name, layer in model.named_modules() if isinstance(layer, LoRALinear)
@@ -67,8 +69,11 @@ def save_pretrained(
     dtype: torch.dtype | None = None,
     tokenizer_files: Mapping[str, str | bytes] | None = None,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    writes: bool = True,
 ) -> None:
     """Writes a checkpoint, completely or not at all.
+
+    A model that is spread over processes is gathered tensor by tensor: all of them call this, and one writes.
 
     Args:
         model: what to write.
@@ -76,6 +81,7 @@ def save_pretrained(
         dtype: of the weights on disk; None keeps the model's. Routing biases are float32 always.
         tokenizer_files: further files by name, such as tokenizer.json.
         max_shard_bytes: size at which weights are split into several files.
+        writes: False in the processes that only take part in gathering.
     """
     config, tensors = model.config, HfTensors(model)
     modules = dict.fromkeys(piece.hf_name for piece in pieces(config) if piece.is_mtp)
@@ -90,6 +96,10 @@ def save_pretrained(
         tensor = tensors[name]
         return tensor.to(torch.float32 if name.endswith("e_score_correction_bias") else target)
 
+    if not writes:
+        for name in [*names.values(), *outside]:
+            tensors[name]
+        return
     settings = config.to_hf_dict() | {"torch_dtype": str(target).removeprefix("torch.")}
     if outside:
         settings |= {"num_nextn_predict_layers": 0, MTP_KEY: len(model.mtp)}

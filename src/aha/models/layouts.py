@@ -1,6 +1,7 @@
 """How flattened tokens N make up sequences: everything that is not token-wise goes through a layout.
 
     Rectangle(B, T)     pretraining: B rows of T tokens, packed documents attend across their borders (V3 4.1)
+    MaskedRows(rows)    the same rows, where documents see only themselves
     Ragged(lengths)     sequences one after another, each causal within itself, no padding
     SharedPrefix(...)   RL: each prompt once, followed by its G completions, which see the prompt and themselves
 
@@ -135,6 +136,27 @@ class Rectangle(Layout):
     def __init__(self, rows: int, length: int, device: torch.device | str = "cpu") -> None:
         super().__init__([length] * rows, device=device)
         self.shape = (rows, length)
+
+
+class MaskedRows(Layout):
+    """Rows of equal length, packed with documents that do not see each other.
+
+    For the balance loss a row is still one sequence, as it is in a `Rectangle`.
+
+    Args:
+        rows: lengths of each row's documents, in tokens.
+        device: of the index tensors.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> None:
+        super().__init__([length for row in rows for length in row], device=device)
+        if len({sum(row) for row in rows}) != 1:
+            raise ValueError(f"rows must be of one length, got {[sum(row) for row in rows]}")
+        self.shape = (len(rows), sum(rows[0]))
+
+    def segment_mean(self, x_NE: Float[Tensor, "N E"]) -> Float[Tensor, "S E"]:
+        """Mean over the tokens of each row: [rows, E]."""
+        return x_NE.view(*self.shape, x_NE.shape[-1]).mean(1)
 
 
 class Ragged(Layout):

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aha.configuration import Config
+from aha.models.parts import whole
 
 
 class LoRAConfig(Config):
@@ -95,12 +96,13 @@ class LoRALinear(nn.Linear):
     @torch.no_grad()
     def merged(self) -> Tensor:
         """W + s B A, computed in float32 at least."""
-        wide = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32), copy=True)
+        weight = whole(self.weight)
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
         for block in self.blocks:
             if block.leaf in self.lora_A:
-                a, b = self.lora_A[block.leaf].to(wide.dtype), self.lora_B[block.leaf].to(wide.dtype)
+                a, b = (whole(pair[block.leaf]).to(wide.dtype) for pair in (self.lora_A, self.lora_B))
                 wide[block.start : block.stop].addmm_(b, a, alpha=self.config.scale)
-        return wide.to(self.weight.dtype)
+        return wide.to(weight.dtype)
 
 
 def effective_weight(linear: nn.Linear) -> Tensor:

@@ -100,6 +100,7 @@ class Pipeline:
             logs,
             self._progress,
             spec.parents,
+            self.config.parallel,
         )
         try:
             result = make_stage(spec.kind).run(context)

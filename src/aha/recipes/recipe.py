@@ -26,6 +26,7 @@ from typing import Literal
 from aha.configuration import Config, Field
 from aha.errors import ConfigError, nearest
 from aha.files import fingerprint
+from aha.training.parallel import ParallelConfig
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class RecipeConfig(Config):
     seed: int = Field(0, ge=0, le=2**31, description="Everything random is derived from it.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto takes GPUs if present.")
     max_processes: int = Field(2, ge=1, le=4096, description="At most so many processes, one per core or GPU.")
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="How models spread over processes.")
     checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints; 0 saves at every step.")
     keep_checkpoints: int = Field(2, ge=1, description="How many checkpoints of the running stage to keep.")
     stop_seconds: float = Field(

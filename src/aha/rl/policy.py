@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -13,12 +13,17 @@ from aha.models.language_model import LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
 from aha.models.moe import max_violation, update_router_bias
+from aha.models.parts import own
 from aha.rl.config import GRPOConfig
 from aha.rl.loss import importance_weights, policy_loss, token_weights
 from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
 from aha.training.optimizer import Optimizer
+from aha.training.parallel import ParallelConfig
+from aha.training.sharding import idle_pass, idle_passes, spread
 from aha.types import FinishReason, Rollout, RolloutGroup
+
+DATA_PARALLEL = ParallelConfig()
 
 SUMS = ("loss", "kl", "clip_low", "clip_high", "entropy", "gap", "importance", "tokens")
 """What is summed over micro-batches and processes: all but the loss and the tokens are weighted by tokens."""
@@ -50,24 +55,35 @@ class PolicyUpdate:
     """Owns the optimizer and the reference of a policy. With adapters the reference is the model without them.
 
     Args:
-        model: the policy. Its multi-token prediction modules are left as they are.
+        model: the policy, whole. Its multi-token prediction modules are left as they are.
         config: of the algorithm.
         distributed: the processes that share a batch.
+        parallel: how policy and reference are spread over them.
     """
 
-    def __init__(self, model: LanguageModel, config: GRPOConfig, distributed: Distributed) -> None:
-        self.model, self.config, self.distributed = model, config, distributed
+    def __init__(
+        self,
+        model: LanguageModel,
+        config: GRPOConfig,
+        distributed: Distributed,
+        parallel: ParallelConfig = DATA_PARALLEL,
+    ) -> None:
+        self.model, self.config, self.distributed, self.parallel = model, config, distributed, parallel
         for parameter in model.mtp.parameters():
             parameter.requires_grad_(False)
+        self.reference: LanguageModel | None = None
+        if config.kl_beta and config.lora is None:
+            self.reference = spread(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
+        spread(model, parallel, distributed)
         self.optimizer = Optimizer(model, config.optimizer, config.steps * config.minibatches)
-        own_reference = config.kl_beta and config.lora is None
-        self.reference = copy.deepcopy(model).requires_grad_(False) if own_reference else None
 
     @torch.no_grad()
     def reset_reference(self) -> None:
         """Makes the current policy the reference (R1-Zero: every 400 steps)."""
         if self.reference is not None:
-            self.reference.load_state_dict(self.model.state_dict())
+            current = self.model.state_dict()
+            for name, tensor in self.reference.state_dict().items():
+                own(tensor).copy_(own(current[name]))
 
     def step(self, groups: Sequence[RolloutGroup], on_policy: bool, skip_silent: bool) -> dict[str, float]:
         """One update on this process's groups (possibly none), together with all other processes.
@@ -87,11 +103,23 @@ class PolicyUpdate:
         config = self.model.config
         experts = torch.zeros(config.num_moe_layers, config.num_experts, dtype=torch.int64)
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
-        for batch in micro_batches(active, self.config.micro_tokens):
+        batches = list(micro_batches(active, self.config.micro_tokens))
+        idle = idle_passes(len(batches), self.parallel, self.distributed)
+        for batch in batches:
             micro_sums, counts = self._backward(batch, int(totals[0]), int(totals[1]), on_policy)
             sums += micro_sums
             experts += counts.cpu()
+        for _ in range(idle):
+            self._idle()
         return self._apply(sums, experts)
+
+    def _idle(self) -> None:
+        """The passes of a micro-batch, beside other processes' micro-batches."""
+        loss = idle_pass(self.model)
+        if self.config.kl_beta:
+            with torch.no_grad(), self._as_reference() as reference:
+                idle_pass(reference)
+        loss.backward()
 
     def _kept(self, group: RolloutGroup, skip_silent: bool) -> RolloutGroup:
         rollouts = [r for r in group.rollouts if trainable(r, self.config) and not (skip_silent and r.advantage == 0.0)]
@@ -165,10 +193,14 @@ class PolicyUpdate:
     def _reference_logprobs(self, token_ids_N: Tensor, layout: SharedPrefix, targets_M: Tensor) -> Tensor | None:
         if not self.config.kl_beta:
             return None
-        with adapters_off(self.model) if self.reference is None else nullcontext(self.reference) as reference:
+        with self._as_reference() as reference:
             hidden = reference(token_ids_N, layout)
         predicting_MD = self._tempered(hidden.hidden_ND[layout.predicts_N])
         return chunked_logprobs(predicting_MD, reference.head_weight, targets_M, entropy=False)[0]
+
+    def _as_reference(self) -> AbstractContextManager[LanguageModel]:
+        """The model that the policy is held close to."""
+        return adapters_off(self.model) if self.reference is None else nullcontext(self.reference)
 
     def _gap(self, logprobs_M: Tensor, sampled_M: Tensor) -> Tensor:
         """Mean difference to the engine's log-probabilities; 0 at other temperatures than theirs, which is 1."""
@@ -181,7 +213,7 @@ class PolicyUpdate:
 
     def _apply(self, sums: Tensor, experts: Tensor) -> dict[str, float]:
         """Adds up over processes and moves the weights, if there is anything to move them."""
-        self.distributed.all_reduce_sum(self.optimizer.gradients())
+        self.optimizer.sum_gradients(self.distributed)
         self.distributed.all_reduce_sum([sums, experts])
         named = dict(zip(SUMS, sums.tolist(), strict=True))
         tokens = named.pop("tokens")

@@ -5,6 +5,7 @@ Rollouts, rewards, advantages, updates, held-out checks.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -14,6 +15,7 @@ from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
 from aha.evals.stage import MakeGenerator
 from aha.models.language_model import LanguageModel
+from aha.models.parts import Whole, fill
 from aha.protocols import Generator
 from aha.rewards.rubric import Grader
 from aha.rl.advantage import rewards_agree
@@ -97,9 +99,10 @@ class GRPOTrainer:
     ) -> None:
         self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
         self.longest = max(stage.max_completion_tokens for stage in config.lengths)
-        self.update = PolicyUpdate(model, config, context.distributed)
+        played = copy.deepcopy(model).requires_grad_(False) if context.parallel.spreads else model
+        self.update = PolicyUpdate(model, config, context.distributed, context.parallel)
         context_tokens = config.max_prompt_tokens + self.longest
-        self.generator = make_generator(model, max_rows=config.engine_rows, max_context=context_tokens)
+        self.generator = make_generator(played, max_rows=config.engine_rows, max_context=context_tokens)
         self.grader = Grader(config.rubric, config.grader_seconds, config.form)
         self.preference = preference_reward(config, tokenizer, context)
         prompts = make_prompts(config, tokenizer, context)
@@ -227,7 +230,7 @@ class GRPOTrainer:
         for part in range(config.minibatches):
             chosen = [groups[i] for i in order[part :: config.minibatches]]
             results.append(self.update.step(chosen, on_policy=part == 0, skip_silent=skip_silent))
-        self.generator.load_weights(self.model.state_dict(), step + 1)
+        self.generator.load_weights(Whole(self.model.state_dict()), step + 1)
         return results
 
     def _watch_for_signal(self, facts: Sequence[dict[str, Any]]) -> None:
@@ -311,9 +314,7 @@ class GRPOTrainer:
 
     def save(self, folder: Any) -> None:
         """Writes a model folder, from rank 0."""
-        if self.context.distributed.is_first:
-            save_trained(self.model, folder, self.tokenizer.files())
-        self.context.distributed.barrier()
+        save_trained(self.model, folder, self.tokenizer.files(), self.context.distributed)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         tensors = training_state(self.model, self.update.optimizer)
@@ -330,10 +331,10 @@ class GRPOTrainer:
     def _restore(self, saved: Saved) -> int:
         load_training_state(self.model, self.update.optimizer, saved.tensors, saved.state["optimizer_steps"])
         if self.update.reference is not None:
-            own = {n.removeprefix(REFERENCE): t for n, t in saved.tensors.items() if n.startswith(REFERENCE)}
-            self.update.reference.load_state_dict(own)
+            for name, tensor in self.update.reference.state_dict().items():
+                fill(tensor, saved.tensors[REFERENCE + name])
         self.curriculum.load_state(saved.state["curriculum"])
         self.silent_steps = saved.state["silent_steps"]
         self.tokens_trained = saved.state["tokens_trained"]
-        self.generator.load_weights(self.model.state_dict(), saved.step)
+        self.generator.load_weights(Whole(self.model.state_dict()), saved.step)
         return saved.step

@@ -16,11 +16,10 @@ from pydantic import Field
 from torch import Tensor
 
 from aha.configuration import Config
-from aha.data.stream import packed_row
+from aha.data.stream import packed_documents
 from aha.models.build import build
-from aha.models.hf import save_pretrained
 from aha.models.language_model import HiddenStates, LanguageModel
-from aha.models.layouts import Rectangle
+from aha.models.layouts import Layout, MaskedRows, Rectangle
 from aha.models.model_config import ModelConfig
 from aha.models.moe import max_violation, update_router_bias
 from aha.models.presets import PRESETS, preset
@@ -31,7 +30,9 @@ from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.sharding import idle_pass, idle_passes, rest, spread
 from aha.training.stage import StageContext, StageResult
+from aha.training.trained_model import save_trained
 
 VALIDATION_ROW = 10**12
 """Row number from which the rows of the held-out loss are taken: no training step ever reaches it."""
@@ -60,6 +61,7 @@ class PretrainConfig(Config):
     steps: int = Field(640, gt=0, description="optimizer steps")
     rows_per_step: int = Field(64, gt=0, description="rows in the global batch")
     row_tokens: int = Field(256, gt=8, description="tokens in a row")
+    mask_documents: bool = Field(False, description="documents packed in a row do not see each other (V3 4.1: they do)")
     micro_rows: int = Field(0, ge=0, description="rows per forward pass, over which gradients add up; 0: all at once")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="rates and schedule")
     mtp_weight: float = Field(0.3, ge=0, description="lambda of V3 Eq. 25 (0.3 for the first 10T tokens)")
@@ -82,13 +84,11 @@ class Pretrain:
         config = context.config
         assert isinstance(config, PretrainConfig)
         tokenizer = train_tokenizer(config, context.seed)
-        model = build_model(config, tokenizer, context)
+        model = spread(build_model(config, tokenizer, context), context.parallel, context.distributed)
         trainer = Pretrainer(config, model, tokenizer, context)
         trainer.train()
         loss = trainer.validate()
-        if context.distributed.is_first:
-            save_pretrained(model, context.model_folder, tokenizer_files=tokenizer.files())
-        context.distributed.barrier()
+        save_trained(model, context.model_folder, tokenizer.files(), context.distributed)
         tokens = config.steps * config.rows_per_step * config.row_tokens
         return StageResult({"held_out_loss": loss}, tokens_trained=tokens)
 
@@ -114,6 +114,7 @@ class Pretrainer:
     ) -> None:
         self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
         self.optimizer = Optimizer(model, config.optimizer, config.steps)
+        self._trains_mtp = bool(config.mtp_weight and model.mtp)
         self._document = partial(document, config.corpus, context.derive_seed("corpus"))
 
     def train(self) -> None:
@@ -143,11 +144,16 @@ class Pretrainer:
         first = step * config.rows_per_step
         rows = range(first + distributed.rank, first + config.rows_per_step, distributed.world_size)
         self.optimizer.zero_grad()
-        size = config.micro_rows or len(rows)
-        parts = [self._backward(rows[start : start + size], start) for start in range(0, len(rows), size)]
+        size = config.micro_rows or max(1, len(rows))
+        starts = range(0, len(rows), size)
+        idle = idle_passes(len(starts), self.context.parallel, distributed)
+        parts = [self._backward(rows[start : start + size], start) for start in starts]
+        for _ in range(idle):
+            idle_pass(self.model, self._trains_mtp).backward()
+        parts = parts or [self._nothing()]
         report = torch.stack([losses for losses, _ in parts]).sum(0)
         counts = torch.stack([part for _, part in parts]).sum(0)
-        distributed.all_reduce_sum([*self.optimizer.gradients(), report])
+        self.optimizer.sum_gradients(distributed, report)
         distributed.all_reduce_sum([counts])
         norm, factor, updated = self.optimizer.step()
         if updated:
@@ -170,13 +176,18 @@ class Pretrainer:
         (losses["loss"] + self.config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()
         return torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")]), counts
 
+    def _nothing(self) -> tuple[Tensor, Tensor]:
+        """What `_backward` returns, of no rows: there may be more processes than rows."""
+        device, config = self.context.distributed.device, self.model.config
+        routers = config.num_moe_layers + (len(self.model.mtp) if self._trains_mtp else 0)
+        counts = torch.zeros(routers, config.num_experts, dtype=torch.int64, device=device)
+        return torch.zeros(3, device=device), counts
+
     def _losses(self, rows: range, start: int) -> tuple[dict[str, Tensor], Tensor]:
         """These rows' share of the mean losses of the global batch, and their expert counts [MoE layers + MTP, E]."""
         share = len(rows) / self.config.rows_per_step
-        length = self.config.row_tokens
-        ids_BX = self._rows(rows, length + 1)
-        ids_N, targets_N = ids_BX[:, :-1].flatten(), ids_BX[:, 1:].flatten()
-        layout = Rectangle(len(rows), length, ids_N.device)
+        ids_N, targets_N, documents = self._batch(rows)
+        layout = self._layout(documents)
         hidden = self.model(ids_N, layout)
         weight = self.model.head_weight
         logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, weight, targets_N, entropy=False)
@@ -185,45 +196,55 @@ class Pretrainer:
         if hidden.balance_loss is not None:
             losses["balance_loss"] = hidden.balance_loss * share
         counts = [hidden.router_counts]
-        if self.config.mtp_weight and self.model.mtp:
-            outputs, losses["mtp_loss"], mtp_balance = self._mtp(hidden, ids_N, start, len(rows))
+        if self._trains_mtp:
+            outputs, losses["mtp_loss"], mtp_balance = self._mtp(hidden, ids_N, start, documents)
             losses["balance_loss"] = losses["balance_loss"] + mtp_balance
             counts += [output.router_counts for output in outputs]
             counts += [counts[0].new_zeros(1, counts[0].shape[1])] * (len(self.model.mtp) - len(outputs))
         return losses, torch.cat(counts)
 
     def _mtp(
-        self, hidden: HiddenStates, ids_N: Tensor, start: int, rows: int
+        self, hidden: HiddenStates, ids_N: Tensor, start: int, documents: list[list[int]]
     ) -> tuple[list[HiddenStates], Tensor, Tensor]:
         """The prediction modules on these rows' part of the first `mtp_share` of the global batch."""
         config, distributed = self.config, self.context.distributed
         wanted = max(1, round(config.mtp_share * config.rows_per_step))
         zero = ids_N.new_zeros((), dtype=torch.float32)
-        own = max(0, min(rows, len(range(distributed.rank, wanted, distributed.world_size)) - start))
-        if own == 0:
+        own = max(0, min(len(documents), len(range(distributed.rank, wanted, distributed.world_size)) - start))
+        if own == 0 and not self.context.parallel.spreads:
             return [], zero, zero
-        layout = Rectangle(own, config.row_tokens, ids_N.device)
+        layout = self._layout(documents[: max(own, 1)])  # one row for nothing, beside other processes
         first = replace(hidden, hidden_ND=hidden.hidden_ND[: layout.num_tokens])
         outputs = self.model.mtp_hidden(first, ids_N[: layout.num_tokens], layout)
         balance = sum((output.balance_loss for output in outputs if output.balance_loss is not None), zero)
-        loss = self._mtp_loss(outputs, ids_N[: layout.num_tokens], layout)
-        return outputs, loss * (own / wanted), balance * (own / wanted)
+        loss = self._mtp_loss(outputs, ids_N[: layout.num_tokens], layout, max(own, 1))
+        return outputs if own else [], loss * (own / wanted), balance * (own / wanted)
 
-    def _mtp_loss(self, outputs: list[HiddenStates], ids_N: Tensor, layout: Rectangle) -> Tensor:
+    def _mtp_loss(self, outputs: list[HiddenStates], ids_N: Tensor, layout: Layout, rows: int) -> Tensor:
         """Mean over depths of the cross-entropy of token i + k + 1 (V3 Eqs. 24-25).
 
-        Over the T - k - 1 targets of a row.
+        Over the T - k - 1 targets of a row; where documents are masked, targets in another document count as 0.
         """
         total = ids_N.new_zeros((), dtype=torch.float32)
         for depth, output in enumerate(outputs, start=1):
             targets_N, there_N = layout.shift(ids_N, depth + 1)
             logprobs_N, _ = chunked_logprobs(output.hidden_ND, self.model.head_weight, targets_N, entropy=False)
-            total = total - (logprobs_N * there_N).sum() / there_N.sum()
+            total = total - (logprobs_N * there_N).sum() / (rows * (self.config.row_tokens - depth - 1))
         return total / max(1, len(outputs))
 
-    def _rows(self, rows: range, length: int) -> Tensor:
-        ids = [packed_row(self._document, self.tokenizer, row, length) for row in rows]
-        return torch.tensor(ids, device=self.context.distributed.device)
+    def _batch(self, rows: range) -> tuple[Tensor, Tensor, list[list[int]]]:
+        """Inputs and targets of some rows, each flattened, and the lengths of each row's documents among the inputs."""
+        length = self.config.row_tokens + 1
+        found = [packed_documents(self._document, self.tokenizer, row, length) for row in rows]
+        ids = [[token for document in documents for token in document] for documents in found]
+        ids_BX = torch.tensor(ids, device=self.context.distributed.device)
+        return ids_BX[:, :-1].flatten(), ids_BX[:, 1:].flatten(), [_inputs(documents) for documents in found]
+
+    def _layout(self, documents: list[list[int]]) -> Layout:
+        device = self.context.distributed.device
+        if self.config.mask_documents:
+            return MaskedRows(documents, device)
+        return Rectangle(len(documents), self.config.row_tokens, device)
 
     @torch.no_grad()
     def validate(self) -> float | None:
@@ -231,12 +252,20 @@ class Pretrainer:
         config, distributed = self.config, self.context.distributed
         rows = range(VALIDATION_ROW + distributed.rank, VALIDATION_ROW + config.validation_rows, distributed.world_size)
         total = torch.zeros(2, dtype=torch.float64)
+        idle = idle_passes(min(1, len(rows)), self.context.parallel, distributed)
         if len(rows):
-            ids_BX = self._rows(rows, config.row_tokens + 1)
-            layout = Rectangle(len(rows), config.row_tokens, ids_BX.device)
-            hidden = self.model(ids_BX[:, :-1].flatten(), layout)
-            targets_N = ids_BX[:, 1:].flatten()
+            ids_N, targets_N, documents = self._batch(rows)
+            hidden = self.model(ids_N, self._layout(documents))
             logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.head_weight, targets_N, entropy=False)
             total += torch.tensor([-float(logprobs_N.double().sum()), float(logprobs_N.numel())])
+        elif idle:
+            idle_pass(self.model)
+        rest(self.model)
         distributed.all_reduce_sum([total])
         return float(total[0] / total[1]) if total[1] else None
+
+
+def _inputs(documents: list[list[int]]) -> list[int]:
+    """Lengths of a row's documents without its last token, which is a target only."""
+    *whole, last = map(len, documents)
+    return [*whole, last - 1] if last > 1 else whole

@@ -138,7 +138,7 @@ class RewardModelTrainer:
             summed = self._loss(own)
             (summed / len(batch)).backward()
             loss += float(summed.detach()) / len(batch)
-        distributed.all_reduce_sum([*self.optimizer.gradients(), loss])
+        self.optimizer.sum_gradients(distributed, loss)
         self.optimizer.step()
         return float(loss)
 

@@ -24,6 +24,7 @@ from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.sharding import idle_pass, idle_passes, rest, spread
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training, save_trained
 
@@ -79,12 +80,10 @@ class SFT:
         model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
         examples = [encode(tokenizer, conversation) for conversation in conversations(context, config)]
-        trainer = SFTTrainer(config, model, examples, context)
+        trainer = SFTTrainer(config, spread(model, context.parallel, context.distributed), examples, context)
         trainer.train()
         loss = trainer.validate()
-        if context.distributed.is_first:
-            save_trained(model, context.model_folder, tokenizer.files())
-        context.distributed.barrier()
+        save_trained(model, context.model_folder, tokenizer.files(), context.distributed)
         summary = {"examples": len(trainer.examples), "held_out_loss": loss}
         return StageResult(summary, tokens_trained=trainer.tokens_seen())
 
@@ -161,14 +160,18 @@ class SFTTrainer:
         loss = torch.zeros(1, dtype=torch.float64)
         counts = torch.zeros(self.model.config.num_moe_layers, self.model.config.num_experts, dtype=torch.int64)
         own = sorted(batch[distributed.rank :: distributed.world_size], key=lambda example: len(example.token_ids))
-        for part in micro_batches(own, config.micro_tokens):
+        parts = list(micro_batches(own, config.micro_tokens))
+        idle = idle_passes(len(parts), self.context.parallel, distributed)
+        for part in parts:
             summed, part_counts, balance = self._losses(part)
             share = sum(sum(example.loss_mask) for example in part) / total
             objective = summed / total
             (objective if balance is None else objective + balance * share).backward()
             loss += float(summed.detach()) / total
             counts += part_counts.cpu()
-        distributed.all_reduce_sum([*self.optimizer.gradients(), loss])
+        for _ in range(idle):
+            idle_pass(self.model).backward()
+        self.optimizer.sum_gradients(distributed, loss)
         distributed.all_reduce_sum([counts])
         norm, factor, updated = self.optimizer.step()
         if updated and config.lora is None:
@@ -203,8 +206,13 @@ class SFTTrainer:
         distributed = self.context.distributed
         own = self.held_out[distributed.rank :: distributed.world_size]
         sums = torch.zeros(2, dtype=torch.float64)
-        for part in micro_batches(own, self.config.micro_tokens):
+        parts = list(micro_batches(own, self.config.micro_tokens))
+        idle = idle_passes(len(parts), self.context.parallel, distributed)
+        for part in parts:
             summed, _, _ = self._losses(part)
             sums += torch.tensor([float(summed), float(sum(sum(example.loss_mask) for example in part))])
+        for _ in range(idle):
+            idle_pass(self.model)
+        rest(self.model)
         distributed.all_reduce_sum([sums])
         return float(sums[0] / sums[1]) if sums[1] else None

@@ -34,7 +34,7 @@ class Saved:
     """A loaded checkpoint as a rank sees it."""
 
     step: int
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     state: dict[str, Any]
     rank_state: Any
     """What this rank passed to `save`; None where it was saved with another number of processes."""
@@ -122,7 +122,7 @@ class Checkpointer:
 
         Args:
             step: how many steps are done.
-            tensors: the same on all ranks; rank 0's are written.
+            tensors: the same on all ranks, and rank 0's are written, or spread over them, and each writes its rows.
             state: JSON-able and the same on all ranks.
             rank_state: JSON-able, this rank's own (such as `random_state()`).
 
@@ -132,15 +132,14 @@ class Checkpointer:
         """
         self._stop.busy = True
         ranks = self._distributed.all_gather_object(rank_state)
-        if self._distributed.is_first:
-            content = {
-                "state": dict(state),
-                "ranks": ranks,
-                "logs": self._logs.sync() if self._logs else {},
-                "seconds": self.seconds,
-            }
-            checkpoint.save(self.folder / "checkpoints", step, tensors, content, self.identity, self._keep)
-        self._distributed.barrier()
+        content = {
+            "state": dict(state),
+            "ranks": ranks,
+            "logs": self._logs.sync() if self._logs and self._distributed.is_first else {},
+            "seconds": self.seconds,
+        }
+        folder = self.folder / "checkpoints"
+        checkpoint.save(folder, step, tensors, content, self.identity, self._keep, self._distributed)
         self._last = time.monotonic()
         if self._agreed_stop:
             raise StopRequested(self._agreed_stop)

@@ -66,8 +66,8 @@ class Distributed:
         if self.world_size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
-    def all_reduce_sum(self, tensors: Sequence[Tensor]) -> None:
-        """Sums tensors over the ranks, in place, with one message per dtype.
+    def all_reduce_sum(self, tensors: Sequence[Tensor], group: dist.ProcessGroup | None = None) -> None:
+        """Sums tensors over the ranks, or a group of them, in place, with one message per dtype.
 
         The buffer is kept between calls, so that a training loop which sums the same gradients every step allocates
         nothing.
@@ -77,17 +77,17 @@ class Distributed:
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors:
             by_dtype.setdefault(tensor.dtype, []).append(tensor)
-        for dtype, group in by_dtype.items():
-            total = sum(tensor.numel() for tensor in group)
+        for dtype, members in by_dtype.items():
+            total = sum(tensor.numel() for tensor in members)
             bucket = self._buckets.get(dtype)
-            if bucket is None or bucket.numel() < total or bucket.device != group[0].device:
-                bucket = self._buckets[dtype] = torch.empty(total, dtype=dtype, device=group[0].device)
-            parts = bucket[:total].split([tensor.numel() for tensor in group])
+            if bucket is None or bucket.numel() < total or bucket.device != members[0].device:
+                bucket = self._buckets[dtype] = torch.empty(total, dtype=dtype, device=members[0].device)
+            parts = bucket[:total].split([tensor.numel() for tensor in members])
             with torch.no_grad():
-                for part, tensor in zip(parts, group, strict=True):
+                for part, tensor in zip(parts, members, strict=True):
                     part.copy_(tensor.reshape(-1))
-                dist.all_reduce(bucket[:total])
-                for part, tensor in zip(parts, group, strict=True):
+                dist.all_reduce(bucket[:total], group=group)
+                for part, tensor in zip(parts, members, strict=True):
                     tensor.copy_(part.view(tensor.shape))
 
     def broadcast(self, tensors: Sequence[Tensor], source: int = 0) -> None:

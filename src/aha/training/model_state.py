@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from aha.models.parts import fill
 from aha.training.optimizer import Optimizer
 
 MODEL, OPTIMIZER = "model.", "optimizer."
@@ -29,9 +30,10 @@ def _changing(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_training_state(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor], steps: int) -> None:
-    """Restores what `training_state` gave, in place, and the optimizer's step count."""
+    """Restores what `training_state` gave, in place, and the optimizer's step count.
+
+    Whatever number of processes the model was spread over then, each takes the rows that it has now.
+    """
     for name, tensor in _changing(model).items():
-        tensor.copy_(tensors[MODEL + name])
-    optimizer.load_state(
-        {name.removeprefix(OPTIMIZER): t for name, t in tensors.items() if name.startswith(OPTIMIZER)}, steps
-    )
+        fill(tensor, tensors[MODEL + name])
+    optimizer.load_state({name: tensors[OPTIMIZER + name] for name in optimizer.state()}, steps)

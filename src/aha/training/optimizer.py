@@ -5,6 +5,9 @@ ahead at equal steps, so it is the default for pretraining there; `muon_lr = 0` 
 
 Parameters in bfloat16 or float16 have float32 master weights here, and their gradients add up in float32 over
 micro-batches: steps and sums that bfloat16 would round away.
+
+Of parameters that are spread over processes (`aha.models.parts`) each process updates the rows that it has: its moments
+and master weights are of these alone. Only Muon gathers, one matrix at a time, because it needs whole ones.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from torch import Tensor, nn
 
 from aha.configuration import Config
 from aha.models.language_model import LanguageModel
+from aha.models.parts import alike, fill, is_part, own, replica_group, rows, total_norm, whole
+from aha.training.distributed import Distributed
 
 NARROW = (torch.bfloat16, torch.float16)
 
@@ -67,6 +72,16 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
+def _orthogonalized(matrix: Tensor, parameter: Tensor) -> Tensor:
+    """Newton-Schulz of this process's rows of a matrix that is spread as its parameter is.
+
+    Stacked matrices, such as experts, are whole in the process that has them; of others all rows are gathered.
+    """
+    if not is_part(parameter) or parameter.dim() > 2:
+        return orthogonalize(matrix)
+    return orthogonalize(whole(alike(matrix, parameter)))[rows(parameter)]
+
+
 def trains_with_muon(name: str, parameter: Tensor) -> bool:
     """Matrices of the blocks; not embeddings, heads, routers, norms, adapters."""
     return parameter.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "mlp.gate.", "norm", "lora_"))
@@ -97,35 +112,43 @@ class Optimizer:
         self.total_steps = total_steps
         self.steps = 0
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self._master = {n: p.detach().float() for n, p in self._named.items() if p.dtype in NARROW}
+        self._master = {n: own(p).detach().float() for n, p in self._named.items() if p.dtype in NARROW}
         self._wide_grad: dict[str, Tensor] = {}
         for name in self._master:
             self._named[name].register_post_accumulate_grad_hook(functools.partial(self._widen, name))
-        trained: dict[str, Tensor] = {name: self._master.get(name, p) for name, p in self._named.items()}
+        trained: dict[str, Tensor] = {name: self._master.get(name, own(p)) for name, p in self._named.items()}
         self._muon = {n: p for n, p in trained.items() if config.muon_lr and trains_with_muon(n, p)}
         self._adam = {n: p for n, p in trained.items() if n not in self._muon}
         self._momentum = {n: torch.zeros_like(p) for n, p in self._muon.items()}
-        rows = _rows_in_use(model, self._named)
-        self._decayed = {n: p.detach()[: rows.get(n, p.shape[0])] for n, p in self._adam.items() if p.dim() >= 2}
+        used = _rows_in_use(model, self._named)
+        starts = {n: rows(self._named[n]).start for n in used}
+        self._decayed = {
+            n: p.detach()[: max(0, used[n] - starts[n]) if n in used else None]
+            for n, p in self._adam.items()
+            if p.dim() >= 2
+        }
         self._first = {n: torch.zeros_like(p) for n, p in self._adam.items()}
         self._second = {n: torch.zeros_like(p) for n, p in self._adam.items()}
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All trained parameters, in a fixed order; of narrow ones the master weights."""
+        """All trained parameters, in a fixed order; of narrow ones the master weights, of spread ones the rows here."""
         return [*self._muon.values(), *self._adam.values()]
 
     def _widen(self, name: str, parameter: Tensor) -> None:
         """Adds a narrow parameter's new gradient to its float32 sum."""
         assert parameter.grad is not None
         if name in self._wide_grad:
-            self._wide_grad[name].add_(parameter.grad)
+            self._wide_grad[name].add_(own(parameter.grad))
         else:
-            self._wide_grad[name] = parameter.grad.float()
+            self._wide_grad[name] = own(parameter.grad).float()
         parameter.grad = None
 
     def _gradient(self, name: str) -> Tensor | None:
-        return self._wide_grad.get(name) if name in self._master else self._named[name].grad
+        if name in self._master:
+            return self._wide_grad.get(name)
+        gradient = self._named[name].grad
+        return None if gradient is None else own(gradient)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -141,11 +164,25 @@ class Optimizer:
                     self._wide_grad[name] = torch.zeros_like(self._master[name])
                 else:
                     parameter.grad = torch.zeros_like(parameter)
-        return self._present()
+        return list(self._present().values())
 
-    def _present(self) -> list[Tensor]:
-        found = (self._gradient(name) for name in (*self._muon, *self._adam))
-        return [gradient for gradient in found if gradient is not None]
+    def sum_gradients(self, distributed: Distributed, *beside: Tensor) -> None:
+        """Sums the gradients over the processes that hold the same rows; FSDP has done so for those it shards.
+
+        Args:
+            distributed: all processes.
+            beside: further tensors to be summed over all of them, in the same message.
+        """
+        gradients = dict(zip((*self._muon, *self._adam), self.gradients(), strict=True))
+        plain = [gradient for name, gradient in gradients.items() if not is_part(self._named[name])]
+        distributed.all_reduce_sum([*plain, *beside])
+        groups = {name: group for name in gradients if (group := replica_group(self._named[name])) is not None}
+        for group in dict.fromkeys(groups.values()):
+            distributed.all_reduce_sum([gradients[name] for name in groups if groups[name] is group], group)
+
+    def _present(self) -> dict[str, Tensor]:
+        found = {name: self._gradient(name) for name in (*self._muon, *self._adam)}
+        return {name: gradient for name, gradient in found.items() if gradient is not None}
 
     @torch.no_grad()
     def step(self) -> tuple[float, float, bool]:
@@ -156,10 +193,11 @@ class Optimizer:
         """
         factor = schedule_factor(self.config, self.steps, self.total_steps)
         self.steps += 1
-        grads = self._present()
-        if not grads:
+        present = self._present()
+        if not present:
             return 0.0, factor, False
-        norm = float(torch.stack(torch._foreach_norm(grads)).norm())
+        grads = list(present.values())
+        norm = float(total_norm(torch._foreach_norm(grads), [self._named[name] for name in present]))
         if not math.isfinite(norm):
             return norm, factor, False
         if norm > self.config.clip_norm:
@@ -172,7 +210,7 @@ class Optimizer:
     def _narrow(self) -> None:
         """Rounds the master weights to what the model computes with."""
         for name, master in self._master.items():
-            self._named[name].copy_(master)
+            own(self._named[name]).copy_(master)
 
     def _muon_step(self, lr: float) -> None:
         for name, parameter in self._muon.items():
@@ -180,8 +218,9 @@ class Optimizer:
             if gradient is None:
                 continue
             momentum = self._momentum[name].lerp_(gradient, 1.0 - self.config.momentum)
-            update = orthogonalize(gradient.lerp(momentum, self.config.momentum))
-            scale = max(1.0, parameter.size(-2) / parameter.size(-1)) ** 0.5
+            update = _orthogonalized(gradient.lerp(momentum, self.config.momentum), self._named[name])
+            shape = self._named[name].shape
+            scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
             parameter.mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
 
     def _adam_step(self, lr: float) -> None:
@@ -205,13 +244,20 @@ class Optimizer:
         torch._foreach_addcdiv_(list(live.values()), first, denominators, -lr / debias1)
 
     def state(self) -> dict[str, Tensor]:
-        """All moments and master weights by name, for a checkpoint; `steps` is the caller's to save."""
+        """All moments and master weights by name, for a checkpoint; `steps` is the caller's to save.
+
+        They share memory with the optimizer's, and are spread over processes as their parameters are.
+        """
         groups = {"momentum": self._momentum, "first": self._first, "second": self._second, "master": self._master}
-        return {f"{group}.{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+        return {
+            f"{group}.{name}": alike(tensor, self._named[name])
+            for group, tensors in groups.items()
+            for name, tensor in tensors.items()
+        }
 
     @torch.no_grad()
     def load_state(self, tensors: Mapping[str, Tensor], steps: int) -> None:
         """Restores what `state` gave."""
         for name, tensor in self.state().items():
-            tensor.copy_(tensors[name])
+            fill(tensor, tensors[name])
         self.steps = steps

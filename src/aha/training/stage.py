@@ -21,6 +21,7 @@ from aha.files import derive_seed
 from aha.runs import JsonlLog, RunFolder, StageLogs
 from aha.training.checkpointer import Checkpointer
 from aha.training.distributed import Distributed
+from aha.training.parallel import ParallelConfig
 from aha.training.progress import Progress
 
 MODEL = "model"
@@ -55,6 +56,8 @@ class StageContext:
     logs: StageLogs
     progress: Progress
     parents: tuple[str, ...] = ()
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    """How the model that a stage trains is spread over the processes."""
 
     @property
     def metrics(self) -> JsonlLog:

@@ -18,6 +18,7 @@ from aha.models.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig, adapted_layers
+from aha.training.distributed import Distributed
 
 ADAPTER = "-adapter"
 """What is added to the name of a model's folder for the one beside it that holds the adapters alone."""
@@ -55,8 +56,14 @@ def load_for_training(
     return model if lora is None else add_adapters(model, lora, seed)
 
 
-def save_trained(model: LanguageModel, folder: Path, tokenizer_files: Mapping[str, str]) -> None:
-    """Writes the model folder, adapters merged in, and beside it the adapters where there are any."""
+def save_trained(
+    model: LanguageModel, folder: Path, tokenizer_files: Mapping[str, str], distributed: Distributed
+) -> None:
+    """Writes the model folder, adapters merged in, and beside it the adapters where there are any.
+
+    Every process calls this; rank 0 writes, and the others wait for it.
+    """
     if any(adapted_layers(model)):
-        save_adapter(model, folder.with_name(folder.name + ADAPTER))
-    save_pretrained(model, folder, tokenizer_files=tokenizer_files)
+        save_adapter(model, folder.with_name(folder.name + ADAPTER), writes=distributed.is_first)
+    save_pretrained(model, folder, tokenizer_files=tokenizer_files, writes=distributed.is_first)
+    distributed.barrier()

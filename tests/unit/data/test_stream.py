@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from aha.data.stream import packed_row
+from aha.data.stream import packed_documents
 from aha.tasks.corpus import CorpusConfig, document
 from aha.text.tokenizer import Tokenizer
 
@@ -11,9 +11,10 @@ def test_rows_are_repeatable_and_full() -> None:
     corpus = CorpusConfig()
     write = partial(document, corpus, 3)
     tokenizer = Tokenizer.train((write(-1 - i) for i in range(100)), 400)
-    rows = [packed_row(write, tokenizer, row, 100) for row in (0, 1, 10**12)]
-    assert rows == [packed_row(write, tokenizer, row, 100) for row in (0, 1, 10**12)]
-    assert all(len(row) == 100 and row[0] == tokenizer.bos_id for row in rows)
+    rows = [packed_documents(write, tokenizer, row, 100) for row in (0, 1, 10**12)]
+    assert rows == [packed_documents(write, tokenizer, row, 100) for row in (0, 1, 10**12)]
+    assert all(sum(map(len, row)) == 100 for row in rows)
+    assert all(ids[0] == tokenizer.bos_id and len(ids) > 1 for row in rows for ids in row[:-1])
     assert rows[0] != rows[1]
 
 
@@ -26,5 +27,5 @@ def test_rows_share_no_document() -> None:
 
     tokenizer = Tokenizer.train(["xxxxxxxxxx"], 300)
     for row in range(5):
-        packed_row(write, tokenizer, row, 50)
+        packed_documents(write, tokenizer, row, 50)
     assert len(asked) == len(set(asked))

@@ -3,19 +3,24 @@
 import pytest
 import torch
 
+from aha.models.layouts import MaskedRows, Rectangle
 from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, train_tokenizer
 
 from ..conftest import SMALL, MakeContext
 
 
+@pytest.mark.parametrize("mask_documents", [False, True])
 @pytest.mark.parametrize("micro_rows", [1, 3, 6])
-def test_gradients_add_up_over_parts_of_the_batch(micro_rows: int, make_context: MakeContext) -> None:
+def test_gradients_add_up_over_parts_of_the_batch(
+    micro_rows: int, mask_documents: bool, make_context: MakeContext
+) -> None:
     """Those of the prediction modules too, which see the first half of the rows only."""
     results = []
     for rows in (0, micro_rows):
         model = {"preset": "tiny", "changes": SMALL}
         settings = {"model": model, "rows_per_step": 6, "row_tokens": 24, "mtp_share": 0.5, "tokenizer_documents": 50}
-        config = PretrainConfig.model_validate(settings | {"micro_rows": rows, "vocab_size": 400})
+        settings |= {"micro_rows": rows, "mask_documents": mask_documents, "vocab_size": 400}
+        config = PretrainConfig.model_validate(settings)
         context = make_context("pretrain", config)
         tokenizer = train_tokenizer(config, seed=0)
         trainer = Pretrainer(config, build_model(config, tokenizer, context), tokenizer, context)
@@ -28,3 +33,53 @@ def test_gradients_add_up_over_parts_of_the_batch(micro_rows: int, make_context:
         assert parts[name] == pytest.approx(whole[name], rel=1e-5)
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
+
+
+def trainer_of(make_context: MakeContext, **changes: object) -> Pretrainer:
+    settings = {
+        "model": {"preset": "tiny", "changes": SMALL}, "rows_per_step": 3, "row_tokens": 300, "vocab_size": 400,
+        "tokenizer_documents": 50,
+    }  # fmt: skip
+    config = PretrainConfig.model_validate({**settings, **changes})
+    context = make_context("pretrain", config)
+    tokenizer = train_tokenizer(config, seed=0)
+    return Pretrainer(config, build_model(config, tokenizer, context), tokenizer, context)
+
+
+@pytest.mark.parametrize("mask_documents", [False, True])
+def test_with_a_mask_documents_depend_on_no_neighbour(mask_documents: bool, make_context: MakeContext) -> None:
+    """Without one they do: the rows are full of documents, and another first one changes those after it."""
+    trainer = trainer_of(make_context, mask_documents=mask_documents)
+    ids_N, _, documents = trainer._batch(range(3))
+    layout = trainer._layout(documents)
+    assert isinstance(layout, MaskedRows if mask_documents else Rectangle)
+    row = max(range(3), key=lambda row: len(documents[row]))
+    first, second = documents[row][:2]
+    start = row * trainer.config.row_tokens
+    changed_N = ids_N.clone()
+    changed_N[start + 1 : start + first] = (changed_N[start + 1 : start + first] + 1) % 300
+    one, two = (trainer.model.logits(trainer.model(ids, layout).hidden_ND).detach() for ids in (ids_N, changed_N))
+    neighbour = slice(start + first, start + first + second)
+    assert not torch.equal(one[start + 1], two[start + 1])
+    assert torch.equal(one[neighbour], two[neighbour]) == mask_documents
+
+
+def test_a_masked_document_is_what_it_is_alone(make_context: MakeContext) -> None:
+    trainer = trainer_of(make_context, mask_documents=True)
+    ids_N, _, documents = trainer._batch(range(3))
+    assert [sum(row) for row in documents] == [300, 300, 300]
+    packed = trainer.model.logits(trainer.model(ids_N, trainer._layout(documents)).hidden_ND)
+    start = 0
+    for length in (length for row in documents for length in row):
+        ids = ids_N[start : start + length]
+        alone = trainer.model.logits(trainer.model(ids, Rectangle(1, length)).hidden_ND)
+        torch.testing.assert_close(packed[start : start + length], alone, atol=1e-5, rtol=1e-4)
+        start += length
+
+
+def test_a_row_is_one_sequence_of_the_balance_loss_masked_or_not() -> None:
+    x_NE = torch.rand(12, 4)
+    masked, whole = MaskedRows([[1, 5], [2, 2, 2]]), Rectangle(2, 6)
+    assert torch.equal(masked.segment_mean(x_NE), whole.segment_mean(x_NE))
+    with pytest.raises(ValueError, match="one length"):
+        MaskedRows([[1, 2], [4]])
