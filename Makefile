@@ -7,6 +7,9 @@ STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+# Test files are shared out over the cores; `make test TEST_PROCESSES=0` runs them one after another.
+TEST_PROCESSES ?= auto
+PYTEST := $(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile
 
 # One compute thread and sleeping (not spinning) waits: two spinning threads on a busy machine can be tens of times slower.
 export OMP_NUM_THREADS ?= 1
@@ -24,10 +27,10 @@ run: $(STAMP)  ## Grow DeepSeek-R1 from random weights: V3, R1-Zero, four stages
 	$(BIN)/aha run r1-tiny $(ARGS)
 
 test: $(DEV_STAMP)  ## The tests, without the slow ones
-	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(ARGS)
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-all: $(DEV_STAMP)  ## All tests that need no GPU
-	$(BIN)/python -m pytest -q -m "not gpu" $(ARGS)
+	$(PYTEST) -m "not gpu" $(ARGS)
 
 check: $(DEV_STAMP)  ## Lint, formatting, types and the direction of imports
 	$(BIN)/ruff check .
