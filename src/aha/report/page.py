@@ -77,8 +77,9 @@ def _sections(run: Run, base: str, trained: str, whole: bool) -> list[Section]:
 
 
 def _main_pair(run: Run) -> tuple[str, str]:
-    """The first base and the first model that RL made of it."""
-    bases, trained = run.stages_of_kind("pretrain"), run.stages_of_kind("grpo")
+    """The first base, and the first model that RL (or else fine-tuning) made of it."""
+    bases = run.stages_of_kind("pretrain") or run.stages_of_kind("checkpoint")
+    trained = run.stages_of_kind("grpo") or run.stages_of_kind("sft")
     return (bases[0] if bases else ""), (trained[0] if trained else "")
 
 
@@ -87,11 +88,18 @@ def _subtitle(run: Run) -> str:
     minutes = run.summary.get("wall_seconds", 0) / 60
     commit = str(git.get("commit") or "unknown")[:12]
     processes = run.environment.get("processes", "?")
-    return f"commit {commit}, {minutes:.1f} minutes, {processes} processes, from random weights"
+    start = "random weights" if run.stages_of_kind("pretrain") else str(run.config.get("model", "a checkpoint"))
+    return f"commit {commit}, {minutes:.1f} minutes, {processes} processes, from {start}"
 
 
-def _headline(run: Run, model: str, way: str = "zero") -> dict[str, Any]:
-    return dict(run.results.get(model, {}).get(way, {}).get("trained_levels", {}))
+def _main_way(ways: Mapping[str, Any]) -> str:
+    """The way of asking that headlines are about: R1-Zero's template where that was tried, else the first."""
+    return "zero" if "zero" in ways else next(iter(ways), "")
+
+
+def _headline(run: Run, model: str) -> dict[str, Any]:
+    ways = run.results.get(model, {})
+    return dict(ways.get(_main_way(ways), {}).get("trained_levels", {}))
 
 
 def _cards(run: Run, base: str, trained: str) -> list[dict[str, str]]:
@@ -120,8 +128,9 @@ def _verdicts(run: Run, base: str, trained: str) -> list[str]:
     if not before or not after:
         return ["The run is not finished: this page shows what there is so far."]
     start, end = before["pass_at_1"]["mean"], after["pass_at_1"]["mean"]
+    what = "RL" if run.stages_of_kind("grpo") else "fine-tuning"
     gained = (
-        f"On held-out problems RL took pass@1 from {percent(start)} to {percent(end)} under the same template "
+        f"On held-out problems {what} took pass@1 from {percent(start)} to {percent(end)} under the same template "
         f"({100 * (end - start):+.1f} points)"
     )
     others = {name: way["trained_levels"]["pass_at_1"]["mean"] for name, way in run.results[base].items()}
@@ -214,12 +223,13 @@ def _family_table(run: Run) -> Table:
     )
     rows = []
     for model, ways in run.results.items():
-        if "zero" not in ways:
-            continue
-        for family, cells in ways["zero"]["all_levels"]["by_family"].items():
+        for family, cells in ways[_main_way(ways)]["all_levels"]["by_family"].items():
             rows.append([f"{model}: {family}", *(percent(cells.get(level)) for level in levels)])
+    asked = ", ".join(dict.fromkeys(ELICITATIONS[_main_way(ways)] for ways in run.results.values()))
     trained = run.config.get("rl", {}).get("levels", [])
-    note = f"R1-Zero's template. RL trained levels {', '.join(map(str, trained))}; the others are shown as they come."
+    note = f"Asked in this way: {asked}."
+    if trained:
+        note += f" RL trained levels {', '.join(map(str, trained))}; the others are shown as they come."
     return Table(["model and family", *(f"level {level}" for level in levels)], rows, note)
 
 
