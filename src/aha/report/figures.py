@@ -92,9 +92,9 @@ def lines(
 
 
 def small_multiples(panels: Mapping[str, Mapping[str, Series]], xlabel: str = "step") -> str:
-    """One panel per family, one curve per level, all on the same percent axis."""
-    columns = min(3, max(1, len(panels)))
-    rows = -(-len(panels) // columns)
+    """One panel per family, one curve per level, all on the same percent axis. Panels have one size, however few."""
+    columns = 3
+    rows = max(1, -(-len(panels) // columns))
     figure, grid = plt.subplots(
         rows, columns, figsize=(3.0 * columns, 2.3 * rows), sharex=True, sharey=True, squeeze=False
     )

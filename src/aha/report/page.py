@@ -106,9 +106,10 @@ def _cards(run: Run, base: str, trained: str) -> list[dict[str, str]]:
     before, after = _headline(run, base), _headline(run, trained)
     if not before or not after:
         return []
+    asked, made = ELICITATIONS[_main_way(run.results[base])], "RL" if run.stages_of_kind("grpo") else "fine-tuning"
     return [
-        {"value": percent(before["pass_at_1"]["mean"]), "label": "pass@1 of the base, R1-Zero's template"},
-        {"value": percent(after["pass_at_1"]["mean"]), "label": "pass@1 after RL, same template"},
+        {"value": percent(before["pass_at_1"]["mean"]), "label": f"pass@1 of the base, {asked}"},
+        {"value": percent(after["pass_at_1"]["mean"]), "label": f"pass@1 after {made}, asked alike"},
         {"value": percent(after["format_rate"]), "label": f"well formed (before: {percent(before['format_rate'])})"},
         {
             "value": number(after["mean_tokens_well_formed"]),
