@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from aha.companion_files import read_json
 from aha.errors import CheckpointError
 from aha.models.checkpoint_files import atomic_folder, write_json, write_tensors
-from aha.models.companions import read_json
 from aha.models.language_model import LanguageModel
 from aha.models.lora import put_adapters
 from aha.models.lora_linear import LoRAConfig, adapted_layers

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from aha.companion_files import read_json
 from aha.errors import CheckpointError
-from aha.models.companions import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

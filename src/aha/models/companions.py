@@ -5,45 +5,14 @@ No torch here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from aha.companion_files import TOKENIZER, TOKENIZER_FILES, read_json
 from aha.errors import CheckpointError
 
-TOKENIZER = "tokenizer.json"
 GENERATION = "generation_config.json"
-TOKENIZER_FILES = (
-    TOKENIZER,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
-"""What a tokenizer may consist of in a checkpoint, its chat template included."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        CheckpointError: where there is none, or it is not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}: give the folder of a Hugging Face checkpoint"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({error}): fetch or write the checkpoint again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
 
 
 def tokens_in_use(folder: Path, vocab_size: int) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aha.companion_files import read_json
 from aha.errors import CheckpointError
-from aha.models.companions import read_json
 from aha.models.config import MODEL_TYPES, DeepseekV3Config
 from aha.models.dense_config import DENSE_MODEL_TYPES, DenseConfig
 from aha.models.model_config import ModelConfig

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aha.companion_files import TOKENIZER, read_json
 from aha.errors import CheckpointError, ConfigError
 from aha.models.checkpoint_files import TensorReader
-from aha.models.companions import TOKENIZER, read_json
 from aha.models.dense_config import DenseConfig
 from aha.models.families import load_config
 from aha.models.hf_names import pieces

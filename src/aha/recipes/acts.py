@@ -58,8 +58,6 @@ def evaluate_models(
     seed: int,
 ) -> None:
     """Measures models and prints the results."""
-    for name, value in WORKER_SETTINGS.items():  # before torch is imported
-        os.environ.setdefault(name, value)
     _act(EVALUATION, "eval")(checkpoints, tasks, asked, preset, overrides, out, seed)
 
 
@@ -67,8 +65,6 @@ def compare(
     paths: Sequence[Path], asked: str, overrides: Sequence[str], form: str, out: Path | None, seed: int
 ) -> None:
     """Prints one table of the models of runs and model folders."""
-    for name, value in WORKER_SETTINGS.items():  # before torch is imported
-        os.environ.setdefault(name, value)
     _act(COMPARISON, "compare")(paths, asked, overrides, form, out, seed)
 
 
@@ -82,8 +78,6 @@ def scale(
     seed: int,
 ) -> None:
     """Draws the curves of test-time scaling of a model folder and prints them as a table."""
-    for name, value in WORKER_SETTINGS.items():  # before torch is imported
-        os.environ.setdefault(name, value)
     _act(SCALING, "scale")(checkpoint, families, asked, overrides, out, svg, seed)
 
 
@@ -98,19 +92,18 @@ def serve(
     missing = [package for package in ("starlette", "uvicorn") if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(f"`aha serve` needs {' and '.join(missing)}: pip install 'aha[serve]'")
-    for name, value in WORKER_SETTINGS.items():  # before torch is imported
-        os.environ.setdefault(name, value)
     _act(SERVING, "serve")(paths, host, port, api_key, asked, overrides)
 
 
 def chat(paths: Sequence[Path], model: str, asked: str, overrides: Sequence[str]) -> None:
     """Talks to the models of runs and model folders in the terminal."""
-    for name, value in WORKER_SETTINGS.items():  # before torch is imported
-        os.environ.setdefault(name, value)
     _act(CHAT, "chat")(paths, model, asked, overrides)
 
 
 def _act(reference: str, verb: str) -> Any:
+    """The function that does an act, with the environment set as workers have it, before torch is imported."""
+    for name, value in WORKER_SETTINGS.items():
+        os.environ.setdefault(name, value)
     if not reference:
         raise ConfigError(f"`aha {verb}` is not part of this version")
     return load_reference(reference)

@@ -7,6 +7,7 @@ sft:   base ─ problems ─ decontaminated ─ sft ─ evaluation of both      
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,7 @@ from aha.stages.sft import SFTConfig, SourceStage
 from aha.tasks.datasets import find_source, make_dataset
 from aha.text.elicitation import Elicitation
 from aha.text.thinking import Form
-from aha.text.tokenizer import THINK
+from aha.text.tokenizer import THINK, Tokenizer
 from aha.training.optimizer import OptimizerConfig
 
 LEVELS = (1, 2, 3, 4, 5)
@@ -199,10 +200,8 @@ def sft() -> PostTrainingSFTConfig:
     return PostTrainingSFTConfig(recipe="sft")
 
 
+@functools.lru_cache(maxsize=4)
 def _form_of(folder: Path) -> Form:
     """Chat, where the checkpoint has a chat template and a token for thinking; else R1-Zero's plain template."""
-    tokenizer, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    inside = config.is_file() and '"chat_template"' in config.read_text(encoding="utf-8", errors="replace")
-    has_template = (folder / "chat_template.jinja").is_file() or inside
-    thinks = tokenizer.is_file() and f'"{THINK}"' in tokenizer.read_text(encoding="utf-8", errors="replace")
-    return "chat" if has_template and thinks else "zero"
+    tokenizer = Tokenizer.load(folder)
+    return "chat" if tokenizer.template is not None and THINK in tokenizer.control_tokens else "zero"

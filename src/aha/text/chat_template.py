@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aha.errors import CheckpointError, RunFolderError
-from aha.files import read_json
+from aha.companion_files import read_json
+from aha.errors import CheckpointError
 from aha.workers import KillableWorker
 
 SECONDS = 2.0
@@ -39,12 +39,7 @@ class ChatTemplate:
         Raises:
             CheckpointError: a file is not readable.
         """
-        try:
-            settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
-        except RunFolderError as error:
-            raise CheckpointError(str(error)) from error
-        if not isinstance(settings, dict):
-            raise CheckpointError(f"{folder / SETTINGS} must hold a JSON object")
+        settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
         source = settings.get("chat_template")
         if isinstance(source, list):  # several by name
             source = {entry["name"]: entry["template"] for entry in source}.get("default")

@@ -15,6 +15,7 @@ from typing import Any
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from aha.companion_files import TEXT_FILES, read_json
 from aha.errors import CheckpointError
 from aha.text.chat_template import ChatTemplate
 
@@ -31,16 +32,6 @@ CONTROL_TOKENS = (BOS, EOS, PAD, USER, ASSISTANT, THINK, END_THINK, ANSWER, END_
 
 TAGS = (THINK, END_THINK, ANSWER, END_ANSWER)
 """What a completion may hold; the other control tokens stand in prompts, or end a completion."""
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
-"""What belongs to a tokenizer in a model folder."""
 
 
 class Tokenizer:
@@ -185,8 +176,9 @@ class Tokenizer:
             raise CheckpointError(f"{path} is missing; expected a model folder in Hugging Face layout") from None
         except Exception as error:  # noqa: BLE001 - the library raises bare Exception for a damaged file
             raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from None
-        files = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).is_file()}
-        config = _json(files.get("tokenizer_config.json", "{}"), folder / "tokenizer_config.json")
+        files = {name: (folder / name).read_text(encoding="utf-8") for name in TEXT_FILES if (folder / name).is_file()}
+        settings = folder / "tokenizer_config.json"
+        config = read_json(settings) if settings.is_file() else {}
         bos = _token_text(config.get("bos_token")) if config.get("add_bos_token", True) else None
         return cls(backend, ChatTemplate.load(folder), bos, _ends(folder, config, backend), files)
 
@@ -201,16 +193,6 @@ def _without_control(backend: Backend) -> Backend:
     return plain
 
 
-def _json(text: str, path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
-    return value
-
-
 def _token_text(token: Any) -> str | None:
     """A token as configurations name it: its text, or an object with it, or nothing."""
     text = token.get("content") if isinstance(token, dict) else token
@@ -223,7 +205,7 @@ def _ends(folder: Path, config: Mapping[str, Any], backend: Backend) -> tuple[st
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         if path.is_file():
-            ids = _json(path.read_text(encoding="utf-8"), path).get("eos_token_id")
+            ids = read_json(path).get("eos_token_id")
             ends += [backend.id_to_token(one) for one in (ids if isinstance(ids, list) else [ids]) if one is not None]
     found = tuple(dict.fromkeys(token for token in ends if token))
     if not found:

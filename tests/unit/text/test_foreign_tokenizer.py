@@ -98,5 +98,5 @@ def test_damaged_files_are_named(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="what ends a text"):
         Tokenizer.load(folder)
     (folder / "tokenizer_config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="not JSON"):
+    with pytest.raises(CheckpointError, match="not readable JSON"):
         Tokenizer.load(folder)
