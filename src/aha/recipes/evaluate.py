@@ -21,6 +21,7 @@ from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import is_dataset, load_dataset, make_dataset
+from aha.tasks.families import FAMILIES
 from aha.text.elicitation import Elicitation, prompt_for
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
@@ -86,6 +87,9 @@ def evaluate_models(
     if preset and preset not in PRESETS:
         raise UnknownNameError("preset of sampling settings", preset, PRESETS)
     chosen: dict[str, Any] = dict(PRESETS.get(preset, {}))
+    for name in tasks:
+        if name not in FAMILIES:
+            make_dataset(name)  # says which tasks and families there are
     if tasks:
         chosen["families"] = [name for name in tasks if not is_dataset(name)]
         chosen["tasks"] = [name for name in tasks if is_dataset(name)]

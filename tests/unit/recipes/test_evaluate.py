@@ -78,7 +78,7 @@ def test_presets(model: Path, tmp_path: Path) -> None:
 
 
 def test_bad_names(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown family 'ridle'"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'riddle'.*gsm8k"):
         run(model, tmp_path / "out", tasks=("ridle",))
     with pytest.raises(ConfigError, match="named twice"):
         evaluate_models([model, model], (), (), "", FEW, tmp_path / "out", 0)
