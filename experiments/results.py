@@ -53,7 +53,11 @@ def keep(run_: Run, seed: int) -> None:
     path = HERE / f"seed{seed}.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     summary = dict(run_.summary)
-    rows = {row["name"]: row for row in (*old.get("summary", {}).get("stages", []), *summary.get("stages", []))}
+    rows = {
+        row["name"]: {"commit": made.get("commit"), **row}
+        for made in (old.get("summary", {}), summary)
+        for row in made.get("stages", [])
+    }
     summary["stages"] = list(rows.values())
     data = {
         "seed": seed,
@@ -72,7 +76,8 @@ def write_page() -> None:
     seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("seed*.json"))]
     if not seeds:
         return
-    commits = sorted({str(seed["summary"].get("commit"))[:12] for seed in seeds})
+    summaries = [seed["summary"] for seed in seeds]
+    commits = sorted({str(row.get("commit", one.get("commit")))[:12] for one in summaries for row in one["stages"]})
     page = [
         "# R1-Zero from random weights: results",
         "",

@@ -6,11 +6,13 @@ One line is one conversation: `{"messages": [{"role": "user", "content": ...}, {
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 from aha.data.indexed import IndexedRows, write_rows
 from aha.errors import ConfigError
@@ -71,17 +73,41 @@ def write_conversations(path: Path, conversations: Iterable[Conversation]) -> in
     return write_rows(path, (conversation.to_json() for conversation in conversations))
 
 
-def read_conversations(path: Path) -> Iterator[Conversation]:
-    """Reads JSON lines.
+class ConversationFile(Sequence[Conversation]):
+    """The conversations of a file of JSON lines, each read when it is asked for.
+
+    Args:
+        path: the file.
+        limit: at most so many, from the front; 0 takes all.
 
     Raises:
         ConfigError: the file cannot be read, or a line is not a conversation; with file and line number.
     """
-    for number, row in enumerate(IndexedRows(path), start=1):
+
+    def __init__(self, path: Path, limit: int = 0) -> None:
+        self._path, self._rows = path, IndexedRows(path)
+        self._count = min(limit, len(self._rows)) if limit else len(self._rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Conversation]: ...
+    def __getitem__(self, index: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
         try:
-            yield Conversation.from_json(row)
+            return Conversation.from_json(self._rows[number])
         except ValueError as error:
-            raise ConfigError(f"{path}, line {number}: {error}") from error
+            raise ConfigError(f"{self._path}, line {number + 1}: {error}") from error
+
+
+def read_conversations(path: Path) -> Iterator[Conversation]:
+    """Reads JSON lines in order; raises as `ConversationFile` does."""
+    return iter(ConversationFile(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +118,55 @@ class Example:
     loss_mask: tuple[int, ...]
     """1 on the tokens that are trained on: the last assistant turn and its end."""
 
+    @property
+    def num_tokens(self) -> int:
+        """Prompt included."""
+        return len(self.token_ids)
+
 
 def encode(tokenizer: Tokenizer, conversation: Conversation) -> Example:
     """Token ids and loss mask in DeepSeek-R1's training form, which keeps the reasoning."""
     token_ids, loss_mask = chat_example(tokenizer, conversation.messages)
     return Example(tuple(token_ids), tuple(loss_mask))
+
+
+class Tokenized(Protocol):
+    """Whatever goes through a model as a whole."""
+
+    @property
+    def num_tokens(self) -> int:
+        """How long it is."""
+        ...
+
+
+T = TypeVar("T", bound=Tokenized)
+
+
+class Examples(Sequence[Example]):
+    """Conversations of several sources one after another, tokenized each time that they are asked for.
+
+    Args:
+        tokenizer: of the model that is trained.
+        sources: the conversations.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, sources: Sequence[Sequence[Conversation]]) -> None:
+        self._tokenizer, self._sources = tokenizer, sources
+        self._ends = list(itertools.accumulate(map(len, sources)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        source = bisect.bisect_right(self._ends, number)
+        return encode(self._tokenizer, self._sources[source][number - self._ends[source]])
 
 
 def epoch_order(count: int, epochs: int, seed: int) -> list[int]:
@@ -109,15 +179,15 @@ def epoch_order(count: int, epochs: int, seed: int) -> list[int]:
     return order
 
 
-def micro_batches(examples: Sequence[Example], limit: int) -> Iterator[list[Example]]:
+def micro_batches(examples: Iterable[T], limit: int) -> Iterator[list[T]]:
     """Cuts examples into lists of at most `limit` tokens (or a single longer one), in order."""
-    batch: list[Example] = []
+    batch: list[T] = []
     size = 0
     for example in examples:
-        if batch and size + len(example.token_ids) > limit:
+        if batch and size + example.num_tokens > limit:
             yield batch
             batch, size = [], 0
         batch.append(example)
-        size += len(example.token_ids)
+        size += example.num_tokens
     if batch:
         yield batch

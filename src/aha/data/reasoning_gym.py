@@ -1,6 +1,6 @@
 """Which of reasoning-gym's puzzles (extra `gym`) can be had, and whose judges are not to be trusted.
 
-They are made and judged in a worker, `aha.data.gym_worker`, because some judges run what they judge.
+They are made in a worker and judged in a sandbox, by `aha.data.gym_worker`, because some judges run what they judge.
 
 Measured on 0.1.25: nine datasets execute the text of an answer; those are refused. Six pay for wrong answers; there the
 answer is compared with the gold one instead. A judge that raises an error has read something that is no answer.

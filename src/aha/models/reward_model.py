@@ -39,7 +39,7 @@ class RewardModel(nn.Module):
     def forward(self, token_ids_N: Int[Tensor, " N"], layout: Layout) -> Float[Tensor, " S"]:
         """One score per sequence, read at its last token."""
         hidden = self.backbone(token_ids_N, layout)
-        return self.score(hidden.hidden_ND.index_select(0, layout.last_S)).squeeze(-1)
+        return self.score(hidden.hidden_ND.index_select(0, layout.last_S).float()).squeeze(-1)
 
     def score_sequences(self, sequences: Sequence[Sequence[int]]) -> Float[Tensor, " S"]:
         """Scores of token sequences, differentiable."""
@@ -76,9 +76,16 @@ class RewardScorer:
             results[index] = score
 
 
-def save_reward_model(model: RewardModel, folder: Path, about: dict[str, Any], tokenizer_files: dict[str, str]) -> None:
-    """Writes the backbone in Hugging Face layout, the head beside it, and what was measured about its scores."""
-    save_pretrained(model.backbone, folder / BACKBONE, tokenizer_files=tokenizer_files)
+def save_reward_model(
+    model: RewardModel, folder: Path, about: dict[str, Any], tokenizer_files: dict[str, str], writes: bool = True
+) -> None:
+    """Writes the backbone in Hugging Face layout, the head beside it, and what was measured about its scores.
+
+    Every process that holds a part of the backbone calls this; the one that `writes` does.
+    """
+    save_pretrained(model.backbone, folder / BACKBONE, tokenizer_files=tokenizer_files, writes=writes)
+    if not writes:
+        return
     head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.score.state_dict().items()}
     save_file(head, folder / HEAD)
     write_json(folder / ABOUT, about)

@@ -39,10 +39,14 @@ class ThinkingBudget:
     def __init__(self, tokens: int, end_think_ids: Sequence[int]) -> None:
         self.tokens = tokens
         self._end_think_ids = tuple(end_think_ids)
+        self._closed = False
 
     def forced(self, phase: Phase, thinking_tokens: int) -> Sequence[int]:
-        """The closing tokens, when thinking has used its budget."""
-        return self._end_think_ids if phase is Phase.THINKING and thinking_tokens >= self.tokens else ()
+        """The closing tokens, once, when thinking has used its budget."""
+        if self._closed or phase is not Phase.THINKING or thinking_tokens < self.tokens:
+            return ()
+        self._closed = True
+        return self._end_think_ids
 
 
 def budget_of(request: ChatRequest, limit: int) -> int | None:

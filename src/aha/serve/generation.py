@@ -15,7 +15,7 @@ from aha.serve.responses import CompletionTokens, Finish, TokenLogprob, TopLogpr
 from aha.serve.schemas import ChatRequest, CompletionRequest, SamplingRequest
 from aha.serve.served import ServedModel
 from aha.serve.worker import Job, follow
-from aha.text.incremental import RawText, Splitter
+from aha.text.incremental import RawText, splitter_for
 from aha.text.tokenizer import END_THINK
 from aha.types import FinishReason, Request, SamplingParams
 
@@ -103,13 +103,13 @@ def start_chat(model: ServedModel, request: ChatRequest, prompt: Sequence[int]) 
         model, request, request.limit, [prompt], count, CHAT_TEMPERATURE, CHAT_TOP_P, request.top_logprobs or 0
     )
     budget = budget_of(request, sampling.max_completion_tokens)
-    end_think = (model.tokenizer.control_id(END_THINK),)
+    end_think = model.tokenizer.encode_markup(END_THINK)
     begun = request.thought is not None
     readers = [
         ReplyReader(
             index,
             model.tokenizer,
-            Splitter(model.tokenizer, think_prefilled=begun or model.asked == "chat"),
+            splitter_for(model.tokenizer, think_prefilled=begun or model.asked == "chat"),
             request.stops,
             begun=begun,
             logprobs=bool(request.logprobs),

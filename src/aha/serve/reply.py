@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aha.serve.budget import Steering
-from aha.text.incremental import Decoder, Phase, RawText, Splitter, StopScanner, Trimmer
+from aha.text.incremental import Decoder, Phase, RawText, Splitter, StopScanner, TagSplitter, Trimmer
 from aha.text.tokenizer import Tokenizer
 from aha.types import FinishReason
 
@@ -67,7 +67,7 @@ class ReplyReader:
         self,
         index: int,
         tokenizer: Tokenizer,
-        splitter: Splitter | RawText,
+        splitter: Splitter | TagSplitter | RawText,
         stops: Sequence[str] = (),
         trim: bool = True,
         begun: bool = False,
@@ -116,8 +116,11 @@ class ReplyReader:
 
     def finish(self, reason: FinishReason) -> Delta:
         """Gives what was held back. A stop string that is complete makes the reason `stop`, whatever came after."""
-        reasoning = self._trim(0, self._thinking.end())
-        content = self._trim(1, self._scanner.push(self._answer.end()) + self._scanner.end())
+        phase, data = self._splitter.end()
+        thought, said = (data, b"") if phase is Phase.THINKING else (b"", data)
+        reasoning = self._trim(0, self._thinking.push(thought) + self._thinking.end())
+        content = self._answer.push(said) + self._answer.end()
+        content = self._trim(1, self._scanner.push(content) + self._scanner.end())
         reason = FinishReason.STOP if self.stopped else reason
         return Delta(self.index, reasoning, content, end=End(reason, self.completion_tokens, self.reasoning_tokens))
 

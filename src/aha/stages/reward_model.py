@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,19 +14,31 @@ from pydantic import Field
 from torch import Tensor
 
 from aha.configuration import Config
-from aha.data.conversations import epoch_order
+from aha.data.conversations import epoch_order, micro_batches
 from aha.errors import ConfigError
-from aha.models.hf import load_pretrained
 from aha.models.reward_model import RewardModel, save_reward_model
 from aha.rewards.preference import judged_token_ids
 from aha.stages.preferences import LABELLED, PAIRS
 from aha.text.tokenizer import Tokenizer
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.sharding import idle_pass, idle_passes, rest, spread
 from aha.training.stage import StageContext, StageResult
+from aha.training.trained_model import ComputeConfig, load_for_training
 
-Sequences = tuple[list[int], ...]
-"""What one example is made of: the chosen and the rejected sequence, or a single labelled one."""
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One example: the chosen and the rejected sequence, or a single labelled one."""
+
+    sequences: tuple[list[int], ...]
+    safe: bool = True
+    """The label of a single one."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all sequences."""
+        return sum(map(len, self.sequences))
 
 
 class RewardModelConfig(Config):
@@ -42,6 +55,8 @@ class RewardModelConfig(Config):
         description="rates and schedule (R1: 6e-6)",
     )
     validation_share: float = Field(0.15, gt=0, lt=1, description="share of the data left out, for the accuracy")
+    micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass; gradients add up over several")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
     log_every: int = Field(5, gt=0, description="steps between rows in metrics.jsonl")
 
 
@@ -56,13 +71,14 @@ class RewardModelTraining:
         assert isinstance(config, RewardModelConfig)
         parent = context.parent_model_folder()
         tokenizer = Tokenizer.load(parent)
-        model = RewardModel(load_pretrained(parent, device=context.distributed.device))
+        backbone = load_for_training(parent, context.distributed.device, config.compute, lora=None, seed=0)
+        model = RewardModel(backbone)
+        spread(backbone, context.parallel, context.distributed)
         rows = read_rows(context.parent_folder(config.data) / (PAIRS if config.preference == "helpful" else LABELLED))
         trainer = RewardModelTrainer(config, model, tokenizer, rows, context)
         trainer.train()
         about = {"preference": config.preference, **trainer.measure()}
-        if context.distributed.is_first:
-            save_reward_model(model, context.folder, about, tokenizer.files())
+        save_reward_model(model, context.folder, about, tokenizer.files(), writes=context.distributed.is_first)
         context.distributed.barrier()
         return StageResult({"examples": len(trainer.rows), **about}, tokens_trained=trainer.tokens_seen())
 
@@ -98,16 +114,18 @@ class RewardModelTrainer:
         self.steps = -(-len(self.order) // config.examples_per_step)
         self.optimizer = Optimizer(model, config.optimizer, self.steps)
 
-    def sequences(self, row: dict[str, Any]) -> Sequences:
-        """What the model reads of an example."""
+    def judged(self, row: dict[str, Any]) -> Judged:
+        """What the model reads of a row, and what it should say of it."""
         if self.config.preference == "helpful":
             responses = [row["chosen"], row["rejected"]]
-            return tuple(judged_token_ids(self.tokenizer, "helpful", row["question"], "", one) for one in responses)
-        return (judged_token_ids(self.tokenizer, "harmless", row["question"], row["reasoning"], row["response"]),)
+            sequences = (judged_token_ids(self.tokenizer, "helpful", row["question"], "", one) for one in responses)
+            return Judged(tuple(sequences))
+        ids = judged_token_ids(self.tokenizer, "harmless", row["question"], row["reasoning"], row["response"])
+        return Judged((ids,), row["safe"])
 
     def tokens_seen(self) -> int:
         """Tokens of all steps."""
-        return sum(len(ids) for i in self.order for ids in self.sequences(self.rows[i]))
+        return sum(self.judged(self.rows[i]).num_tokens for i in self.order)
 
     def train(self) -> None:
         """Runs the remaining steps."""
@@ -131,35 +149,46 @@ class RewardModelTrainer:
         """One optimizer step on the global batch; returns its loss."""
         distributed, size = self.context.distributed, self.config.examples_per_step
         batch = [self.rows[i] for i in self.order[step * size : (step + 1) * size]]
-        own = batch[distributed.rank :: distributed.world_size]
+        own = [self.judged(row) for row in batch[distributed.rank :: distributed.world_size]]
+        parts = self._parts(own)
+        idle = idle_passes(len(parts), self.context.parallel, distributed)
         self.optimizer.zero_grad()
         loss = torch.zeros(1, dtype=torch.float64)
-        if own:
-            summed = self._loss(own)
+        for part in parts:
+            summed = self._loss(part)
             (summed / len(batch)).backward()
             loss += float(summed.detach()) / len(batch)
+        for _ in range(idle):
+            idle_pass(self.model.backbone).backward()
         self.optimizer.sum_gradients(distributed, loss)
         self.optimizer.step()
         return float(loss)
 
-    def _scores(self, rows: Sequence[dict[str, Any]]) -> Tensor:
-        """Scores, one row per example and one column per sequence of it."""
-        examples = [self.sequences(row) for row in rows]
-        scores = self.model.score_sequences([ids for example in examples for ids in example])
-        return scores.view(len(examples), -1)
+    def _parts(self, examples: Sequence[Judged]) -> list[list[Judged]]:
+        """Examples as they go through the model together."""
+        return list(micro_batches(examples, self.config.micro_tokens))
 
-    def _loss(self, rows: Sequence[dict[str, Any]]) -> Tensor:
+    def _scores(self, examples: Sequence[Judged]) -> Tensor:
+        """Scores, one row per example and one column per sequence of it."""
+        return self.model.score_sequences([ids for one in examples for ids in one.sequences]).view(len(examples), -1)
+
+    def _loss(self, examples: Sequence[Judged]) -> Tensor:
         """Summed loss: -log sigmoid(chosen - rejected), or the cross-entropy of the label."""
-        scores = self._scores(rows)
+        scores = self._scores(examples)
         if self.config.preference == "helpful":
             return -F.logsigmoid(scores[:, 0] - scores[:, 1]).sum()
-        labels = torch.tensor([float(row["safe"]) for row in rows], device=scores.device)
+        labels = torch.tensor([float(one.safe) for one in examples], device=scores.device)
         return F.binary_cross_entropy_with_logits(scores[:, 0], labels, reduction="sum")
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Accuracy on held-out examples, against the judge and against the truth; mean and deviation of the scores."""
-        scores = self._scores(self.held_out)
+        """Accuracy on held-out examples, against the judge and against the truth; mean and deviation of the scores.
+
+        Every process measures all of them.
+        """
+        parts = self._parts([self.judged(row) for row in self.held_out])
+        scores = torch.cat([self._scores(part) for part in parts])
+        rest(self.model.backbone)
         figures = {"mean": float(scores.mean()), "std": max(float(scores.std()), 1e-3), "held_out": len(self.held_out)}
         if self.config.preference == "helpful":
             better = (scores[:, 0] > scores[:, 1]).tolist()

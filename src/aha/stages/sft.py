@@ -6,6 +6,7 @@ The papers' settings: 2 to 3 epochs, a cosine from the initial rate to a tenth o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from aha.configuration import Config
-from aha.data.conversations import Conversation, Example, encode, epoch_order, micro_batches, read_conversations
+from aha.data.conversations import ConversationFile, Example, Examples, epoch_order, micro_batches
 from aha.errors import ConfigError
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
@@ -79,28 +80,26 @@ class SFT:
         seed = context.derive_seed("adapters")
         model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
-        examples = [encode(tokenizer, conversation) for conversation in conversations(context, config)]
+        examples = Examples(tokenizer, conversations(context, config))
         trainer = SFTTrainer(config, spread(model, context.parallel, context.distributed), examples, context)
         trainer.train()
         loss = trainer.validate()
         save_trained(model, context.model_folder, tokenizer.files(), context.distributed)
-        summary = {"examples": len(trainer.examples), "held_out_loss": loss}
-        return StageResult(summary, tokens_trained=trainer.tokens_seen())
+        summary = {"examples": len(trainer.trained), "held_out_loss": loss}
+        return StageResult(summary, tokens_trained=trainer.tokens)
 
 
-def conversations(context: StageContext, config: SFTConfig) -> list[Conversation]:
-    """All sources' conversations, in order.
+def conversations(context: StageContext, config: SFTConfig) -> list[ConversationFile]:
+    """The sources' conversations, which stay on disk.
 
     Raises:
         ConfigError: there are fewer than are needed for one step and the held-out loss.
     """
-    found: list[Conversation] = []
-    for source in config.sources:
-        rows = list(read_conversations(context.parent_folder(source.stage) / EXAMPLES))
-        found += rows[: source.limit] if source.limit else rows
-    if len(found) <= config.validation_examples:
+    found = [ConversationFile(context.parent_folder(one.stage) / EXAMPLES, one.limit) for one in config.sources]
+    count = sum(map(len, found))
+    if count <= config.validation_examples:
         raise ConfigError(
-            f"{context.name}: {len(found)} conversations from {', '.join(s.stage for s in config.sources)}, and "
+            f"{context.name}: {count} conversations from {', '.join(s.stage for s in config.sources)}, and "
             f"validation_examples = {config.validation_examples} of them are left out: nothing to train on. Sample "
             "more prompts, loosen the filters, or lower validation_examples"
         )
@@ -110,21 +109,21 @@ def conversations(context: StageContext, config: SFTConfig) -> list[Conversation
 class SFTTrainer:
     """The training loop; every process takes its share of each step's examples."""
 
-    def __init__(self, config: SFTConfig, model: LanguageModel, examples: list[Example], context: StageContext) -> None:
-        self.config, self.model, self.context = config, model, context
-        order = epoch_order(len(examples), 1, context.derive_seed("held-out"))
-        held_out = set(order[: config.validation_examples])
-        self.held_out = [examples[i] for i in sorted(held_out)]
-        self.examples = [example for i, example in enumerate(examples) if i not in held_out]
-        self.order = epoch_order(len(self.examples), config.epochs, context.derive_seed("order"))
+    def __init__(
+        self, config: SFTConfig, model: LanguageModel, examples: Sequence[Example], context: StageContext
+    ) -> None:
+        self.config, self.model, self.context, self.examples = config, model, context, examples
+        held_out = sorted(epoch_order(len(examples), 1, context.derive_seed("held-out"))[: config.validation_examples])
+        self.held_out = [examples[i] for i in held_out]
+        self.trained = sorted(set(range(len(examples))) - set(held_out))
+        """Which of the examples are trained on."""
+        self.order = epoch_order(len(self.trained), config.epochs, context.derive_seed("order"))
         self.steps = -(-len(self.order) // config.examples_per_step)
+        self.tokens = 0
+        """Tokens of all steps so far and of all processes, prompts included."""
         for parameter in model.mtp.parameters():
             parameter.requires_grad_(False)
         self.optimizer = Optimizer(model, config.optimizer, self.steps)
-
-    def tokens_seen(self) -> int:
-        """Tokens of all steps, prompts included."""
-        return sum(len(self.examples[i].token_ids) for i in self.order)
 
     def train(self) -> None:
         """Runs the remaining steps."""
@@ -141,25 +140,31 @@ class SFTTrainer:
                 task.update(step + 1, {"loss": figures["loss"]})
                 if context.checkpointer.due():
                     tensors = training_state(self.model, self.optimizer)
-                    context.checkpointer.save(step + 1, tensors, {"optimizer_steps": self.optimizer.steps})
+                    counters = {"optimizer_steps": self.optimizer.steps, "tokens": self.tokens}
+                    context.checkpointer.save(step + 1, tensors, counters)
         context.metrics.write({"step": self.steps, "held_out_loss": self.validate()})
 
     def _restore(self, saved: Saved) -> int:
         load_training_state(self.model, self.optimizer, saved.tensors, saved.state["optimizer_steps"])
+        self.tokens = saved.state["tokens"]
         return saved.step
 
     def step(self, step: int) -> dict[str, float]:
         """One optimizer step on the global batch; returns what is logged."""
         config, distributed = self.config, self.context.distributed
-        size = config.examples_per_step
-        batch = [self.examples[i] for i in self.order[step * size : (step + 1) * size]]
-        total = sum(sum(example.loss_mask) for example in batch)
+        first = step * config.examples_per_step
+        batch = self.order[first : first + config.examples_per_step]
+        own = [self.examples[self.trained[i]] for i in batch[distributed.rank :: distributed.world_size]]
+        own.sort(key=lambda example: len(example.token_ids))
+        sizes = torch.tensor([sum(sum(e.loss_mask) for e in own), sum(len(e.token_ids) for e in own)])
+        distributed.all_reduce_sum([sizes])
+        total, tokens = sizes.tolist()
+        self.tokens += tokens
         self.optimizer.zero_grad()
         if config.lora is not None and config.lora.dropout:
             torch.manual_seed(self.context.derive_seed("dropout", step, distributed.rank))
         loss = torch.zeros(1, dtype=torch.float64)
         counts = torch.zeros(self.model.config.num_moe_layers, self.model.config.num_experts, dtype=torch.int64)
-        own = sorted(batch[distributed.rank :: distributed.world_size], key=lambda example: len(example.token_ids))
         parts = list(micro_batches(own, config.micro_tokens))
         idle = idle_passes(len(parts), self.context.parallel, distributed)
         for part in parts:
@@ -181,7 +186,7 @@ class SFTTrainer:
             "grad_norm": norm,
             "learning_rate": factor * config.optimizer.adam_lr,
             "skipped": float(not updated),
-            "epoch": min(len(self.order), (step + 1) * size) / len(self.examples),
+            "epoch": (first + len(batch)) / len(self.trained),
         }
 
     def _losses(self, part: list[Example]) -> tuple[Tensor, Tensor, Tensor | None]:

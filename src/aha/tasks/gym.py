@@ -5,17 +5,25 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import aha.data
 from aha.data.reasoning_gym import COMPARED, MOST_CHARACTERS, REFUSED, same_text
 from aha.data.rows import text_of
 from aha.data.sources import GYM
 from aha.errors import ConfigError, GradingError
+from aha.grading.sandbox.library import Library
+from aha.grading.sandbox.local import Sandbox
+from aha.grading.sandbox.outcome import SandboxConfig
 from aha.tasks.file_task import FileTask
 from aha.types import Domain, Problem
-from aha.workers import KillableWorker
 
 SECONDS_PER_ANSWER = 5.0
+MEMORY_MIB = 2048
+"""Address space of a judge: numpy and sympy are loaded."""
+JUDGE = tuple(Path(aha.data.__file__).with_name(f"{name}.py") for name in ("gym_worker", "reasoning_gym"))
+"""What of this package the sandbox sees beside reasoning-gym."""
 _CUE = re.compile(r"answer\s*(?:is)?\s*[:：]|answer is", re.IGNORECASE)
 
 
@@ -42,7 +50,7 @@ class Gym(FileTask):
                 f"task {name!r} is refused: reasoning-gym's judge of it executes the text of an answer. Refused are "
                 f"{', '.join(sorted(REFUSED))}"
             )
-        self._worker: KillableWorker | None = None
+        self._sandbox: Sandbox | None = None
 
     def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
         """A puzzle; what its judge needs is kept beside it."""
@@ -58,15 +66,18 @@ class Gym(FileTask):
         raise ValueError(f"answers to {self.name!r} are judged by the puzzle: name the problem")
 
     def prepare(self) -> None:
-        """Makes the worker.
+        """Starts the sandbox in which answers are judged: a judge may be led to run what it reads.
 
         Raises:
-            GradingError: reasoning-gym is not installed.
+            GradingError: reasoning-gym is not installed, or no isolation proves itself here.
         """
         if importlib.util.find_spec("reasoning_gym") is None:
             raise GradingError("these puzzles are reasoning-gym's, an extra: pip install 'aha[gym]'")
-        if self._worker is None:
-            self._worker = KillableWorker("aha.data.gym_worker:score", SECONDS_PER_ANSWER)
+        if self._sandbox is None and self._dataset not in COMPARED:
+            library = Library(("reasoning-gym",), JUDGE, "aha.data.gym_worker:score", (self._dataset, "0", {}))
+            sandbox = Sandbox(SandboxConfig(seconds=SECONDS_PER_ANSWER, memory_mib=MEMORY_MIB), library=library)
+            sandbox.start()
+            self._sandbox = sandbox
 
     def verify(self, problem: Problem, answer: str) -> bool:
         """Whether what a text gives as its answer is wholly right.
@@ -78,11 +89,12 @@ class Gym(FileTask):
         if self._dataset in COMPARED:
             return len(given) <= MOST_CHARACTERS and same_text(given, str(entry["answer"]))
         self.prepare()
-        assert self._worker is not None
-        (right,) = self._worker.grade([[self._dataset, given.encode(errors="replace").decode(), entry]])
-        if right is None:
-            raise GradingError(f"no verdict on {given[:40]!r} within {SECONDS_PER_ANSWER:g} s")
-        return right is True
+        assert self._sandbox is not None
+        try:
+            verdict: object = self._sandbox.call(self._dataset, given.encode(errors="replace").decode(), entry)
+        except GradingError as error:
+            raise GradingError(f"no verdict on {given[:40]!r}: {error}") from error
+        return verdict is True
 
     def canonical(self, problem: Problem, answer: str) -> str | None:
         """The answer's words."""
@@ -93,10 +105,10 @@ class Gym(FileTask):
         return ["", "nan", "0.5 or 7", "None of it", "I do not know"]
 
     def close(self) -> None:
-        """Ends the worker."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        """Ends the sandbox."""
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
 
 
 def stated(text: str) -> str:

@@ -1,8 +1,8 @@
 """A reply read while it is made: token ids in, text out, so that no split of it into pieces changes what is said.
 
 Three things make that more than decoding: a token may be a part of a character; only a generated token id, never any
-text, moves the line between thinking and answer; and a stop string may span tokens, so what could become one is held
-back. Joined, the pieces of a stream are exactly the text of the whole.
+text, moves the line between thinking and answer, if the vocabulary has such ids; and a stop string may span tokens, so
+what could become one is held back. Joined, the pieces of a stream are exactly the text of the whole.
 """
 
 from __future__ import annotations
@@ -139,6 +139,73 @@ class Splitter:
             self.phase = Phase.ANSWERING
         return self.phase, data
 
+    def end(self) -> tuple[Phase, bytes]:
+        """What was held back: nothing."""
+        return self.phase, b""
+
+
+class TagSplitter:
+    """Tells thinking from answer by tags in the text, for vocabularies without tokens for them.
+
+    The same rules: thinking opens before anything else is said, and closes once. What could become a tag is held back,
+    and what follows one in the same token comes with the next.
+
+    Args:
+        tokenizer: of the model.
+        think_prefilled: the prompt ended inside the thinking.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, think_prefilled: bool) -> None:
+        self._control = set(tokenizer.control_tokens.values())
+        self._bytes = tokenizer.token_bytes
+        self._held = b""
+        self.phase = Phase.THINKING if think_prefilled else Phase.START
+
+    def push(self, token_id: int) -> tuple[Phase, bytes]:
+        """The phase that a token belongs to, and what is certain now of that phase's text."""
+        if token_id not in self._control and token_id < len(self._bytes):
+            self._held += self._bytes[token_id]
+        if self.phase is Phase.START:
+            return self._start()
+        if self.phase is Phase.THINKING:
+            return self._thinking()
+        return Phase.ANSWERING, self._release(len(self._held))
+
+    def end(self) -> tuple[Phase, bytes]:
+        """What was held back."""
+        return self.phase, self._release(len(self._held))
+
+    def _start(self) -> tuple[Phase, bytes]:
+        said, tag = self._held.lstrip(), THINK.encode()
+        if said.startswith(tag):
+            self.phase, self._held = Phase.THINKING, said[len(tag) :]
+            return Phase.THINKING, b""
+        if tag.startswith(said):
+            return Phase.START, b""
+        self.phase = Phase.ANSWERING
+        return Phase.ANSWERING, self._release(len(self._held))
+
+    def _thinking(self) -> tuple[Phase, bytes]:
+        tag = END_THINK.encode()
+        place = self._held.find(tag)
+        if place >= 0:
+            data = self._release(place)
+            self._held = self._held[len(tag) :]
+            self.phase = Phase.ANSWERING
+            return Phase.THINKING, data
+        begun = (length for length in range(len(tag) - 1, 0, -1) if self._held.endswith(tag[:length]))
+        return Phase.THINKING, self._release(len(self._held) - next(begun, 0))
+
+    def _release(self, count: int) -> bytes:
+        data, self._held = self._held[:count], self._held[count:]
+        return data
+
+
+def splitter_for(tokenizer: Tokenizer, think_prefilled: bool) -> Splitter | TagSplitter:
+    """By token ids where the vocabulary has both tags as tokens, else by text."""
+    by_id = THINK in tokenizer.control_tokens and END_THINK in tokenizer.control_tokens
+    return (Splitter if by_id else TagSplitter)(tokenizer, think_prefilled)
+
 
 class RawText:
     """A continuation as it is: control tokens are spelled out, except the end of the text. All of it is answer."""
@@ -153,3 +220,7 @@ class RawText:
         """The bytes of a token."""
         known = token_id < len(self._bytes) and token_id not in self._ends
         return Phase.ANSWERING, self._bytes[token_id] if known else b""
+
+    def end(self) -> tuple[Phase, bytes]:
+        """What was held back: nothing."""
+        return self.phase, b""

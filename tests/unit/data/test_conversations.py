@@ -6,7 +6,9 @@ import pytest
 
 from aha.data.conversations import (
     Conversation,
+    ConversationFile,
     Example,
+    Examples,
     encode,
     epoch_order,
     micro_batches,
@@ -84,3 +86,22 @@ def test_micro_batches_keep_examples_whole() -> None:
     examples = [Example((1,) * size, (1,) * size) for size in (3, 3, 9, 1, 1)]
     batches = list(micro_batches(examples, 6))
     assert [[len(e.token_ids) for e in batch] for batch in batches] == [[3, 3], [9], [1, 1]]
+
+
+def test_files_are_read_where_they_are_asked_for(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    for name, count in (("a", 3), ("b", 5)):
+        written = [Conversation.of(f"What is {i}?", f"{name}{i}.") for i in range(count)]
+        write_conversations(tmp_path / f"{name}.jsonl", written)
+    first, second = ConversationFile(tmp_path / "a.jsonl"), ConversationFile(tmp_path / "b.jsonl", limit=2)
+    examples = Examples(tokenizer, [first, second])
+    everything = [encode(tokenizer, one) for one in [*first, *second]]
+    assert len(examples) == 5
+    assert [examples[i] for i in range(5)] == everything == list(examples)
+    assert examples[-1] == everything[-1] == encode(tokenizer, second[1])
+    assert examples[1:4] == everything[1:4]
+    with pytest.raises(IndexError):
+        examples[5]
+    with pytest.raises(IndexError):
+        second[2]
+    (tmp_path / "b.jsonl").write_text((tmp_path / "b.jsonl").read_text().replace("b1.", "c1."), encoding="utf-8")
+    assert examples[4] != everything[4], "nothing is held in memory"

@@ -7,7 +7,7 @@ from aha.serve.budget import ThinkingBudget, budget_of
 from aha.serve.reply import Delta, ReplyReader
 from aha.serve.schemas import ChatRequest
 from aha.serve.voting import majority_vote
-from aha.text.incremental import Splitter
+from aha.text.incremental import Phase, Splitter
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, EOS, THINK, Tokenizer
 from aha.types import FinishReason
 
@@ -85,6 +85,11 @@ def test_a_budget_forces_the_end_of_the_thinking_once() -> None:
         pending = list(reader.forced())
     assert [position for position, token in enumerate(taken) if token == END_ID] == [3]
     assert reader.reasoning_tokens == 4
+
+
+def test_a_budget_of_several_tokens_is_forced_once() -> None:
+    budget = ThinkingBudget(2, (7, 8))
+    assert [list(budget.forced(Phase.THINKING, count)) for count in range(5)] == [[], [], [7, 8], [], []]
 
 
 def request(**settings: object) -> ChatRequest:

@@ -10,7 +10,7 @@ import pytest
 from aha.data.reasoning_gym import COMPARED, REFUSED
 from aha.data.sources import Source, source_identity
 from aha.errors import ConfigError
-from aha.tasks.datasets import find_source, judge_of, make_dataset, open_dataset, read_problems
+from aha.tasks.datasets import find_source, make_dataset, open_dataset, read_problems
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install 'aha[gym]'")
 HOSTILE = ["nan", "0", "True", "None", "inf", "1e999999", "9**9**9**9", "()", "x" * 5000, "answer", "\ud800", "0/0"]
@@ -68,10 +68,9 @@ def test_no_dataset_runs_or_rewards_hostile_text(tmp_path: Path) -> None:
     for name in names():
         with open_dataset(f"gym:{name}") as task:
             (problem,) = read_problems(task, Source(path=f"gym:{name}", limit=1))
-            judge = judge_of(f"gym:{name}")
             for text in attacks:
                 try:
-                    right = judge.verify(problem, text)
+                    right = task.verify(problem, text)
                 except Exception as error:
                     assert "no verdict" in str(error), (name, error)
                     continue

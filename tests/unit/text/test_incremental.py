@@ -4,8 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aha.text.incremental import Decoder, Phase, RawText, Splitter, StopScanner, Trimmer
+from aha.text.incremental import (
+    Decoder,
+    Phase,
+    RawText,
+    Splitter,
+    StopScanner,
+    TagSplitter,
+    Trimmer,
+    splitter_for,
+)
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, EOS, THINK, Tokenizer
+
+from ...foreign import write_tokenizer
 
 TOKENIZER = Tokenizer.train(["<think>2+2</think> 等于 é 😀 the answer is 4"] * 10, 320)
 IDS = st.lists(st.integers(0, TOKENIZER.vocab_size - 1), max_size=40)
@@ -94,3 +105,46 @@ def test_raw_text_spells_tags_and_drops_the_end() -> None:
     raw = RawText(TOKENIZER)
     ids = [TOKENIZER.control_id(THINK), TOKENIZER.control_id(EOS), 10**6]
     assert [raw.push(token_id)[1] for token_id in ids] == [THINK.encode(), b"", b""]
+
+
+@pytest.fixture(scope="module")
+def untagged(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A vocabulary without thinking tags."""
+    folder = tmp_path_factory.mktemp("untagged")
+    write_tokenizer(folder, ["<think>2+2</think> is 4, é 😀"] * 10, vocab_size=300, think=False)
+    return Tokenizer.load(folder)
+
+
+def split_by_tags(tokenizer: Tokenizer, ids: list[int], prefilled: bool) -> dict[Phase, str]:
+    splitter = splitter_for(tokenizer, prefilled)
+    assert isinstance(splitter, TagSplitter)
+    said = dict.fromkeys(Phase, b"")
+    for phase, data in [*(splitter.push(token_id) for token_id in ids), splitter.end()]:
+        said[phase] += data
+    return {phase: data.decode(errors="replace") for phase, data in said.items()}
+
+
+@given(data=st.data(), prefilled=st.booleans())
+def test_tags_are_found_wherever_tokens_cut_them(untagged: Tokenizer, data: st.DataObject, prefilled: bool) -> None:
+    letters = st.text("<>/think é\n", max_size=12)
+    texts = st.lists(st.one_of(letters, st.sampled_from([THINK, END_THINK])), max_size=6)
+    text = "".join(data.draw(texts))
+    pieces = data.draw(cuts(text))
+    said = split_by_tags(untagged, [i for piece in pieces for i in untagged.encode(piece)], prefilled)
+    thinks = prefilled or text.lstrip(" \n").startswith(THINK)
+    if not thinks:
+        assert said[Phase.START] + said[Phase.ANSWERING] == text
+        assert not said[Phase.THINKING]
+        return
+    inside = text if prefilled else text.lstrip(" \n").removeprefix(THINK)
+    thinking, _, answer = inside.partition(END_THINK)
+    assert (said[Phase.THINKING], said[Phase.ANSWERING]) == (thinking, answer)
+
+
+def test_control_tokens_are_no_text_beside_tags_in_the_text(untagged: Tokenizer) -> None:
+    ids = [*untagged.encode("2</th"), *untagged.eos_ids, *untagged.encode("ink>4"), *untagged.eos_ids]
+    assert split_by_tags(untagged, ids, True) == {Phase.START: "", Phase.THINKING: "2", Phase.ANSWERING: "4"}
+
+
+def test_a_vocabulary_with_both_tags_goes_by_their_ids() -> None:
+    assert isinstance(splitter_for(TOKENIZER, True), Splitter)

@@ -2,7 +2,7 @@
 
     python spread_worker.py FOLDER JOBS.json
 
-A job is a JSON object: `name`, `kind` (pretrain, sft or grpo), `parallel`, and what else its function below reads.
+A job is a JSON object: `name`, `kind` (pretrain, sft, reward or grpo), `parallel`, and what else its function reads.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from aha.models.language_model import LanguageModel
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
 from aha.models.presets import preset
+from aha.models.reward_model import RewardModel, save_reward_model
 from aha.rl.config import GRPOConfig, LengthStage
 from aha.rl.policy import PolicyUpdate
 from aha.runs import RunFolder
 from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, train_tokenizer
+from aha.stages.reward_model import RewardModelConfig, RewardModelTrainer
 from aha.stages.sft import SFTConfig, SFTTrainer
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
@@ -125,6 +127,29 @@ def sft(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str
     return {"rows": rows}
 
 
+def reward(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str, Any]:
+    """Steps on pairs of different lengths, a few tokens per pass; the last step has one pair for two processes."""
+    tokenizer = Tokenizer.train(TEXTS, 320, CHAT_TEMPLATE)
+    config = RewardModelConfig.model_validate(
+        {
+            "preference": "helpful", "data": "data", "examples_per_step": 5, "micro_tokens": 60, "epochs": 2,
+            "optimizer": {"adam_lr": 1e-3, "muon_lr": job.get("muon_lr", 0.0), "warmup_steps": 0},
+        }
+    )  # fmt: skip
+    context = context_of(job, config, folder, distributed)
+    rows = [
+        {"question": f"What is {i}?" * (1 + i % 3), "chosen": f"It is {i}.", "rejected": "4", "true_scores": [1, 0]}
+        for i in range(31)
+    ]
+    model = RewardModel(model_of(job, tokenizer.vocab_size))
+    spread(model.backbone, context.parallel, distributed)
+    trainer = RewardModelTrainer(config, model, tokenizer, rows, context)
+    measured = [{"loss": trainer.step(step), **trainer.measure()} for step in range(trainer.steps)]
+    save_reward_model(model, folder / f"{job['name']}-rm", {}, tokenizer.files(), writes=distributed.is_first)
+    distributed.barrier()
+    return {"rows": measured}
+
+
 def grpo(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str, Any]:
     """Updates on made-up groups: in the second step the second of two processes has none."""
     config = GRPOConfig.model_validate(
@@ -157,7 +182,7 @@ def main() -> None:
     folder, jobs = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     torch.set_num_threads(1)
     distributed = Distributed.join("cpu")
-    kinds = {"pretrain": pretrain, "sft": sft, "grpo": grpo}
+    kinds = {"pretrain": pretrain, "sft": sft, "reward": reward, "grpo": grpo}
     for job in jobs:
         result = kinds[job["kind"]](job, folder, distributed)
         (folder / f"{job['name']}.{distributed.rank}.json").write_text(json.dumps(result))

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 from aha.errors import CheckpointError, ConfigError
 from aha.models.build import build
 from aha.models.presets import preset
+from aha.models.reward_model import load_reward_model
 from aha.runs import RunFolder
 from aha.training import checkpoint
 from aha.training.distributed import Distributed
@@ -43,6 +44,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "sft-single": {"kind": "sft", "examples_per_step": 1},
     "pretrain-single": {"kind": "pretrain", "until": 12, "config": {"rows_per_step": 1, "micro_rows": 0}},
     "sft-bfloat16": {"kind": "sft", "dtype": "bfloat16"},
+    "reward": {"kind": "reward"},
+    "reward-bfloat16": {"kind": "reward", "dtype": "bfloat16"},
     "grpo": {"kind": "grpo"},
     "grpo-lora": {"kind": "grpo", "lora": True},
 }
@@ -50,8 +53,9 @@ CASES = [
     (kind, how)
     for kind in KINDS
     for how in SPREADS
-    if how in ("data", "fsdp") or kind in ("pretrain", "sft", "grpo") or (kind, how) == ("sft-lora", "both")
+    if how in ("data", "fsdp") or kind in ("pretrain", "sft", "reward", "grpo") or (kind, how) == ("sft-lora", "both")
 ]
+WITHOUT_EXPORT = ("grpo", "grpo-lora", "reward", "reward-bfloat16")
 FOUR = ("fsdp", "experts", "both")
 """How four processes spread a model: the experts over two groups of two."""
 HALF = 6
@@ -97,17 +101,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize(("kind", "how"), [*CASES, *(("pretrain", f"four-{how}") for how in FOUR)])
 def test_losses_are_those_of_one_process(folder: Path, kind: str, how: str) -> None:
     expected, found = result(folder, f"{kind}-alone")["rows"], result(folder, f"{kind}-{how}")["rows"]
-    names = [name for name in ("loss", "mtp_loss", "balance_loss", "kl", "held_out_loss") if name in expected[0]]
+    names = [
+        name
+        for name in ("loss", "mtp_loss", "balance_loss", "kl", "held_out_loss", "mean", "std")
+        if name in expected[0]
+    ]
     assert len(found) == len(expected) >= 10
     within = 5e-3 if "bfloat16" in kind else 1e-5
     for name in names:
         assert [row[name] for row in found] == pytest.approx([row[name] for row in expected], abs=within), name
-    norms = [row["grad_norm"] for row in expected]
-    assert [row["grad_norm"] for row in found] == pytest.approx(norms, rel=0.05 if "bfloat16" in kind else 1e-3)
+    if "reward" not in kind:
+        norms = [row["grad_norm"] for row in expected]
+        assert [row["grad_norm"] for row in found] == pytest.approx(norms, rel=0.05 if "bfloat16" in kind else 1e-3)
     assert expected[0]["loss"] != expected[-1]["loss"]
 
 
-@pytest.mark.parametrize(("kind", "how"), [case for case in CASES if "grpo" not in case[0]])
+@pytest.mark.parametrize("how", SPREADS)
+def test_a_reward_model_is_that_of_one_process(folder: Path, how: str) -> None:
+    (one, _), (two, _) = (load_reward_model(folder / f"reward-{name}-rm") for name in ("alone", how))
+    theirs = two.state_dict()
+    for name, tensor in one.state_dict().items():
+        torch.testing.assert_close(theirs[name], tensor, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "how"), [case for case in CASES if case[0] not in WITHOUT_EXPORT])
 def test_exports_are_those_of_one_process(folder: Path, kind: str, how: str) -> None:
     one, two = (folder / f"{kind}-{name}-model" for name in ("alone", how))
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}

@@ -1,7 +1,8 @@
 """The two ways to build the wall: bubblewrap, and namespaces by our own hand. Both show a program the same world.
 
-That world: the C libraries, the Python that runs `aha` without its installed packages, this package's `inside`, four
-devices, an empty /tmp of a few megabytes. No /proc, no /etc, no home, no shell, no network, no other process.
+That world: the C libraries, the Python that runs `aha` without its installed packages, this package's `inside`, the
+packages of a `Library` where there is one, four devices, an empty /tmp of a few megabytes. No /proc, no /etc, no home,
+no shell, no network, no other process.
 """
 
 from __future__ import annotations
@@ -22,14 +23,27 @@ from pathlib import Path
 
 from aha.errors import GradingError
 from aha.grading.sandbox.inside.confine import NOBODY
+from aha.grading.sandbox.library import PLACE, Library
 
 START_SECONDS = 20.0
+LIBRARY_SECONDS = 90.0
+"""Time to start where packages are loaded first."""
 SCRATCH_BYTES = 16 << 20
 PACKAGE = "/aha"
 """Where the sandbox sees `inside`, under its own import path."""
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-_START = f"import sys; sys.path.insert(0, {PACKAGE!r}); from aha.grading.sandbox.inside.server import main; main()"
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}
+_START = (
+    f"import sys; sys.path.insert(0, {PACKAGE!r}); sys.path.append({PLACE!r}); "
+    "from aha.grading.sandbox.inside.server import main; main(*sys.argv[1:])"
+)
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "LANG": "C.UTF-8",
+    "HOME": "/tmp",
+    "TMPDIR": "/tmp",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +88,8 @@ class Launched:
                 self.process.wait(1.0)
 
 
-def host_view() -> View:
-    """The view of this host and this Python."""
+def host_view(library: Library | None = None) -> View:
+    """The view of this host and this Python, with the packages of a library."""
     python = Path(sys.executable).resolve()
     shown = {str(python): str(python)}
     links = []
@@ -90,6 +104,8 @@ def host_view() -> View:
         shown[str(cache)] = str(cache)
     inside = Path(__file__).with_name("inside")
     shown[str(inside)] = f"{PACKAGE}/aha/grading/sandbox/inside"
+    if library is not None:
+        shown |= library.shown(PACKAGE)
     libraries = {Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("platstdlib"))}
     libraries |= set(Path("/usr/lib").glob("python3*")) | set(prefix.glob("lib*/python3*"))
     installed = {library.resolve() / name for library in libraries for name in ("site-packages", "dist-packages")}
@@ -100,9 +116,13 @@ def host_view() -> View:
             sorted(str(path) for path in installed if path.is_dir() and any(map(path.is_relative_to, shown)))
         ),
         devices=_DEVICES,
-        command=(str(python), "-S", "-B", "-s", "-P", "-c", _START),
+        command=(str(python), "-S", "-B", "-s", "-P", "-c", _START, *_loaded(library)),
         environment=_ENVIRONMENT,
     )
+
+
+def _loaded(library: Library | None) -> tuple[str, ...]:
+    return () if library is None else (library.function, json.dumps(library.warm))
 
 
 def bubblewrap(view: View, info: int) -> list[str]:
@@ -157,7 +177,7 @@ BACKENDS: dict[str, Callable[[View, int], list[str]]] = {"bubblewrap": bubblewra
 """In the order in which they are tried."""
 
 
-def launch(backend: str) -> Launched:
+def launch(backend: str, library: Library | None = None) -> Launched:
     """Starts a sandbox and waits until its process 1 serves.
 
     Raises:
@@ -167,7 +187,7 @@ def launch(backend: str) -> Launched:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with tempfile.TemporaryFile() as messages, theirs:
         try:
-            command = BACKENDS[backend](host_view(), writing)
+            command = BACKENDS[backend](host_view(library), writing)
             process = subprocess.Popen(
                 command,
                 stdin=theirs.fileno(),
@@ -185,7 +205,7 @@ def launch(backend: str) -> Launched:
             os.close(writing)
         launched = Launched(process, ours, None)
         theirs.close()
-        ours.settimeout(START_SECONDS)
+        ours.settimeout(START_SECONDS if library is None else LIBRARY_SECONDS)
         try:
             with os.fdopen(reading, "rb") as information:
                 launched.first_process = os.pidfd_open(int(json.loads(information.read())["child-pid"]))

@@ -20,6 +20,7 @@ from typing import Any
 
 from aha.errors import GradingError
 from aha.grading.sandbox.backends import BACKENDS, Launched, launch
+from aha.grading.sandbox.library import Library
 from aha.grading.sandbox.outcome import Ending, Outcome, SandboxConfig
 from aha.grading.sandbox.proof import ENDLESS, PROBE, Trap
 
@@ -199,10 +200,17 @@ class Sandbox:
     Args:
         config: limits.
         backends: names of `backends.BACKENDS` to try, in order.
+        library: installed packages that programs may import; `call` needs one.
     """
 
-    def __init__(self, config: SandboxConfig | None = None, backends: Sequence[str] = tuple(BACKENDS)) -> None:
+    def __init__(
+        self,
+        config: SandboxConfig | None = None,
+        backends: Sequence[str] = tuple(BACKENDS),
+        library: Library | None = None,
+    ) -> None:
         self.config = config or SandboxConfig()
+        self.library = library
         self.backend: str | None = None
         self.starts = 0
         self._backends = backends
@@ -220,7 +228,7 @@ class Sandbox:
         reasons = []
         for backend in self._backends if self.backend is None else (self.backend,):
             try:
-                self._launched = launch(backend)
+                self._launched = launch(backend, self.library)
                 self.starts += 1
                 if self.backend is None:
                     self._prove()
@@ -259,6 +267,25 @@ class Sandbox:
         """
         with self.turn:
             return self.open({"mode": "script", "source": source}, stdin, seconds).finish()
+
+    def call(self, *arguments: Any, seconds: float | None = None) -> Any:
+        """What the library's function returns for JSON values, as JSON; each call is a program of its own.
+
+        Raises:
+            GradingError: it raised, took too long or ended; or there is no proven isolation.
+        """
+        assert self.library is not None
+        with self.turn:
+            program = self.open(
+                {"mode": "installed", "function": self.library.function, "arguments": arguments}, "", seconds
+            )
+            answer = program.receive()
+            outcome = program.finish(at_once=True)
+        if not isinstance(answer, dict) or "value" not in answer:
+            ended = f"it reached the {outcome.ending}" if outcome.ending is not Ending.EXITED else "it ended"
+            error = answer.get("error") if isinstance(answer, dict) else None
+            raise GradingError(f"{self.library.function}: {error or ended}")
+        return answer["value"]
 
     def open(self, request: dict[str, Any], stdin: str = "", seconds: float | None = None) -> Program:
         """Starts a program to talk to: `inside.programs` has the requests. `Program.finish` must follow."""

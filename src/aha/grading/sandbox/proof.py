@@ -22,7 +22,16 @@ from aha.errors import GradingError
 from aha.grading.sandbox.inside.confine import NOBODY
 from aha.grading.sandbox.outcome import Ending, Outcome
 
-ENVIRONMENT_NAMES = {"PYTHONHASHSEED", "PYTHONUTF8", "LANG", "LC_CTYPE", "HOME", "TMPDIR", "PWD"}
+ENVIRONMENT_NAMES = {
+    "PYTHONHASHSEED",
+    "PYTHONUTF8",
+    "LANG",
+    "LC_CTYPE",
+    "HOME",
+    "TMPDIR",
+    "PWD",
+    "OPENBLAS_NUM_THREADS",
+}
 
 PROBE = """
 import json, os, socket, sys, time

@@ -64,7 +64,7 @@ def test_the_trap_is_one(runner: LocalRunner, trap: Any, monkeypatch: pytest.Mon
     """A view that shows the trap, read-only, and no self-test: what reads it is noticed, what writes still fails."""
     view = backends.host_view()
     changed = dataclasses.replace(view, shown=(*view.shown, (str(trap.folder), "/bait")))
-    monkeypatch.setattr(backends, "host_view", lambda: changed)
+    monkeypatch.setattr(backends, "host_view", lambda library: changed)
     monkeypatch.setattr(Sandbox, "_prove", lambda self: None)
     told = trap.told.replace(str(trap.folder), "/bait")
     assert runner.programs.backend is not None

@@ -22,6 +22,7 @@ from aha.errors import ConfigError, GradingError
 from aha.grading.sandbox import backends, proof
 from aha.grading.sandbox.checks import LocalRunner, make_runner
 from aha.grading.sandbox.inside.values import decode, encode
+from aha.grading.sandbox.library import Library, installed_files
 from aha.grading.sandbox.local import Sandbox
 from aha.grading.sandbox.outcome import Ending, FunctionTest, Outcome, SandboxConfig, same_output
 from aha.grading.sandbox.remote import RemoteSandbox
@@ -123,6 +124,7 @@ def test_tests_that_do_not_run_give_no_verdict(runner: LocalRunner, service: str
 def test_nothing_outlives_a_killed_parent(runner: LocalRunner) -> None:
     backend = runner.programs.backend
     source = f"""
+from aha.grading.sandbox.library import Library, installed_files
 from aha.grading.sandbox.local import Sandbox
 sandbox = Sandbox(backends=[{backend!r}])
 program = sandbox.open({{"mode": "script", "source": "import os; os.fork(); print(1, flush=True)\\nwhile True: pass"}})
@@ -185,7 +187,7 @@ def test_outputs_are_compared_line_by_line() -> None:
 def refused(backend: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> str:
     """The message with which a sandbox with a changed view refuses to start."""
     view = dataclasses.replace(backends.host_view(), **changes)
-    monkeypatch.setattr(backends, "host_view", lambda: view)
+    monkeypatch.setattr(backends, "host_view", lambda library: view)
     with Sandbox(backends=[backend]) as sandbox, pytest.raises(GradingError) as error:
         sandbox.start()
     return str(error.value)
@@ -310,3 +312,37 @@ def test_a_remote_sandbox_that_fails_gives_no_verdict(service: str) -> None:
     for url in ("file:///etc/passwd", "ftp://x", "sandbox", "http://"):
         with pytest.raises(ConfigError, match="must be an http"):
             make_runner(SandboxConfig(url=url))
+
+
+def test_an_installed_function_is_called_where_it_can_do_no_harm(tmp_path: Path) -> None:
+    library = Library(("PyYAML",), (), "yaml:unsafe_load", ("a: 1",))  # runs what a text says
+    with Sandbox(SandboxConfig(seconds=2.0), library=library) as sandbox:
+        try:
+            sandbox.start()
+        except GradingError as error:
+            pytest.skip(str(error))
+        assert sandbox.call("b: [1, two]") == {"b": [1, "two"]}
+        seen = sandbox.call("!!python/object/apply:os.listdir [/library]")
+        assert "yaml" in seen and all("yaml" in name.lower() for name in seen)
+        canary = tmp_path / "canary"
+        for attack, said in {
+            f"!!python/object/apply:builtins.open [{canary}, w]": "FileNotFoundError",
+            "!!python/object/apply:builtins.open [/library/yaml/x, w]": "Read-only",
+            "!!python/object/apply:time.sleep [60]": "time limit",
+            "!!python/object/apply:os._exit [0]": "ended",
+            "!!python/object/apply:socket.socket []": "PermissionError",
+            "{": "ParserError",
+        }.items():
+            with pytest.raises(GradingError, match=said):
+                sandbox.call(attack)
+        assert not canary.exists()
+        assert sandbox.call("c") == "c"
+        assert sandbox.starts == 1
+        assert "ModuleNotFoundError" in sandbox.run("import aha.models").stderr
+
+
+def test_requirements_come_with_a_distribution() -> None:
+    files = installed_files(["jinja2", "no-such-distribution"])
+    assert {"/library/jinja2", "/library/markupsafe"} <= set(files.values())
+    assert all(Path(path).exists() for path in files)
+    assert not any("torch" in path for path in files.values())

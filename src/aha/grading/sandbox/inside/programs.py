@@ -1,4 +1,4 @@
-"""One program in its own process: a script, a function that answers calls, or the tests of somebody else's function.
+"""One program in its own process: a script, a function that answers calls, a function's tests, an installed function.
 
 The two sides of a test never share a process, nor even a sandbox. A program's function answers calls with values; the
 tests see only these values, as data. So a program can say anything about what its function returns, but it holds
@@ -8,6 +8,7 @@ neither the expected outputs nor the verdict.
 from __future__ import annotations
 
 import builtins
+import importlib
 import json
 import os
 import random
@@ -56,7 +57,9 @@ class Channel:
 def run(channel: Channel) -> int:
     """Does what the first message asks for, and returns the exit code."""
     request = channel.receive()
-    {"script": _script, "calls": _answer_calls, "check": _check}[request["mode"]](channel, request)
+    {"script": _script, "calls": _answer_calls, "check": _check, "installed": _call_installed}[request["mode"]](
+        channel, request
+    )
     return 0
 
 
@@ -103,6 +106,22 @@ def _answer_calls(channel: Channel, request: dict[str, Any]) -> None:
         except BaseException as error:  # noqa: BLE001 - a program's failure is its result
             answer = {"error": _describe(error)}
         channel.send(answer)
+
+
+def loaded(function: str) -> Callable[..., Any]:
+    """A function of an installed module, by ``module:function``."""
+    module, _, name = function.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _call_installed(channel: Channel, request: dict[str, Any]) -> None:
+    try:
+        answer = {"value": loaded(request["function"])(*request["arguments"])}
+    except BaseException as error:  # noqa: BLE001 - what it was called with is anybody's
+        answer = {"error": _describe(error)}
+    channel.send(answer)
+    _leave(0)
 
 
 def _check(channel: Channel, request: dict[str, Any]) -> None:

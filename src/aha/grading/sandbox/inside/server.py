@@ -26,6 +26,7 @@ import operator  # noqa: F401
 import os
 import re  # noqa: F401
 import select
+import shutil
 import signal
 import socket
 import statistics  # noqa: F401
@@ -41,8 +42,13 @@ MAX_LEFTOVERS = 64
 _CHANNEL = 3
 
 
-def main() -> None:
-    """Serves until the control socket on standard input closes."""
+def main(function: str = "", warm: str = "[]") -> None:
+    """Serves until the control socket on standard input closes.
+
+    Args:
+        function: ``module:function`` that programs call; loaded here, once.
+        warm: arguments of a first call to it, a JSON list.
+    """
     if os.getpid() != 1:  # kill(-1) below must never meet anybody else's processes
         sys.exit("this is the first process of a sandbox, and nothing else")
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -54,6 +60,11 @@ def main() -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
+    if function:
+        with contextlib.suppress(Exception):
+            programs.loaded(function)(*json.loads(warm))
+        for entry in list(os.scandir(SCRATCH)):  # what its packages leave there, such as caches
+            shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.remove(entry.path)  # noqa: PTH107
     control.send(json.dumps({"ready": True, "filtered": filtered}).encode())
     gc.freeze()
     while True:
