@@ -32,6 +32,7 @@ class Suite(Config):
 
     stage: str = Field(description="the stage whose model is evaluated")
     elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
+    trained_levels_only: bool = Field(False, description="leave out the levels that are not trained")
 
 
 class EvaluationSettings(Config):
@@ -98,12 +99,15 @@ class Evaluation:
         saved = context.checkpointer.load()
         results: dict[str, dict[str, Any]] = saved.state["results"] if saved else {}
         experts: dict[str, Any] = saved.state["experts"] if saved else {}
-        jobs = [(suite.stage, elicitation) for suite in config.suites for elicitation in suite.elicitations]
+        jobs = [(suite, elicitation) for suite in config.suites for elicitation in suite.elicitations]
         start = saved.step if saved else 0
         with context.progress.task(context.name, len(jobs), start) as task:
-            for done, (stage, elicitation) in enumerate(jobs[start:], start + 1):
+            for done, (suite, elicitation) in enumerate(jobs[start:], start + 1):
+                stage = suite.stage
                 model, tokenizer = self._load(context, stage)
-                samples = self._evaluate(context, config, model, tokenizer, stage, elicitation)
+                levels = config.trained_levels if suite.trained_levels_only else config.levels
+                asked = config.model_copy(update={"levels": levels})
+                samples = self._evaluate(context, asked, model, tokenizer, stage, elicitation)
                 results.setdefault(stage, {})[elicitation] = report(samples, config)
                 for sample in samples:
                     context.rollouts.write({"model": stage, "elicitation": elicitation, **sample.to_json()})

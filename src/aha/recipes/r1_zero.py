@@ -14,7 +14,8 @@ from aha.tasks.corpus import CorpusConfig
 from aha.training.optimizer import OptimizerConfig
 
 SUITES = (
-    Suite(stage="pretrain", elicitations=("zero", "zero_think", "direct", "steps")),
+    Suite(stage="pretrain", elicitations=("zero",)),
+    Suite(stage="pretrain", elicitations=("zero_think", "direct", "steps"), trained_levels_only=True),
     Suite(stage="r1-zero", elicitations=("zero",)),
 )
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1_zero import SUITES, R1ZeroConfig, r1_zero_tiny
+from aha.recipes.r1_zero import R1ZeroConfig, r1_zero_tiny
 from aha.recipes.recipe import StageSpec
 from aha.rewards.rubric import RubricConfig
 from aha.rl.config import GRPOConfig
@@ -65,10 +65,8 @@ class R1ZeroArmsConfig(R1ZeroConfig):
         ]
 
     def _evaluation(self, name: str, *stages: str) -> StageSpec:
-        suites = tuple(
-            Suite(stage=stage, elicitations=SUITES[0].elicitations[:2] if "pretrain" in stage else ("zero",))
-            for stage in stages
-        )
+        base = ("zero", "zero_think")
+        suites = tuple(Suite(stage=one, elicitations=base if "pretrain" in one else ("zero",)) for one in stages)
         config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
         return StageSpec(name, "evaluation", config, parents=stages)
 

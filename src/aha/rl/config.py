@@ -125,7 +125,7 @@ class GRPOConfig(Config):
     patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
     eval_every: int = Field(20, ge=0, description="steps between held-out evaluations; 0: none")
     eval_problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
-    eval_samples: int = Field(4, gt=0, description="samples per held-out problem")
+    eval_samples: int = Field(2, gt=0, description="samples per held-out problem")
     eval_levels: tuple[int, ...] = Field(
         (1, 2, 3, 4, 5), min_length=1, description="levels of the held-out evaluations"
     )

@@ -75,7 +75,7 @@ class PolicyUpdate:
         if config.kl_beta and config.lora is None:
             self.reference = spread(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
         spread(model, parallel, distributed)
-        self.optimizer = Optimizer(model, config.optimizer, config.steps * config.minibatches)
+        self.optimizer = Optimizer(model, config.optimizer, config.steps * config.minibatches, distributed)
 
     @torch.no_grad()
     def reset_reference(self) -> None:

@@ -113,7 +113,7 @@ class Pretrainer:
         self, config: PretrainConfig, model: LanguageModel, tokenizer: Tokenizer, context: StageContext
     ) -> None:
         self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
-        self.optimizer = Optimizer(model, config.optimizer, config.steps)
+        self.optimizer = Optimizer(model, config.optimizer, config.steps, context.distributed)
         self._trains_mtp = bool(config.mtp_weight and model.mtp)
         self._document = partial(document, config.corpus, context.derive_seed("corpus"))
 

@@ -112,7 +112,7 @@ class RewardModelTrainer:
         self.rows = [row for row, out in zip(rows, held_out, strict=True) if not out]
         self.order = epoch_order(len(self.rows), config.epochs, context.derive_seed("order"))
         self.steps = -(-len(self.order) // config.examples_per_step)
-        self.optimizer = Optimizer(model, config.optimizer, self.steps)
+        self.optimizer = Optimizer(model, config.optimizer, self.steps, context.distributed)
 
     def judged(self, row: dict[str, Any]) -> Judged:
         """What the model reads of a row, and what it should say of it."""

@@ -123,7 +123,7 @@ class SFTTrainer:
         """Tokens of all steps so far and of all processes, prompts included."""
         for parameter in model.mtp.parameters():
             parameter.requires_grad_(False)
-        self.optimizer = Optimizer(model, config.optimizer, self.steps)
+        self.optimizer = Optimizer(model, config.optimizer, self.steps, context.distributed)
 
     def train(self) -> None:
         """Runs the remaining steps."""

@@ -98,6 +98,23 @@ def _rows_in_use(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, int
     return {name: rows[id(parameter)] for name, parameter in named.items() if id(parameter) in rows}
 
 
+def _fair_share(matrices: Mapping[str, Tensor], distributed: Distributed) -> set[str]:
+    """The matrices that this process orthogonalizes: the largest first, each to whoever has least to do."""
+    loads = [0.0] * distributed.world_size
+    own = set()
+    for name, matrix in sorted(matrices.items(), key=lambda item: (-_work(item[1]), item[0])):
+        rank = loads.index(min(loads))
+        loads[rank] += _work(matrix)
+        if rank == distributed.rank:
+            own.add(name)
+    return own
+
+
+def _work(matrix: Tensor) -> float:
+    """What orthogonalizing costs, up to a factor."""
+    return float(matrix.numel() * min(matrix.shape[-2:]))
+
+
 class Optimizer:
     """Updates a model's parameters in place from their gradients.
 
@@ -105,11 +122,15 @@ class Optimizer:
         model: its parameters that require gradients are trained.
         config: rates and schedule.
         total_steps: for the schedule.
+        distributed: all processes, which must step together: they share Muon's work on matrices that each has whole.
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, total_steps: int) -> None:
+    def __init__(
+        self, model: nn.Module, config: OptimizerConfig, total_steps: int, distributed: Distributed | None = None
+    ) -> None:
         self.config = config
         self.total_steps = total_steps
+        self._distributed = distributed or Distributed()
         self.steps = 0
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._master = {n: own(p).detach().float() for n, p in self._named.items() if p.dtype in NARROW}
@@ -119,6 +140,9 @@ class Optimizer:
         trained: dict[str, Tensor] = {name: self._master.get(name, own(p)) for name, p in self._named.items()}
         self._muon = {n: p for n, p in trained.items() if config.muon_lr and trains_with_muon(n, p)}
         self._adam = {n: p for n, p in trained.items() if n not in self._muon}
+        whole_ones = {n: p for n, p in self._muon.items() if not is_part(self._named[n])}
+        self._elsewhere = whole_ones.keys() - _fair_share(whole_ones, self._distributed)
+        """Matrices whose updates other processes compute."""
         self._momentum = {n: torch.zeros_like(p) for n, p in self._muon.items()}
         used = _rows_in_use(model, self._named)
         starts = {n: rows(self._named[n]).start for n in used}
@@ -213,15 +237,23 @@ class Optimizer:
             own(self._named[name]).copy_(master)
 
     def _muon_step(self, lr: float) -> None:
-        for name, parameter in self._muon.items():
+        updates: dict[str, Tensor] = {}
+        for name in self._muon:
             gradient = self._gradient(name)
             if gradient is None:
                 continue
             momentum = self._momentum[name].lerp_(gradient, 1.0 - self.config.momentum)
-            update = _orthogonalized(gradient.lerp(momentum, self.config.momentum), self._named[name])
+            if name in self._elsewhere:
+                updates[name] = torch.zeros_like(gradient)
+            else:
+                nesterov = gradient.lerp(momentum, self.config.momentum)
+                updates[name] = _orthogonalized(nesterov, self._named[name])
+        shared = [update for name, update in updates.items() if not is_part(self._named[name])]
+        self._distributed.all_reduce_sum(shared)  # each is computed once, and zero elsewhere
+        for name, update in updates.items():
             shape = self._named[name].shape
             scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
-            parameter.mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
+            self._muon[name].mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
 
     def _adam_step(self, lr: float) -> None:
         gradients = {name: self._gradient(name) for name in self._adam}
