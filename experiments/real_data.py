@@ -143,6 +143,11 @@ def _program(row: dict[str, Any], body: str) -> dict[str, Any]:
     return {"problem": row["task_id"], "completion": body}
 
 
+def _conversation(row: dict[str, Any]) -> dict[str, Any]:
+    """A function to complete, and the whole of it."""
+    return {"question": row["prompt"], "answer": f"```python\n{row['prompt']}{row['canonical_solution']}```"}
+
+
 def random_model(paths: Paths) -> Path:
     """The checkpoint that everything starts from."""
     folder = paths.out / "qwen3-random"
@@ -162,10 +167,13 @@ def trained(paths: Paths) -> list[str]:
     table.append("|---|---|---|---|")
     base = random_model(paths)
     humaneval = {"train": f"{{path: {json.dumps(str(paths.humaneval))}}}"}
+    programs = paths.out / "humaneval.jsonl"
+    write_rows(programs, (_conversation(row) for row in paths.rows(paths.humaneval)))
     tuned = run(paths, "sft", base, "gsm8k", SFT)
     table.append(f"| fine-tuning on GSM8K's solutions | {_examples(tuned)} | {_losses(tuned)} |")
-    coded = run(paths, "sft", base, "humaneval", {**SFT, **humaneval, "sft.epochs": 8, "sft.examples_per_step": 16})
-    table.append(f"| fine-tuning on HumanEval's solutions | {_examples(coded)} | {_losses(coded)} |")
+    more = {"sft.epochs": 8, "sft.examples_per_step": 16, "sft.validation_examples": 16}
+    coded = run(paths, "sft", base, "", {**SFT, **more}, programs)
+    table.append(f"| fine-tuning on HumanEval's functions, as conversations | {_examples(coded)} | {_losses(coded)} |")
     for task, start, more, steps in (("gsm8k", tuned, {}, 20), ("humaneval", coded, humaneval, 6)):
         done = run(paths, "grpo", start / "sft" / "model", task, {**GRPO, **more, "rl.steps": steps})
         rows = [row for row in log(done, "grpo") if "reward" in row]
@@ -179,11 +187,14 @@ def trained(paths: Paths) -> list[str]:
     return [*table, "", "Fine-tuning: loss per token on conversations left out of it.", ""]
 
 
-def run(paths: Paths, recipe: str, model: Path, task: str, settings: dict[str, Any]) -> Path:
-    """One run; returns its folder."""
-    folder = paths.out / f"{recipe}-{task}"
+def run(
+    paths: Paths, recipe: str, model: Path, task: str, settings: dict[str, Any], conversations: Path | None = None
+) -> Path:
+    """One run, on a task or on conversations; returns its folder."""
+    folder = paths.out / f"{recipe}-{task or 'conversations'}"
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    aha("run", recipe, "--model", model, "--task", task, "--data", paths.data, "--out", folder, *changes)
+    asked = ["--task", task, "--data", str(paths.data)] if conversations is None else ["--data", str(conversations)]
+    aha("run", recipe, "--model", model, *asked, "--out", folder, *changes)
     return folder
 
 

@@ -65,8 +65,11 @@ def test_no_dataset_runs_or_rewards_hostile_text(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     attacks = [*HOSTILE, f"__import__('os').system('touch {canary}')", f"[open('{canary}', 'w')]"]
     paid = []
-    for name in names():
-        with open_dataset(f"gym:{name}") as task:
+    with open_dataset("gym:knights_knaves") as first:
+        first.prepare()
+        for name in names():
+            task = make_dataset(f"gym:{name}")
+            task._sandbox = first._sandbox  # one start for all of them
             (problem,) = read_problems(task, Source(path=f"gym:{name}", limit=1))
             for text in attacks:
                 try:
