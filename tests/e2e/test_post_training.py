@@ -141,6 +141,36 @@ def test_conversations_of_ones_own(checkpoint: Path, tmp_path: Path) -> None:
     assert summary(tmp_path / "run")["conversations"]["kept"] == 12
 
 
+def test_conversations_lose_what_a_test_set_holds(checkpoint: Path, tmp_path: Path) -> None:
+    question = json.loads(ROWS.read_text().splitlines()[0])["question"]
+    rows = [{"question": f"What is {i} + 1?", "answer": f"It is {i + 1}."} for i in range(12)]
+    rows.append({"question": "Here is one from class: " + question, "answer": "I know."})
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = settings("train.path=mine.jsonl", "decontamination_against=[gsm8k]", *QUICK["sft"])
+    result = aha(tmp_path, "sft", "--model", str(checkpoint), "--out", "run", *more)
+    assert result.returncode == 0, result.stderr
+    assert "1 of 13 conversations share 13 words" in result.stdout
+    assert summary(tmp_path / "run")["sft"]["examples"] == 10  # and two for the held-out loss
+
+
+@pytest.mark.slow
+def test_puzzles_of_reasoning_gym(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install 'aha[gym]'")
+    limits = (
+        "train={path: 'gym:leg_counting', limit: 12}",
+        "held_out={path: 'gym:leg_counting', split: test, limit: 4}",
+    )
+    result = aha(
+        tmp_path,
+        *("grpo", "--model", str(checkpoint), "--task", "gym:leg_counting", "--out", "run"),
+        *settings(*limits, *QUICK["grpo"]),
+    )
+    assert result.returncode == 0, result.stderr
+    assert summary(tmp_path / "run")["decontaminated"]["kept"] == 12, "the wording of the puzzles is shared by all"
+    (step,) = (row for row in log(tmp_path / "run", "grpo") if "reward" in row)
+    assert step["completions/dropped"] == 0
+
+
 def log(run: Path, stage: str) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row for row in rows if row.get("stage") == stage]

@@ -2,7 +2,7 @@
 
 grpo:  base ─ problems ─ decontaminated ─ grpo ─ evaluation of both
 sft:   base ─ problems ─ decontaminated ─ sft ─ evaluation of both      on a task's worked solutions
-       base ─ conversations ─ sft                                       on conversations of your own
+       base ─ conversations ─ decontaminated ─ sft                      on conversations of your own
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from aha.data.sources import Source, source_identity
+from aha.data.sources import GYM, Source, source_identity
 from aha.errors import ConfigError
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.recipe import RecipeConfig, StageSpec, short_name
@@ -46,6 +46,9 @@ class PostTrainingConfig(RecipeConfig):
     )
     decontamination_words: int = Field(
         13, ge=0, description="training problems that share so many words in a row with a held-out one go; 0 keeps them"
+    )
+    decontamination_against: tuple[str, ...] = Field(
+        (), description="tasks whose test problems count as held out, too: gsm8k, humaneval, ..."
     )
     evaluation: EvaluationConfig = Field(
         default_factory=lambda: EvaluationConfig(
@@ -95,10 +98,26 @@ class PostTrainingConfig(RecipeConfig):
         config = ProblemsConfig(task=self.task, train=train, held_out=held_out, instruction=self.instruction)
         identity = " ".join(source_identity(source) for source in (train, held_out) if source is not None)
         specs = [StageSpec("problems", "problems", config, data_identity=identity)]
-        if self.decontamination_words:
-            cleaning = DecontaminationConfig(problems="problems", words=self.decontamination_words)
-            specs.append(StageSpec("decontaminated", "decontamination", cleaning, parents=("problems",)))
-        return specs
+        return [*specs, *self.decontaminated("problems")]
+
+    def decontaminated(self, source: str) -> list[StageSpec]:
+        """The test problems that training data must not hold, and what is left of a stage's data without them.
+
+        Raises:
+            ConfigError: the problems of a task in `decontamination_against` are not there.
+        """
+        if not self.decontamination_words or (source == "conversations" and not self.decontamination_against):
+            return []
+        specs = []
+        place = Path(self.data) if self.data and Path(self.data).is_dir() else None
+        for name in self.decontamination_against:
+            held_out = find_source(make_dataset(name), "test", place)
+            config = ProblemsConfig(task=name, held_out=held_out)
+            specs.append(StageSpec(f"test-{name}", "problems", config, data_identity=source_identity(held_out)))
+        against = tuple(spec.name for spec in specs)
+        words = 0 if self.task.startswith(GYM) else self.decontamination_words  # puzzles are all worded alike
+        cleaning = DecontaminationConfig(source=source, against=against, words=words)
+        return [*specs, StageSpec("decontaminated", "decontamination", cleaning, parents=(source, *against))]
 
     def _sources(self) -> tuple[Source, Source | None]:
         """Training and held-out rows."""
@@ -183,7 +202,8 @@ class PostTrainingSFTConfig(PostTrainingConfig):
         read = StageSpec(
             "conversations", "conversations", ConversationsConfig(source=source), data_identity=source_identity(source)
         )
-        return (base, read, self._training("conversations"))
+        cleaned = self.decontaminated("conversations")
+        return (base, read, *cleaned, self._training((cleaned or [read])[-1].name))
 
     def _training(self, source: str) -> StageSpec:
         config = self.sft.model_copy(update={"sources": (SourceStage(stage=source),)})

@@ -16,7 +16,7 @@ from aha.grading.sandbox.outcome import SandboxConfig
 from aha.protocols import DatasetTask
 from aha.stages.sft import EXAMPLES
 from aha.tasks.datasets import make_dataset, open_dataset, read_problems
-from aha.tasks.stored import HELD_OUT, TRAIN, read_stored, write_problems
+from aha.tasks.stored import HELD_OUT, TRAIN, stored_problems, write_problems
 from aha.training.stage import StageContext, StageResult
 from aha.types import Problem
 
@@ -84,7 +84,7 @@ class _Splitting:
             raise ConfigError(f"{self._context.name}: no problem is held out; raise held_out_share or name a source")
         if self._config.train is not None and train == 0:
             raise ConfigError(f"{self._context.name}: no problem is left to train on")
-        examples = write_conversations(folder / EXAMPLES, self._examples(read_stored(folder / TRAIN)))
+        examples = write_conversations(folder / EXAMPLES, self._examples(stored_problems(folder / TRAIN)))
         return {
             "task": self._config.task,
             "rows": self._reading.rows + self._held_reading.rows,

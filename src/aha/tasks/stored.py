@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,9 +22,14 @@ def write_problems(path: Path, problems: Iterable[Problem]) -> int:
     return write_rows(path, map(asdict, problems))
 
 
+def stored_problems(path: Path) -> Iterator[Problem]:
+    """The problems of a file, one after the other."""
+    return (Problem(**row) for row in IndexedRows(path))
+
+
 def read_stored(path: Path) -> list[Problem]:
     """All problems of a file."""
-    return [Problem(**row) for row in IndexedRows(path)]
+    return list(stored_problems(path))
 
 
 class StoredProblems:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aha.data.conversations import read_conversations
+from aha.data.conversations import Conversation, read_conversations, write_conversations
 from aha.data.decontamination import NGrams, words_of
 from aha.data.sources import Source
 from aha.errors import CheckpointError, ConfigError
@@ -76,7 +76,7 @@ def test_decontamination_drops_what_shares_a_run_of_words(make_context: MakeCont
     held_out.write_text(json.dumps({"question": f"{LONG.upper()}! And then?", "answer": "#### 1"}) + "\n")
     problems = ProblemsConfig(task="gsm8k", train=train, held_out=Source(path=str(held_out)))
     Problems().run(make_context("problems", problems))
-    context = make_context("clean", DecontaminationConfig(problems="problems"), ("problems",))
+    context = make_context("clean", DecontaminationConfig(source="problems"), ("problems",))
     summary = Decontamination().run(context).summary
     assert (summary["in"], summary["dropped"], summary["kept"]) == (7, 1, 6)
     assert summary["pairs"][0]["problem"] == "gsm8k/5" and summary["pairs"][0]["like"] == "gsm8k/0"
@@ -92,6 +92,65 @@ def test_words_are_compared_without_case_and_punctuation() -> None:
     grams.add("Two short", "a")
     assert grams.find("two, SHORT!") == ("a", "two short")
     assert grams.find("two short words") is None and grams.find("") is None
+
+
+def test_a_short_question_is_found_inside_a_longer_text() -> None:
+    grams = NGrams(13)
+    grams.add("How many legs do seven dogs and a duck have?", "a")  # ten words
+    grams.add("How many in all?", "b")
+    found = grams.find("Think of this: how many legs do seven dogs and a duck have, and how many in all?")
+    assert found is not None and found[0] == "a"
+    assert grams.find("First think: how many in all?") is None, "four words say nothing"
+    assert grams.find("how many in all") == ("b", "how many in all")
+
+
+def test_wording_that_held_out_problems_share_counts_for_nothing() -> None:
+    rules = "Solve this puzzle by the usual rules, and give the grid row by row with spaces between its digits"
+    grams = NGrams(13)
+    for number in range(4):
+        grams.add(f"{rules}: {number} {number + 1} {number + 2}", f"held-out/{number}")
+    assert grams.find(f"{rules}: 7 1 9") is None
+    assert grams.find(f"{rules}: 2 3 4.") is not None, "the same problem is found all the same"
+
+
+def test_without_a_length_whole_texts_are_compared() -> None:
+    grams = NGrams(0)
+    grams.add("What is 2 + 3?", "a")
+    assert grams.find("what is 2 3") == ("a", "what is 2 3")
+    assert grams.find("What is 2 + 3? And then?") is None
+
+
+def test_when_nothing_is_left_that_is_said(make_context: MakeContext, tmp_path: Path) -> None:
+    train = rows(tmp_path / "a.jsonl", 1, extra=[{"question": f"{LONG}. Why?", "answer": "#### 2"}])
+    path = tmp_path / "a.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[-1])
+    held_out = tmp_path / "b.jsonl"
+    held_out.write_text(json.dumps({"question": f"{LONG}! And then?", "answer": "#### 1"}) + "\n")
+    problems = ProblemsConfig(task="gsm8k", train=train, held_out=Source(path=str(held_out)))
+    Problems().run(make_context("problems", problems))
+    context = make_context("clean", DecontaminationConfig(source="problems"), ("problems",))
+    with pytest.raises(ConfigError, match=r"all 1 training problems share 13 words.*decontamination_words"):
+        Decontamination().run(context)
+
+
+def test_conversations_are_held_against_a_test_set(make_context: MakeContext, tmp_path: Path) -> None:
+    held_out = tmp_path / "b.jsonl"
+    held_out.write_text(json.dumps({"question": f"{LONG}! And then?", "answer": "#### 1"}) + "\n")
+    config = ProblemsConfig(task="gsm8k", held_out=Source(path=str(held_out)))
+    Problems().run(make_context("test-gsm8k", config))
+    context = make_context("conversations", ProblemsConfig(task="gsm8k", held_out=Source(path=str(held_out))))
+    talks = [
+        Conversation.of("Hello?", "Hello."),
+        Conversation.of("Tell me a story", f"Once {LONG}.", "why not"),
+        Conversation.of("Which story?", "None.", f"They said: {LONG}, did they not?"),
+    ]
+    write_conversations(context.folder / "examples.jsonl", talks)
+    config = DecontaminationConfig(source="conversations", against=("test-gsm8k",))
+    context = make_context("clean", config, ("conversations", "test-gsm8k"))
+    summary = Decontamination().run(context).summary
+    assert (summary["in"], summary["dropped"], summary["what"]) == (3, 2, "conversations")
+    assert [pair["problem"] for pair in summary["pairs"]] == ["conversation 2", "conversation 3"]
+    assert list(read_conversations(context.folder / "examples.jsonl")) == talks[:1]
 
 
 def test_every_problem_comes_once_before_any_comes_again(make_context: MakeContext, tmp_path: Path) -> None:
