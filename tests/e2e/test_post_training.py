@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,23 @@ def test_puzzles_of_reasoning_gym(checkpoint: Path, tmp_path: Path) -> None:
     assert summary(tmp_path / "run")["decontaminated"]["kept"] == 12, "the wording of the puzzles is shared by all"
     (step,) = (row for row in log(tmp_path / "run", "grpo") if "reward" in row)
     assert step["completions/dropped"] == 0
+
+
+def test_what_ends_a_turn_is_written_for_other_software(checkpoint: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(checkpoint, base)
+    known = json.loads((base / "generation_config.json").read_text())["eos_token_id"]
+    text_end = known[-1]  # a base checkpoint: it ends texts with one token, its template turns with another
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": text_end}))
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**config, "eos_token": "<|endoftext|>"}))
+    settings_of_model = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**settings_of_model, "eos_token_id": text_end}))
+    more = settings(*SOURCES, *QUICK["sft"])
+    result = aha(tmp_path, "sft", "--model", str(base), "--task", "gsm8k", "--out", "run", *more)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((tmp_path / "run" / "sft" / "model" / "generation_config.json").read_text())
+    assert sorted(written["eos_token_id"]) == sorted(known)
 
 
 def log(run: Path, stage: str) -> list[dict]:

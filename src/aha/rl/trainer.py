@@ -29,6 +29,7 @@ from aha.rl.prompts import make_prompts
 from aha.rl.rollout import assign_advantages, collect, grade_general, grade_reasoning
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.families import GENERAL, draw, get_general
+from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
 from aha.training.checkpointer import Saved
 from aha.training.model_state import load_training_state, training_state
@@ -64,6 +65,8 @@ class ReinforcementLearning:
         seed = context.derive_seed("adapters")
         model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
+        if config.form == "chat":
+            model.generation_config = with_chat_ends(model.generation_config, tokenizer)
         trainer = GRPOTrainer(config, model, tokenizer, context, self._generator(config, context))
         try:
             trainer.train()

@@ -16,7 +16,7 @@ from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, draw, get_family, get_general
 from aha.tasks.rewriting import summary
 from aha.text.elicitation import text_of
-from aha.text.templates import chat_prompt
+from aha.text.templates import chat_ends, chat_prompt
 from aha.text.tokenizer import Tokenizer
 from aha.types import Language, Message, Problem, Request, SamplingParams
 
@@ -80,7 +80,7 @@ class Assistant:
         sampling = SamplingParams(
             temperature=0.0,
             max_completion_tokens=longest or self._longest,
-            stop_token_ids=self._tokenizer.eos_ids,
+            stop_token_ids=chat_ends(self._tokenizer),
         )
         requests = [
             Request(tuple(chat_prompt(self._tokenizer, [Message("user", prompt)], think_prefilled=False)), sampling)

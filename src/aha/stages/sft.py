@@ -20,6 +20,7 @@ from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
 from aha.models.moe import update_router_bias
+from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
 from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
@@ -80,6 +81,7 @@ class SFT:
         seed = context.derive_seed("adapters")
         model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
+        model.generation_config = with_chat_ends(model.generation_config, tokenizer)
         examples = Examples(tokenizer, conversations(context, config))
         trainer = SFTTrainer(config, spread(model, context.parallel, context.distributed), examples, context)
         trainer.train()

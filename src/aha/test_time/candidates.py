@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aha.files import derive_seed
 from aha.protocols import Generator
 from aha.tasks.answers import read_completion
-from aha.text.elicitation import PREFILLED, THINKING, Elicitation, prompt_for
+from aha.text.elicitation import PREFILLED, THINKING, Elicitation, prompt_for, stop_ids
 from aha.text.tokenizer import END_THINK, THINK, Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request, SamplingParams
 
@@ -138,7 +138,7 @@ class Respondent:
             temperature=self.temperature,
             top_p=self.top_p,
             max_completion_tokens=limit,
-            stop_token_ids=(*self.tokenizer.eos_ids, *stops),
+            stop_token_ids=(*stop_ids(self.tokenizer, self.elicitation), *stops),
             n=n,
             seed=seed,
         )
@@ -151,7 +151,8 @@ class Respondent:
     def candidate(self, trace: Trace) -> Candidate:
         """Reads a trace."""
         ids = trace.token_ids
-        text = self.tokenizer.decode(ids[:-1] if ids and ids[-1] in self.tokenizer.eos_ids else ids)
+        ended = bool(ids) and ids[-1] in stop_ids(self.tokenizer, self.elicitation)
+        text = self.tokenizer.decode(ids[:-1] if ended else ids)
         reading = read_completion(trace.problem, text, not trace.ended, self.elicitation, forced=trace.thinking_forced)
         return Candidate(
             text,

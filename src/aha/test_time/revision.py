@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aha.test_time.candidates import Candidate, Outcome, Respondent, Trace, outcome
+from aha.text.elicitation import stop_ids
 from aha.text.tokenizer import END_THINK
 from aha.types import FinishReason, Language, Problem
 
@@ -70,7 +71,8 @@ def _reopen(respondent: Respondent, trace: Trace, last: Candidate) -> bool:
     tokenizer = respondent.tokenizer
     ids, end_think = trace.token_ids, tokenizer.control_id(END_THINK)
     closed = end_think in ids
-    thought = ids[: ids.index(end_think)] if closed else [token for token in ids if token not in tokenizer.eos_ids]
+    ends = stop_ids(tokenizer, respondent.elicitation)
+    thought = ids[: ids.index(end_think)] if closed else [token for token in ids if token not in ends]
     if not respondent.thinks(thought):
         return False
     with_answer, without = DOUBTS[trace.problem.language]

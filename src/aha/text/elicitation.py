@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from aha.text.templates import chat_prompt, plain_prompt, zero_prompt
+from aha.text.templates import chat_ends, chat_prompt, plain_prompt, zero_prompt
 from aha.text.thinking import Form
 from aha.text.tokenizer import Tokenizer
 from aha.types import Completion, FinishReason, Message, Problem, Request, SamplingParams
@@ -31,6 +31,11 @@ def prompt_for(tokenizer: Tokenizer, problem: Problem, elicitation: Elicitation)
     return plain_prompt(tokenizer, problem.question, elicitation == "steps", problem.language)
 
 
+def stop_ids(tokenizer: Tokenizer, elicitation: Elicitation) -> tuple[int, ...]:
+    """The tokens that end an answer which is asked for in this way."""
+    return chat_ends(tokenizer) if elicitation in ("chat", "chat_direct") else tokenizer.eos_ids
+
+
 def request_for(
     tokenizer: Tokenizer,
     problem: Problem,
@@ -46,7 +51,7 @@ def request_for(
         temperature=temperature,
         top_p=top_p,
         max_completion_tokens=max_completion_tokens,
-        stop_token_ids=tokenizer.eos_ids,
+        stop_token_ids=stop_ids(tokenizer, elicitation),
         n=samples,
         seed=seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Sequence
 
@@ -42,6 +43,7 @@ def template_prompt(tokenizer: Tokenizer, messages: Sequence[Message], think_pre
     return ids + tokenizer.encode_markup(text)
 
 
+@functools.lru_cache(maxsize=8)
 def turn_end(tokenizer: Tokenizer) -> int:
     """The token with which the template ends an assistant's turn; the end of a text where it has none of its own."""
     mark = f"mark{secrets.token_hex(8)}mark"

@@ -6,7 +6,8 @@ own words go through `encode_markup`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aha.text.template_prompts import template_prompt, turn_end
 from aha.text.tokenizer import ANSWER, ASSISTANT, BOS, END_ANSWER, END_THINK, EOS, THINK, USER, Tokenizer
@@ -79,6 +80,29 @@ def chat_prompt(tokenizer: Tokenizer, messages: Sequence[Message], think_prefill
     if think_prefilled:
         ids += [tokenizer.control_id(THINK), *tokenizer.encode("\n")]
     return ids
+
+
+def chat_ends(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that end an assistant's turn: those that end a text and, of a template of somebody else's, its own.
+
+    Base checkpoints often end texts with one token and turns, in the template that they carry, with another.
+    """
+    if tokenizer.is_own or tokenizer.template is None:
+        return tokenizer.eos_ids
+    return tuple(dict.fromkeys((*tokenizer.eos_ids, turn_end(tokenizer))))
+
+
+def with_chat_ends(settings: Mapping[str, Any] | None, tokenizer: Tokenizer) -> Mapping[str, Any] | None:
+    """The settings of `generation_config.json` for a model that has learnt to end turns: other software stops there.
+
+    Args:
+        settings: the checkpoint's; None where it has none.
+        tokenizer: of the checkpoint.
+    """
+    ends = chat_ends(tokenizer)
+    if ends == tokenizer.eos_ids:
+        return settings
+    return {**(settings or {}), "eos_token_id": list(ends)}
 
 
 def chat_example(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[int]]:

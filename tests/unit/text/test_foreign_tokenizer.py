@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from aha.errors import CheckpointError
-from aha.text.templates import chat_example, chat_prompt, plain_prompt, zero_prompt
+from aha.text.elicitation import request_for
+from aha.text.templates import chat_ends, chat_example, chat_prompt, plain_prompt, with_chat_ends, zero_prompt
 from aha.text.thinking import parse
 from aha.text.tokenizer import Tokenizer
-from aha.types import Message
+from aha.types import Message, Problem
 
 from ...foreign import write_tokenizer
 
@@ -100,3 +102,25 @@ def test_damaged_files_are_named(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not readable JSON"):
         Tokenizer.load(folder)
+
+
+def test_a_base_that_ends_texts_otherwise_stops_where_its_template_ends_a_turn(tmp_path: Path) -> None:
+    backend = write_tokenizer(tmp_path, TEXTS)
+    text_end, turn_end = (backend.token_to_id(token) for token in ("<|endoftext|>", "<|im_end|>"))
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<|endoftext|>"}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": text_end, "top_p": 0.9}))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.eos_ids == (text_end,)
+    assert chat_ends(tokenizer) == (text_end, turn_end)
+    ids, mask = chat_example(tokenizer, [Message("user", "?"), Message("assistant", "4")])
+    assert ids[-1] == turn_end and mask[-1] == 1
+    problem = Problem("rows", "math", 1, "en", "What is 2 + 2?", "4")
+    stops = {way: request_for(tokenizer, problem, way, 1, 0, 8).sampling.stop_token_ids for way in ("chat", "zero")}
+    assert stops == {"chat": (text_end, turn_end), "zero": (text_end,)}
+    assert with_chat_ends({"eos_token_id": text_end, "top_p": 0.9}, tokenizer) == {
+        "eos_token_id": [text_end, turn_end],
+        "top_p": 0.9,
+    }
+    own = Tokenizer.train(TEXTS, 300)
+    assert with_chat_ends(None, own) is None and chat_ends(own) == own.eos_ids
