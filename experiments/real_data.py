@@ -4,7 +4,8 @@
 
 No pretrained weights are needed: a Qwen3 of 1M parameters with random weights goes through fine-tuning, reinforcement
 learning, evaluation, export and reload, with files as Qwen's checkpoints have them: a byte-level tokenizer trained on
-GSM8K's training text, ChatML turns, a padded vocabulary. That shows plumbing, not skill. Each command is a resumable run, so this can be interrupted. Writes docs/results/real_data.md.
+GSM8K's training text, ChatML turns, a padded vocabulary. That shows plumbing, not skill. Each command is a resumable
+run, so this can be interrupted. Writes docs/results/real_data.md.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def main() -> None:
         "",
         f"`python experiments/real_data.py --data DATA` at commit {commit}. Data: GSM8K (7,473 "
         "and 1,319 problems) and HumanEval (164). The model is a Qwen3 of random weights, with a tokenizer of "
-        "Qwen's kind trained on GSM8K's text, ChatML turns and a padded vocabulary: this page shows plumbing, not skill.",
+        "Qwen's kind trained on GSM8K's text, ChatML turns and a padded vocabulary: plumbing is shown, not skill.",
         "",
         *gold(paths),
         *trained(paths),

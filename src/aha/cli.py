@@ -33,6 +33,18 @@ app = typer.Typer(
 )
 
 
+Sandbox = Annotated[
+    str | None,
+    typer.Option(
+        envvar="AHA_SANDBOX",
+        metavar="URL",
+        help="Where programs are graded: a remote sandbox, or limits such as '{seconds: 10}'.",
+        show_default="a local one",
+        show_envvar=True,
+    ),
+]
+
+
 def _version(shown: bool) -> None:
     if shown:
         print(f"aha {__version__}")
@@ -71,6 +83,7 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="grpo, sft: the task's data folder, or a file of rows.", show_default="AHA_DATA")
     ] = None,
+    sandbox: Sandbox = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the resolved configuration and exit.")
     ] = False,
@@ -108,6 +121,7 @@ def run(
     from aha.recipes.registry import resolve
     from aha.recipes.run import execute
 
+    _use_sandbox(sandbox)
     named = {"model": model and model.absolute(), "task": task, "data": data and data.absolute()}
     settings = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
     config = resolve(recipe, [*settings, *(set_ or [])], seed)
@@ -167,6 +181,7 @@ def evaluate(
         typer.Option(help="The folder of completions and results.", show_default="evaluations/...", file_okay=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the sampling.")] = 0,
+    sandbox: Sandbox = None,
 ) -> None:
     """Measure models on held-out problems: pass@1 with intervals, cons@k, pass@k, tokens, by task.
 
@@ -182,6 +197,7 @@ def evaluate(
     """
     from aha.recipes.acts import evaluate_models
 
+    _use_sandbox(sandbox)
     settings = [] if data is None else [f"data={json.dumps(str(data))}"]
     names, ways = ([part for part in given.split(",") if part] for given in (task, asked))
     evaluate_models(checkpoints, names, ways, preset, [*settings, *(set_ or [])], out, seed)
@@ -377,11 +393,19 @@ def task(
     data: Annotated[
         Path | None, typer.Option(envvar="AHA_DATA", help="The data folder (or file) of gsm8k and the like.")
     ] = None,
-    sandbox: Annotated[
-        str | None, typer.Option(metavar="URL", help="A remote sandbox for programs.", show_default="a local one")
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Show prompts in this model's template.", show_default="R1-Zero's"),
     ] = None,
+    asked: Annotated[str, typer.Option(help="How: zero, zero_think, chat, chat_direct, direct, steps.")] = "zero",
+    reward: Annotated[
+        list[str] | None, typer.Option(metavar="FILE.py:FUNCTION", help="A reward of your own, shown beside.")
+    ] = None,
+    sandbox: Sandbox = None,
 ) -> None:
-    """Show problems with their answers; where problems come from a file, what right and wrong answers score, too.
+    """Show problems as a model sees them, and what the right answer and wrong ones score.
+
+    Fails where a right answer scores 0 or a wrong one 1: look at this before you train on a task of your own.
 
     [bold]Examples[/bold]
 
@@ -390,10 +414,13 @@ def task(
       aha task motion --level 3 -n 5 --language zh
 
       aha task humaneval --data data
-    """
-    from aha.recipes.acts import show_task
 
-    show_task(name, level, count, language, seed, data, sandbox)
+      aha task rows --data mine.jsonl --model ./Qwen3-0.6B --asked chat --reward reward.py:brevity
+    """
+    from aha.recipes.show_task import show_task
+
+    _use_sandbox(sandbox)
+    show_task(name, level, count, language, seed, data, model, asked, reward or [])
 
 
 @app.command()
@@ -411,9 +438,7 @@ def grade(
     strict: Annotated[
         bool, typer.Option("--strict", help="Count answers in the form <think>..</think><answer>..</answer> only.")
     ] = False,
-    sandbox: Annotated[
-        str | None, typer.Option(metavar="URL", help="A remote sandbox for programs.", show_default="a local one")
-    ] = None,
+    sandbox: Sandbox = None,
 ) -> None:
     """Score completions that exist already: one JSON line each with its rewards by part, and a summary. No model.
 
@@ -425,7 +450,14 @@ def grade(
     """
     from aha.recipes.acts import grade_completions
 
-    grade_completions(file, task, data, out, strict, sandbox)
+    _use_sandbox(sandbox)
+    grade_completions(file, task, data, out, strict)
+
+
+def _use_sandbox(said: str | None) -> None:
+    """Names the sandbox to this process and to those that it starts."""
+    if said is not None:
+        os.environ["AHA_SANDBOX"] = said
 
 
 def main() -> None:

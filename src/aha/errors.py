@@ -6,6 +6,7 @@
     ├── CheckpointError         a checkpoint is damaged, of another shape, or of a refused kind (also ValueError)
     ├── RunFolderError          a run folder is in use, not a run, or cannot be written      (also OSError)
     ├── GradingError            a grader could not give a verdict: drop the sample, do not score it 0
+    │   └── CannotGradeError    nothing of the kind can be graded here: isolation or a package is missing
     ├── GenerationError         a request that the engine cannot serve                        (also ValueError)
     └── NothingToLearnError     training would be in vain: the message says why
 
@@ -45,6 +46,10 @@ class RunFolderError(AhaError, OSError):
 
 class GradingError(AhaError):
     """A grader failed to give a verdict. The sample is dropped, never scored 0."""
+
+
+class CannotGradeError(GradingError):
+    """Nothing of a kind can be graded here; the message says what is missing and how to get it."""
 
 
 class GenerationError(AhaError, ValueError):

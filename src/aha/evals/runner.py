@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from aha.errors import GradingError
+from aha.errors import CannotGradeError, GradingError
 from aha.evals.metrics import Interval, bootstrap_interval, pass_at_k
 from aha.evals.readability import repetition_rate
 from aha.files import derive_seed
@@ -83,7 +83,10 @@ def evaluate(
 
     Raises:
         GenerationError: a prompt does not fit the engine's context.
+        CannotGradeError: answers to one of the tasks cannot be judged here; nothing has been sampled then.
     """
+    for name in dict.fromkeys(problem.family for problem in problems):
+        judge_of(name)
     requests = [
         request_for(
             tokenizer,
@@ -146,6 +149,8 @@ def _is_right(judge: Judge, problem: Problem, answer: str) -> bool:
     """An evaluation counts an answer without a verdict as wrong: nobody may gain by breaking the judge."""
     try:
         return judge.verify(problem, answer)
+    except CannotGradeError:
+        raise
     except GradingError:
         return False
 

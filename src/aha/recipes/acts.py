@@ -6,21 +6,18 @@ import contextlib
 import importlib.util
 import json
 import os
-import random
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aha.errors import ConfigError, GradingError
+from aha.errors import ConfigError
 from aha.files import write_atomic
 from aha.references import load_reference
 from aha.training.launch import WORKER_SETTINGS
-from aha.types import Language
 
 if TYPE_CHECKING:
-    from aha.grading.sandbox.outcome import SandboxConfig
     from aha.rewards.completions import Graded
 
 REPORT = "aha.report.page:make_report"
@@ -109,59 +106,7 @@ def _act(reference: str, verb: str) -> Any:
     return load_reference(reference)
 
 
-def show_task(
-    name: str, level: int | None, count: int, language: str, seed: int, data: Path | None, sandbox: str | None
-) -> None:
-    """Prints problems of a family with their answers; of a dataset task, with the scores of right and wrong ones too.
-
-    Raises:
-        UnknownNameError: no such family or task.
-        ConfigError: the family has no such level, the language is not one of en and zh, or the data are not there.
-        GradingError: a gold answer does not score 1, or grading is not possible here.
-    """
-    from aha.tasks.families import FAMILIES
-
-    if name not in FAMILIES:
-        _show_dataset(name, count, seed, data, sandbox)
-        return
-    family = FAMILIES[name]
-    if language not in ("en", "zh"):
-        raise ConfigError(f"language = {language!r}: must be 'en' or 'zh'")
-    if level is not None and level not in family.levels:
-        raise ConfigError(f"level = {level}: family {name!r} has levels {', '.join(map(str, family.levels))}")
-    chosen_language: Language = "en" if language == "en" else "zh"
-    for chosen in family.levels if level is None else (level,):
-        rng = random.Random(f"show {seed} {name} {chosen}")
-        for _ in range(count):
-            problem = family.sample(rng, chosen, chosen_language)
-            print(f"[{problem.domain}, level {chosen}] {problem.question}\n    answer: {problem.answer}\n")
-
-
-def _show_dataset(name: str, count: int, seed: int, data: Path | None, sandbox: str | None) -> None:
-    from aha.tasks.datasets import load_dataset, open_dataset
-
-    with open_dataset(name, _sandbox_config(sandbox)) as task:
-        problems = load_dataset(task, data)
-        task.prepare()
-        wrong_paid = 0
-        for problem in random.Random(f"show {seed} {name}").sample(problems, min(count, len(problems))):
-            gold = task.gold(problem)
-            asked = problem.told(task.instruction).question
-            print(f"[{problem.domain}, {problem.facts['_id']}] {asked}\n    answer: {gold}")
-            if not task.verify(problem, gold):
-                raise GradingError(f"the gold answer of {problem.facts['_id']} scores 0: the task is broken")
-            print("    the gold answer scores 1")
-            for wrong in task.wrong_answers(problem):
-                score = int(task.verify(problem, wrong))
-                wrong_paid += score
-                print(f"    {wrong!r} scores {score}")
-            print()
-        print(f"{len(problems):,} problems; wrong answers that scored 1 above: {wrong_paid}")
-
-
-def grade_completions(
-    file: Path, name: str, data: Path | None, out: Path | None, strict: bool, sandbox: str | None
-) -> None:
+def grade_completions(file: Path, name: str, data: Path | None, out: Path | None, strict: bool) -> None:
     """Grades the completions of a file: a JSON line each to `out` or standard output, and a summary.
 
     Raises:
@@ -174,7 +119,7 @@ def grade_completions(
     from aha.tasks.families import FAMILIES
 
     with contextlib.ExitStack() as stack:
-        task = None if name in FAMILIES else stack.enter_context(open_dataset(name, _sandbox_config(sandbox)))
+        task = None if name in FAMILIES else stack.enter_context(open_dataset(name))
         if task is not None:
             task.prepare()
         graded = []
@@ -197,9 +142,3 @@ def _summary(graded: Sequence[Graded]) -> str:
             parts.append(f"{part} {sum(result.rewards[part] for result in judged) / len(judged):.1%}")
         parts.append(f"mean reward {sum(result.reward or 0.0 for result in judged) / len(judged):.4f}")
     return ", ".join(parts)
-
-
-def _sandbox_config(url: str | None) -> SandboxConfig:
-    from aha.grading.sandbox.outcome import SandboxConfig
-
-    return SandboxConfig(url=url)

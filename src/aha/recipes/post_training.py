@@ -30,6 +30,8 @@ from aha.text.tokenizer import THINK, Tokenizer
 from aha.training.optimizer import OptimizerConfig
 
 LEVELS = (1, 2, 3, 4, 5)
+LONGEST = 2048
+"""Tokens of a completion: small reasoning models need more than a thousand on grade-school problems."""
 
 
 class PostTrainingConfig(RecipeConfig):
@@ -56,7 +58,7 @@ class PostTrainingConfig(RecipeConfig):
             levels=LEVELS,
             trained_levels=LEVELS,
             samples=4,
-            max_completion_tokens=512,
+            max_completion_tokens=LONGEST,
             max_prompt_tokens=512,
             engine_rows=32,
             problems_limit=100,
@@ -144,7 +146,7 @@ class PostTrainingGRPOConfig(PostTrainingConfig):
             steps=100,
             prompts_per_step=8,
             group_size=8,
-            lengths=(LengthStage(from_step=0, max_completion_tokens=512),),
+            lengths=(LengthStage(from_step=0, max_completion_tokens=LONGEST),),
             levels=LEVELS,
             eval_levels=LEVELS,
             max_prompt_tokens=512,

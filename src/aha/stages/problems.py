@@ -12,7 +12,6 @@ from aha.data.conversations import Conversation, write_conversations
 from aha.data.sources import Reading, Source
 from aha.errors import ConfigError
 from aha.files import write_json
-from aha.grading.sandbox.outcome import SandboxConfig
 from aha.protocols import DatasetTask
 from aha.stages.sft import EXAMPLES
 from aha.tasks.datasets import make_dataset, open_dataset, read_problems
@@ -31,7 +30,6 @@ class ProblemsConfig(Config):
     held_out: Source | None = Field(None, description="what is measured by; none: a share of the training rows")
     held_out_share: float = Field(0.05, gt=0, lt=1, description="that share, decided by each problem's hash")
     instruction: str | None = Field(None, description="said below each question; none: the task's own; empty: nothing")
-    sandbox: SandboxConfig = Field(default_factory=SandboxConfig, description="where programs run")
 
     @model_validator(mode="after")
     def _known(self) -> ProblemsConfig:
@@ -52,7 +50,7 @@ class Problems:
         assert isinstance(config, ProblemsConfig)
         audit: dict[str, Any] = {}
         if context.distributed.is_first:
-            with open_dataset(config.task, config.sandbox) as task:
+            with open_dataset(config.task) as task:
                 task.prepare()
                 audit = _Splitting(config, task, context).write()
             write_json(context.folder / AUDIT, audit)

@@ -26,12 +26,15 @@ from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.plan import LATER, in_words, training_bytes, weights_bytes
 from aha.training.sharding import idle_pass, idle_passes, rest, spread
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training, save_trained
 
 EXAMPLES = "examples.jsonl"
 """The file, in a data stage's folder, that holds its conversations."""
+MEASURED = 64
+"""Examples by whose lengths the tokens of all are estimated."""
 
 
 class SourceStage(Config):
@@ -127,12 +130,24 @@ class SFTTrainer:
             parameter.requires_grad_(False)
         self.optimizer = Optimizer(model, config.optimizer, self.steps, context.distributed)
 
+    def plan(self) -> str:
+        """What is going to be done and what it takes, in words."""
+        looked_at = [len(self.examples[i].token_ids) for i in self.trained[:MEASURED]]
+        tokens = sum(looked_at) / len(looked_at) * len(self.order)
+        return (
+            f"{self.steps} steps of {self.config.examples_per_step} conversations, {len(self.trained):,} of them "
+            f"{self.config.epochs} times, about {tokens / 1e6:.1f}M tokens; memory: "
+            f"{in_words(weights_bytes(self.model))} for weights, {in_words(training_bytes(self.model))} for gradients "
+            f"and optimizer; {LATER}"
+        )
+
     def train(self) -> None:
         """Runs the remaining steps."""
         context, config = self.context, self.config
         saved = context.checkpointer.load()
         start = self._restore(saved) if saved else 0
         if start == 0:
+            context.progress.say(f"{context.name}: {self.plan()}")
             context.metrics.write({"step": 0, "held_out_loss": self.validate()})
         with context.progress.task(context.name, self.steps, start) as task:
             for step in range(start, self.steps):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aha.data.sources import GYM, HUB, Reading, Source, read_source
 from aha.errors import ConfigError, UnknownNameError
-from aha.grading.sandbox.outcome import SandboxConfig
+from aha.grading.sandbox.outcome import SandboxConfig, default_sandbox
 from aha.protocols import DatasetTask, Judge
 from aha.tasks.families import FAMILIES, GENERAL
 from aha.tasks.gsm8k import Gsm8k
@@ -30,7 +30,7 @@ DATASETS: dict[str, Callable[[SandboxConfig], DatasetTask]] = {
     OwnRows.name: lambda _: OwnRows(),
 }
 """Each is made anew for whoever uses it, because grading may start processes."""
-_judges: dict[tuple[str, SandboxConfig], DatasetTask] = {}
+_judges: dict[str, DatasetTask] = {}
 
 
 def is_dataset(name: str) -> bool:
@@ -38,7 +38,7 @@ def is_dataset(name: str) -> bool:
     return name in DATASETS or name.startswith(GYM)
 
 
-def make_dataset(name: str, sandbox: SandboxConfig | None = None) -> DatasetTask:
+def make_dataset(name: str) -> DatasetTask:
     """A dataset task; its maker closes it.
 
     Raises:
@@ -48,37 +48,39 @@ def make_dataset(name: str, sandbox: SandboxConfig | None = None) -> DatasetTask
         return Gym(name)
     if name not in DATASETS:
         raise UnknownNameError("task", name, [*DATASETS, *FAMILIES])
-    return DATASETS[name](sandbox or SandboxConfig())
+    return DATASETS[name](default_sandbox())
 
 
 @contextmanager
-def open_dataset(name: str, sandbox: SandboxConfig | None = None) -> Iterator[DatasetTask]:
+def open_dataset(name: str) -> Iterator[DatasetTask]:
     """A dataset task, closed at the end.
 
     Raises:
         UnknownNameError: as `make_dataset`.
     """
-    task = make_dataset(name, sandbox)
+    task = make_dataset(name)
     try:
         yield task
     finally:
         task.close()
 
 
-def judge_of(name: str, sandbox: SandboxConfig | None = None) -> Judge:
+def judge_of(name: str) -> Judge:
     """Who judges the answers to the problems of a family or task. A task is opened once and closed with the process.
 
     Raises:
         UnknownNameError: as `make_dataset`.
+        CannotGradeError: answers to the task cannot be judged here.
     """
     family = FAMILIES.get(name) or GENERAL.get(name)
     if family is not None:
         return family
-    key = (name, sandbox or SandboxConfig())
-    if key not in _judges:
-        _judges[key] = make_dataset(*key)
-        atexit.register(_judges[key].close)
-    return _judges[key]
+    if name not in _judges:
+        judge = make_dataset(name)
+        judge.prepare()
+        _judges[name] = judge
+        atexit.register(judge.close)
+    return _judges[name]
 
 
 def find_source(task: DatasetTask, split: str, data: Path | None = None) -> Source:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aha.data.rows import text_of
-from aha.errors import ConfigError, GradingError
+from aha.errors import CannotGradeError, ConfigError, GradingError
 from aha.grading.math_answers import boxed, stated
 from aha.tasks.file_task import FileTask
 from aha.types import Problem
@@ -61,7 +61,7 @@ class MathBoxed(FileTask):
             GradingError: math-verify is not installed.
         """
         if importlib.util.find_spec("math_verify") is None:
-            raise GradingError("LaTeX answers are judged by math-verify, an extra: pip install 'aha[math]'")
+            raise CannotGradeError("LaTeX answers are judged by math-verify, an extra: pip install 'aha[math]'")
         if self._worker is None:
             self._worker = KillableWorker("aha.grading.latex_answers:same_latex", SECONDS_PER_ANSWER)
 

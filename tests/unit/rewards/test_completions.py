@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from aha.errors import ConfigError
+from aha.errors import ConfigError, GradingError
+from aha.recipes.show_task import show_task
 from aha.rewards.completions import answer_of, grade_file
 from aha.tasks.datasets import open_dataset
 from aha.tasks.families import FAMILIES, held_out_suite
+from aha.tasks.gsm8k import Gsm8k
+
+from ...foreign import write_tokenizer
 
 DATA = Path(__file__).parents[2] / "data"
 STRICT = "<think>I count.</think>\n<answer>{}</answer>"
@@ -116,4 +120,26 @@ def test_a_task_is_shown_with_its_scores() -> None:
     assert done.stdout.count("the gold answer scores 1") == 3
     assert "scores 1" not in done.stdout.replace("the gold answer scores 1", "")
     assert "wrong answers that scored 1 above: 0" in done.stdout
-    assert "level 2" in aha("task", "countdown", "--level", "2").stdout
+    family = aha("task", "countdown", "--level", "2")
+    assert family.returncode == 0 and "level 2" in family.stdout, family.stderr
+    assert family.stdout.count("the gold answer scores 1") == 2 and "User: " in family.stdout
+
+
+def test_a_task_is_shown_as_a_model_sees_it_with_a_reward_of_ones_own(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "model", ["What is 2+2?"] * 20)
+    (tmp_path / "mine.py").write_text("def short(prompt, completion, columns): return float(len(completion) < 3)\n")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "What is 2 + 2?", "answer": "4"}))
+    arguments = ("task", "rows", "--data", str(tmp_path / "rows.jsonl"), "--model", str(tmp_path / "model"))
+    done = aha(*arguments, "--asked", "chat", "--reward", f"{tmp_path / 'mine.py'}:short")
+    assert done.returncode == 0, done.stderr
+    assert "| <|im_start|>assistant" in done.stdout and "| <think>" in done.stdout
+    assert "the gold answer scores 1, short: 1" in done.stdout
+    unknown = aha("task", "countdown", "--asked", "chat")
+    assert unknown.returncode == 1 and "--model DIR" in unknown.stderr
+
+
+def test_a_task_that_pays_wrong_answers_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(Gsm8k, "verify", lambda self, problem, answer: True)
+    with pytest.raises(GradingError, match="wrong answers score 1"):
+        show_task("gsm8k", None, 1, "en", 0, DATA, None, "zero", [])
+    assert "scores 1" in capsys.readouterr().out

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from aha.errors import ConfigError, GradingError, UnknownNameError
+from aha.errors import CannotGradeError, ConfigError, GradingError, UnknownNameError
+from aha.evals.runner import evaluate
 from aha.grading.sandbox import backends
+from aha.grading.sandbox.outcome import SandboxConfig, default_sandbox
 from aha.protocols import DatasetTask
-from aha.tasks.datasets import DATASETS, load_dataset, open_dataset
+from aha.tasks import datasets
+from aha.tasks.datasets import DATASETS, judge_of, load_dataset, make_dataset, open_dataset
 from aha.tasks.gsm8k import Gsm8k
 from aha.tasks.humaneval import HumanEval
 from aha.types import Problem
@@ -119,6 +122,54 @@ def test_code_is_not_graded_without_isolation(monkeypatch: pytest.MonkeyPatch) -
     problem = load_dataset(task, DATA)[0]
     with pytest.raises(GradingError, match="install bubblewrap"):
         task.verify(problem, task.gold(problem))
+
+
+def test_an_evaluation_refuses_what_cannot_be_graded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> list[str]:
+        raise GradingError("not here")
+
+    for name in list(backends.BACKENDS):
+        monkeypatch.setitem(backends.BACKENDS, name, broken)
+    monkeypatch.setattr(datasets, "_judges", {})
+    problem = load_dataset(HumanEval(), DATA)[0]
+    with pytest.raises(CannotGradeError, match="install bubblewrap"):
+        evaluate(NotAsked(), NotAsked(), [problem], "zero", 1, 0, 8)  # type: ignore[arg-type]
+    with pytest.raises(CannotGradeError):
+        judge_of("humaneval")
+
+
+class NotAsked:
+    """Neither a model nor a tokenizer is needed to see that nothing can be graded."""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("", SandboxConfig()),
+        ("http://127.0.0.1:9", SandboxConfig(url="http://127.0.0.1:9")),
+        ("{seconds: 9, memory_mib: 1024}", SandboxConfig(seconds=9, memory_mib=1024)),
+    ],
+)
+def test_the_sandbox_is_named_by_a_variable(
+    said: str, expected: SandboxConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AHA_SANDBOX", said)
+    assert default_sandbox() == expected
+    task = make_dataset("humaneval")
+    assert isinstance(task, HumanEval) and task.config == expected
+
+
+def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said in ("fast", "{speed: 9}", "[", "{seconds: -1}"):
+        monkeypatch.setenv("AHA_SANDBOX", said)
+        with pytest.raises(ConfigError, match=r"AHA_SANDBOX \(--sandbox\)"):
+            default_sandbox()
+
+
+def test_a_remote_sandbox_that_does_not_answer_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AHA_SANDBOX", "http://127.0.0.1:9")
+    with pytest.raises(CannotGradeError, match="gave no result"), open_dataset("humaneval") as task:
+        task.prepare()
 
 
 def test_a_data_file_may_be_named_directly_and_be_gzipped(tmp_path: Path) -> None:

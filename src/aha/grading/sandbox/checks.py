@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aha.errors import GradingError
+from aha.errors import CannotGradeError, GradingError
 from aha.grading.sandbox.local import Sandbox
 from aha.grading.sandbox.outcome import CodeRunner, Ending, FunctionTest, Outcome, SandboxConfig, Verdict
 from aha.grading.sandbox.remote import RemoteSandbox
@@ -94,14 +94,22 @@ def _why(answer: Any, outcome: Outcome) -> str:
 def make_runner(config: SandboxConfig | None = None) -> CodeRunner:
     """The runner that a configuration asks for.
 
-    A local one is started and proven at once: where that fails, nobody should come to believe that programs are graded.
+    A local one is started and proven at once, a remote one is asked for a first result: where that fails, nobody should
+    come to believe that programs are graded.
 
     Raises:
-        GradingError: no isolation proves itself; the message says how to get one.
+        CannotGradeError: no isolation proves itself, or the remote one does not answer; the message says what to do.
     """
     config = config or SandboxConfig()
     if config.url is not None:
-        return RemoteSandbox(config)
+        remote = RemoteSandbox(config)
+        try:
+            answers = remote.run("print(6 * 7)").stdout.strip() == "42"
+        except GradingError as error:
+            raise CannotGradeError(f"programs cannot be graded: {error}") from error
+        if not answers:
+            raise CannotGradeError(f"programs cannot be graded: the remote sandbox {config.url!r} does not run Python")
+        return remote
     runner = LocalRunner(config)
     try:
         runner.programs.start()

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from aha.errors import GradingError
+from aha.errors import CannotGradeError, GradingError
 from aha.grading.sandbox.backends import BACKENDS, Launched, launch
 from aha.grading.sandbox.library import Library
 from aha.grading.sandbox.outcome import Ending, Outcome, SandboxConfig
@@ -221,7 +221,7 @@ class Sandbox:
         """Starts the first backend that proves itself; does nothing where one has.
 
         Raises:
-            GradingError: none does; the message says why and how to get one.
+            CannotGradeError: none does; the message says why and how to get one.
         """
         if self._launched is not None:
             return
@@ -237,7 +237,7 @@ class Sandbox:
             except (GradingError, OSError) as error:
                 reasons.append(f"{backend}: {error}")
                 self.close()
-        raise GradingError(f"no isolation for programs proved itself here ({'; '.join(reasons)}); {INSTALL_HINT}")
+        raise CannotGradeError(f"no isolation for programs proved itself here ({'; '.join(reasons)}); {INSTALL_HINT}")
 
     def _prove(self) -> None:
         with Trap() as trap:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydantic import Field
+import yaml
+from pydantic import Field, ValidationError
 
 from aha.configuration import Config
+from aha.errors import ConfigError
 
 
 class SandboxConfig(Config):
@@ -23,6 +26,31 @@ class SandboxConfig(Config):
     output_kib: int = Field(
         256, ge=1, le=65536, description="limit on standard output; a program that exceeds it ends, KiB"
     )
+
+
+SANDBOX_VARIABLE = "AHA_SANDBOX"
+"""Names the sandbox of a process and of those that it starts: a URL, or settings of `SandboxConfig` as YAML."""
+
+
+def default_sandbox() -> SandboxConfig:
+    """The sandbox that AHA_SANDBOX names; a local one with the default limits where it names none.
+
+    Raises:
+        ConfigError: it is neither a URL nor settings.
+    """
+    said = os.environ.get(SANDBOX_VARIABLE, "").strip()
+    if not said:
+        return SandboxConfig()
+    if said.startswith(("http://", "https://")):
+        return SandboxConfig(url=said)
+    try:
+        return SandboxConfig.model_validate(yaml.safe_load(said))
+    except (yaml.YAMLError, ValidationError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{SANDBOX_VARIABLE} (--sandbox) = {said!r}: expected the URL of a remote sandbox, or settings such as "
+            f"{{seconds: 10, memory_mib: 1024}} ({problem})"
+        ) from error
 
 
 class Ending(enum.StrEnum):
