@@ -79,6 +79,9 @@ def run(
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="grpo, sft: the checkpoint, in Hugging Face layout.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="distill: the checkpoint that is learnt from.")
+    ] = None,
     task: Annotated[str | None, typer.Option(help="grpo, sft: gsm8k, math, choice, or rows of your own.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="grpo, sft: the task's data folder, or a file of rows.", show_default="AHA_DATA")
@@ -113,6 +116,8 @@ def run(
 
       aha run sft --model ./Qwen3-0.6B --data conversations.jsonl
 
+      aha run distill --teacher ./R1-Distill-Qwen-7B --model ./Qwen3-0.6B --task gsm8k
+
     [dim]Under another launcher:[/dim]
 
       torchrun --nproc-per-node 8 -m aha run r1-zero-tiny
@@ -122,7 +127,8 @@ def run(
     from aha.recipes.run import execute
 
     _use_sandbox(sandbox)
-    named = {"model": model and model.absolute(), "task": task, "data": data and data.absolute()}
+    folders = {"model": model, "teacher": teacher, "data": data}
+    named = {**{name: path and path.absolute() for name, path in folders.items()}, "task": task}
     settings = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
     config = resolve(recipe, [*settings, *(set_ or [])], seed)
     if print_config:

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from aha.models.hf import load_pretrained
 from aha.models.layouts import Rectangle
+from aha.tasks.datasets import load_dataset, open_dataset
 
 from ..foreign import write_checkpoint
 from ..rollout_server import RolloutServer
@@ -189,6 +191,70 @@ def test_what_ends_a_turn_is_written_for_other_software(checkpoint: Path, tmp_pa
     assert sorted(written["eos_token_id"]) == sorted(known)
 
 
+LEARNING = ("sft.epochs=40", "sft.examples_per_step=4", "sft.validation_examples=1", "sft.optimizer.adam_lr=0.01")
+
+
+@pytest.fixture(scope="module")
+def teacher(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows the problems of a file by heart."""
+    folder = tmp_path_factory.mktemp("teacher")
+    with open_dataset("gsm8k") as task:
+        problems = load_dataset(task, ROWS)
+        asked = [problem.told(task.instruction).question for problem in problems]
+    rows = [
+        {"question": question, "answer": f"The answer is {problem.answer}.", "reasoning": "I count."}
+        for question, problem in zip(asked, problems, strict=True)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = settings("train.path=rows.jsonl", *LEARNING)
+    taught = aha(folder, "sft", "--model", str(checkpoint), "--out", "run", *more)
+    assert taught.returncode == 0, taught.stderr
+    return folder / "run" / "sft" / "model"
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_a_teacher(checkpoint: Path, teacher: Path, tmp_path: Path) -> None:
+    more = settings(*SOURCES, "sampling.samples=2", "sampling.max_completion_tokens=48", *LEARNING)
+    both = ("--teacher", str(teacher), "--model", str(checkpoint))
+    result = aha(tmp_path, "distill", *both, "--task", "gsm8k", "--out", "run", *more)
+    assert result.returncode == 0, result.stderr
+    stages = summary(tmp_path / "run")
+    assert stages["samples"]["sampled"] == 32 and stages["samples"]["examples"] >= 5
+    kept = [json.loads(line) for line in (tmp_path / "run" / "samples" / "examples.jsonl").read_text().splitlines()]
+    assert all(turn["messages"][1]["reasoning_content"] == "I count." for turn in kept)
+    audit = json.loads((tmp_path / "run" / "samples" / "audit.json").read_text())
+    assert audit["in"] == 32 and audit["total"]["kept"] == len(kept)
+    losses = [row["held_out_loss"] for row in log(tmp_path / "run", "sft") if "held_out_loss" in row]
+    assert losses[-1] < losses[0] - 1.0
+    lacking = aha(tmp_path, "distill", "--model", str(checkpoint), "--task", "gsm8k")
+    assert lacking.returncode == 1 and "no teacher: name a checkpoint" in lacking.stderr
+
+
+@pytest.mark.slow
+def test_the_command_that_the_readme_names_needs_no_other_flag(checkpoint: Path, tmp_path: Path) -> None:
+    """It says what it will do and take, and starts; then it is stopped, since a random model writes long."""
+    (tmp_path / "Qwen3-0.6B").symlink_to(checkpoint)
+    (tmp_path / "gsm8k").mkdir()
+    rows = ROWS.read_text().splitlines(keepends=True)
+    (tmp_path / "gsm8k" / "train.jsonl").write_text("".join(rows[4:]))
+    (tmp_path / "gsm8k" / "test.jsonl").write_text("".join(rows[:4]))
+    command = [sys.executable, "-P", "-m", "aha", "run", "grpo", "--model", "./Qwen3-0.6B", "--task", "gsm8k"]
+    environment = {**os.environ, "AHA_DATA": str(tmp_path), "COLUMNS": "200"}
+    said = []
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if "grpo" in line and "left" in line:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130, "".join(said)
+    text = "".join(said)
+    assert "100 steps of 8 prompts x 8 completions, at most 2048 tokens each" in text and "memory:" in text
+    assert (tmp_path / "runs" / "grpo-Qwen3-0.6B-gsm8k-seed0" / "grpo").is_dir()
+
+
 def log(run: Path, stage: str) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row for row in rows if row.get("stage") == stage]
@@ -254,12 +320,14 @@ QUICK = {
     ],
     "sft": ["sft.examples_per_step=4", "sft.epochs=1", "sft.validation_examples=2"],
 }
+QUICK["distill"] = [*QUICK["sft"], "sampling.max_completion_tokens=48", "sampling.samples=2"]
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_guide(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_guide(checkpoint: Path, teacher: Path, tmp_path: Path) -> None:
     """Each as it stands there, in a folder as it would be there, but fewer steps."""
     (tmp_path / "Qwen3-0.6B").symlink_to(checkpoint)
+    (tmp_path / "R1-7B").symlink_to(teacher)
     (tmp_path / "data" / "gsm8k").mkdir(parents=True)
     rows = ROWS.read_text().splitlines(keepends=True)
     (tmp_path / "data" / "gsm8k" / "train.jsonl").write_text("".join(rows[4:]))
@@ -271,7 +339,7 @@ def test_the_commands_of_the_guide(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "reward.py").write_text(code)
     lines = GUIDE.read_text(encoding="utf-8").split("```")[1].strip().splitlines()
     commands = [shlex.split(line, comments=True) for line in lines]
-    assert [command[1] for command in commands] == ["run", "run", "run", "run", "eval"]
+    assert [command[1] for command in commands] == ["run"] * 5 + ["eval"]
     for _, verb, *arguments in commands:
         if verb == "eval":
             more = [
@@ -286,6 +354,7 @@ def test_the_commands_of_the_guide(checkpoint: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, (arguments, done.stderr)
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert names == [
+        "distill-Qwen3-0.6B-gsm8k-seed0",
         "grpo-Qwen3-0.6B-gsm8k-seed0",
         "grpo-Qwen3-0.6B-rows-seed0",
         "sft-Qwen3-0.6B-gsm8k-seed0",

@@ -1,13 +1,16 @@
-"""Post-training of a checkpoint of your own, on a task's problems or on your data: `aha run grpo`, `aha run sft`.
+"""Post-training of a checkpoint of your own, on a task's problems or on your data: `aha run grpo`, `sft`, `distill`.
 
 grpo:  base ─ problems ─ decontaminated ─ grpo ─ evaluation of both
 sft:   base ─ problems ─ decontaminated ─ sft ─ evaluation of both      on a task's worked solutions
        base ─ conversations ─ decontaminated ─ sft                      on conversations of your own
+distill:  teacher ─ problems ─ decontaminated ─ samples ─ sft ─ evaluation of all three
+                                           base ────────╯
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +25,9 @@ from aha.stages.checkpoint import CheckpointConfig, checkpoint_identity
 from aha.stages.conversations import ConversationsConfig
 from aha.stages.decontamination import DecontaminationConfig
 from aha.stages.problems import ProblemsConfig
+from aha.stages.rejection_sampling import FilterConfig, RejectionSamplingConfig
 from aha.stages.sft import SFTConfig, SourceStage
 from aha.tasks.datasets import find_source, make_dataset
-from aha.text.elicitation import Elicitation
 from aha.text.thinking import Form
 from aha.text.tokenizer import THINK, Tokenizer
 from aha.training.optimizer import OptimizerConfig
@@ -132,10 +135,13 @@ class PostTrainingConfig(RecipeConfig):
 
     def compared(self, trained: str, problems: str) -> StageSpec:
         """The evaluation of the base and of what became of it, asked in the same way."""
-        ways: tuple[Elicitation, ...] = (self.resolved_form,)
-        suites = (Suite(stage="base", elicitations=ways), Suite(stage=trained, elicitations=ways))
+        return self.measured({"base": self.resolved_form, trained: self.resolved_form}, problems)
+
+    def measured(self, asked: Mapping[str, Form], problems: str) -> StageSpec:
+        """The evaluation of some stages' models, each asked in its way."""
+        suites = tuple(Suite(stage=stage, elicitations=(form,)) for stage, form in asked.items())
         config = self.evaluation.model_copy(update={"suites": suites, "problems": (problems,)})
-        return StageSpec("evaluation", "evaluation", config, parents=("base", trained, problems))
+        return StageSpec("evaluation", "evaluation", config, parents=(*asked, problems))
 
 
 class PostTrainingGRPOConfig(PostTrainingConfig):
@@ -212,6 +218,43 @@ class PostTrainingSFTConfig(PostTrainingConfig):
         return StageSpec("sft", "sft", config, parents=("base", source))
 
 
+class DistillationConfig(PostTrainingSFTConfig):
+    """Supervised fine-tuning on what a larger model thinks and answers."""
+
+    teacher: str = Field("", description="the checkpoint that is learnt from: a model folder (--teacher)")
+    sampling: RejectionSamplingConfig = Field(
+        default_factory=lambda: RejectionSamplingConfig(
+            rewrite=False,
+            prompts=100_000,
+            samples=4,
+            temperature=0.6,
+            max_completion_tokens=LONGEST,
+            max_prompt_tokens=512,
+            engine_rows=32,
+            filters=FilterConfig(max_repetition=0.5, max_paragraph=4000, per_problem=4),
+            prompts_at_once=32,
+        ),
+        description="the teacher's samples: right and readable ones are kept (`problems` is set by the recipe)",
+    )
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        """The graph.
+
+        Raises:
+            ConfigError: no teacher is named, or it is not asked in the form of the conversations that are learnt.
+        """
+        if not self.teacher:
+            raise ConfigError("no teacher: name a checkpoint's folder, as in --teacher ./DeepSeek-R1-Distill-Qwen-7B")
+        identity = checkpoint_identity(self.teacher)
+        teacher = StageSpec("teacher", "checkpoint", CheckpointConfig(path=self.teacher), data_identity=identity)
+        base, problems = self.base(), self.problems()
+        source, form = problems[-1].name, _form_of(Path(self.teacher))
+        sampling = self.sampling.model_copy(update={"problems": source, "form": form})
+        samples = StageSpec("samples", "rejection_sampling", sampling, parents=("teacher", source))
+        asked: dict[str, Form] = {"teacher": form, "base": self.resolved_form, "sft": self.resolved_form}
+        return (teacher, base, *problems, samples, self._training("samples"), self.measured(asked, source))
+
+
 def grpo() -> PostTrainingGRPOConfig:
     """Reinforcement learning on a checkpoint of your own: --model DIR --task gsm8k."""
     return PostTrainingGRPOConfig(recipe="grpo")
@@ -220,6 +263,11 @@ def grpo() -> PostTrainingGRPOConfig:
 def sft() -> PostTrainingSFTConfig:
     """Supervised fine-tuning of a checkpoint of your own: --model DIR --data FILE.jsonl, or --task gsm8k."""
     return PostTrainingSFTConfig(recipe="sft")
+
+
+def distill() -> DistillationConfig:
+    """A checkpoint of your own learns from a larger one's right answers: --teacher DIR --model DIR --task gsm8k."""
+    return DistillationConfig(recipe="distill")
 
 
 @functools.lru_cache(maxsize=4)

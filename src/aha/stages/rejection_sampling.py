@@ -18,16 +18,20 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.data.conversations import Conversation, write_conversations
+from aha.errors import ConfigError
 from aha.evals.readability import longest_paragraph, repetition_rate
 from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
 from aha.files import write_json
 from aha.models.hf import load_pretrained
-from aha.rewards.rules import language_consistency
+from aha.rewards.rules import accuracy, language_consistency
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import Sampled, sample
 from aha.stages.sft import EXAMPLES
+from aha.tasks.datasets import judge_of
 from aha.tasks.families import FAMILIES, draw, get_family
 from aha.tasks.rewriting import one_language, summary
+from aha.tasks.stored import StoredProblems
+from aha.text.elicitation import prompt_for
 from aha.text.thinking import Form, final_answer
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
@@ -57,6 +61,10 @@ class RejectionSamplingConfig(Config):
     samples: int = Field(4, gt=0, description="samples per problem")
     temperature: float = Field(1.0, gt=0, description="of sampling (R1: 1)")
     max_completion_tokens: int = Field(256, gt=0, description="limit in tokens")
+    problems: str = Field("", description="the stage whose training problems are asked, instead of the families'")
+    rewrite: bool = Field(True, description="mend language and summary for readers; off keeps the model's own words")
+    max_prompt_tokens: int = Field(LONGEST_PROMPT, gt=0, description="problems with longer prompts are passed over")
+    engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
     families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
     levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are asked")
     chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
@@ -90,7 +98,7 @@ class RejectionSampling:
         config = context.config
         assert isinstance(config, RejectionSamplingConfig)
         rows = self._sample(context, config)
-        kept, audit = select(rows, config.filters, judged=False)
+        kept, audit = select(rows, config.filters, judged=False, rewritten=config.rewrite)
         assistant = self._assistant(context, config) if config.assistant else None
         if assistant is not None:
             audit["judge"] = self._judge(context, config, rows, assistant)
@@ -99,9 +107,17 @@ class RejectionSampling:
                 for row, verdict in zip(kept, verdicts, strict=True):
                     row["judged_right"] = verdict
                 judge_facts = audit["judge"]
-                kept, audit = select(rows, config.filters, judged=True)
+                kept, audit = select(rows, config.filters, judged=True, rewritten=config.rewrite)
                 audit["judge"] = judge_facts
-        conversations = self._rewrite(context, kept, assistant, audit)
+        if config.problems and not kept:
+            raise ConfigError(
+                f"{context.name}: none of {len(rows)} samples is right and readable ({_drops(audit)}): ask more "
+                "problems, let the model think longer (max_completion_tokens), or loosen the filters"
+            )
+        if config.rewrite:
+            conversations = self._rewrite(context, kept, assistant, audit)
+        else:
+            conversations = [_conversation(context.name, row, row["summary"], row["thinking"]) for row in kept]
         if context.distributed.is_first:
             write_conversations(context.folder / EXAMPLES, conversations)
             write_json(context.folder / AUDIT, audit)
@@ -112,9 +128,9 @@ class RejectionSampling:
         """All samples of all processes, graded, as JSON rows in a fixed order."""
         parent = context.parent_model_folder()
         model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
-        longest = LONGEST_PROMPT + config.max_completion_tokens
-        generator = self._make_generator(model, max_rows=256, max_context=longest)
-        problems = training_problems(config, context.derive_seed("problems"))
+        longest = config.max_prompt_tokens + config.max_completion_tokens
+        generator = self._make_generator(model, max_rows=config.engine_rows, max_context=longest)
+        problems = self._problems(context, config, tokenizer)
         saved = context.checkpointer.load()
         rows: list[dict[str, Any]] = saved.state["rows"] if saved else []
         start = saved.step if saved else 0
@@ -138,6 +154,21 @@ class RejectionSampling:
                 if context.checkpointer.due():
                     context.checkpointer.save(stop, {}, {"rows": rows})
         return rows
+
+    def _problems(self, context: StageContext, config: RejectionSamplingConfig, tokenizer: Tokenizer) -> list[Problem]:
+        """What is asked: the families' problems, or the first of another stage's in a shuffled order."""
+        seed = context.derive_seed("problems")
+        if not config.problems:
+            return training_problems(config, seed)
+
+        def fits(problem: Problem) -> bool:
+            return len(prompt_for(tokenizer, problem, config.form)) <= config.max_prompt_tokens
+
+        stored = StoredProblems(context.parent_folder(config.problems), seed, fits)
+        for name in dict.fromkeys(family for family, _ in stored.cells):
+            judge_of(name)
+        numbers = range(min(config.prompts, len(stored)))
+        return [stored.draw(stored.cells[i % len(stored.cells)], i // len(stored.cells)) for i in numbers]
 
     def _assistant(self, context: StageContext, config: RejectionSamplingConfig) -> Assistant:
         folder = context.parent_model_folder(config.assistant)
@@ -174,17 +205,9 @@ class RejectionSampling:
         for row, (problem, answer), sentence in zip(kept, items, sentences, strict=True):
             usable = is_summary(sentence, problem, answer)
             by_assistant += usable
-            conversations.append(
-                Conversation.of(
-                    problem.question,
-                    sentence if usable else summary(answer, problem.language),
-                    one_language(row["thinking"], problem.language),
-                    source=context.name,
-                    family=problem.family,
-                    level=problem.level,
-                    key=problem.key,
-                )
-            )
+            shown = sentence if usable else summary(answer, problem.language)
+            thinking = one_language(row["thinking"], problem.language)
+            conversations.append(_conversation(context.name, row, shown, thinking))
         audit["summaries"] = {"by V3": by_assistant, "by rule": len(kept) - by_assistant}
         audit["thinking rewritten by"] = "rule"
         return conversations
@@ -211,15 +234,26 @@ def training_problems(config: RejectionSamplingConfig, seed: int) -> list[Proble
 def to_row(one: Sampled) -> dict[str, Any]:
     """A sample as JSON: the problem, what was thought and answered, and whether that is right."""
     problem, parsed = one.problem, one.parsed
-    right = parsed.well_formed and get_family(problem.family).verify(problem, parsed.answer)
+    right = parsed.well_formed and bool(accuracy(problem, parsed))
     return {
         "problem": asdict(problem),
         "well_formed": parsed.well_formed,
         "right": right,
         "thinking": parsed.thinking,
+        "summary": parsed.summary,
         "answer": parsed.answer,
         "tokens": one.tokens,
     }
+
+
+def _conversation(source: str, row: dict[str, Any], shown: str, thinking: str) -> Conversation:
+    problem = _problem(row)
+    about = {"source": source, "family": problem.family, "level": problem.level, "key": problem.key}
+    return Conversation.of(problem.question, shown, thinking, **about)
+
+
+def _drops(audit: dict[str, Any]) -> str:
+    return ", ".join(f"{name}: {count}" for name, count in audit["total"].items() if count)
 
 
 def _problem(row: dict[str, Any]) -> Problem:
@@ -236,7 +270,7 @@ def is_summary(sentence: str, problem: Problem, answer: str) -> bool:
 
 
 def select(
-    rows: Sequence[dict[str, Any]], filters: FilterConfig, judged: bool
+    rows: Sequence[dict[str, Any]], filters: FilterConfig, judged: bool, rewritten: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Applies the rules in order.
 
@@ -244,6 +278,7 @@ def select(
         rows: samples, those of one problem next to each other or not.
         filters: what counts as readable.
         judged: rows that V3 judged wrong (`judged_right` False) are dropped too.
+        rewritten: duplicates are those that are the same once the language is mended.
 
     Returns:
         What is kept, and the audit: how many came in, were dropped by which rule, and kept; in all and by family and
@@ -255,7 +290,8 @@ def select(
     per_problem: Counter[str] = Counter()
     for row in rows:
         problem = _problem(row)
-        text = (problem.key, one_language(row["thinking"], problem.language))
+        thinking = one_language(row["thinking"], problem.language) if rewritten else row["thinking"]
+        text = (problem.key, thinking)
         reason = _reason(row, problem, filters, judged)
         if reason is None and text in seen:
             reason = "duplicate"
