@@ -24,7 +24,7 @@ from aha.protocols import Generator
 from aha.rollout_servers import RolloutServersConfig
 from aha.types import FinishReason, Request, SamplingParams
 
-from ...rollout_server import RolloutServer
+from ...rollout_server import SAMPLING, RolloutServer
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "moe_intermediate_size": 32}
 ASKED = [
@@ -82,6 +82,19 @@ def test_the_servers_samples_are_the_engines(server: RolloutServer, tmp_path: Pa
     for ours, theirs in zip(Engine(model, 4, 64).score(pairs), remote.score(pairs), strict=True):
         assert theirs == pytest.approx(ours, abs=1e-5)
     assert [token for token, _ in remote.stream(ASKED[0])] == list(expected[0][0].token_ids)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+@pytest.mark.parametrize("name", SAMPLING)
+def test_what_a_models_folder_suggests_does_not_change_the_sampling(
+    server: RolloutServer, tmp_path: Path, kind: str, name: str
+) -> None:
+    server.suggested = {name: 1 if name == "top_k" else 0.5}
+    remote = RemoteGenerator(config(server, tmp_path, kind=kind), make_model(1), 64)
+    expected = Engine(make_model(1), 32, 64).generate(ASKED)
+    assert len({one.token_ids for one in expected[1]}) > 1
+    actual = remote.generate(ASKED)
+    assert [[one.token_ids for one in row] for row in actual] == [[one.token_ids for one in row] for row in expected]
 
 
 @contextmanager
