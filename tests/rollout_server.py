@@ -33,7 +33,7 @@ class RolloutServer:
 
     Attributes:
         failures: names of what goes wrong next, one a request of completions: `500`, `disconnect`, `cut`, `slow`,
-            `garbage`, `logprobs`, `ids`, `finish`, `400`.
+            `garbage`, `logprobs`, `ids`, `finish`, `400`, `token N` (N is the first id of a sample).
         suggested: how to sample where a request does not say, as a model's generation_config.json has it.
         stale: takes new weights without using them.
         calls: (route, body) of everything that was asked.
@@ -181,6 +181,8 @@ def damaged(answer: Any, failure: str) -> Any:
     """An answer as a broken server gives it."""
     if failure == "garbage":
         return ["?"]
+    if failure.startswith("token "):
+        put_first(answer, int(failure.removeprefix("token ")))
     if failure in ("logprobs", "ids", "finish"):
         choice = answer["choices"][0]
         if failure == "logprobs":
@@ -190,6 +192,15 @@ def damaged(answer: Any, failure: str) -> Any:
         else:
             choice["finish_reason"] = "because"
     return answer
+
+
+def put_first(answer: Any, token: int) -> None:
+    """Makes a token id the first one of an answer's last sample."""
+    if isinstance(answer, dict) and "choices" in answer:
+        answer["choices"][-1]["token_ids"][0] = token
+    else:
+        sample = answer[-1] if isinstance(answer, list) else answer
+        sample["meta_info"]["output_token_logprobs"][0][1] = token
 
 
 if __name__ == "__main__":  # a process of its own: a process group's members cannot share an interpreter

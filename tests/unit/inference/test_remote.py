@@ -203,6 +203,23 @@ def test_what_will_not_pass_is_said_at_once(server: RolloutServer, tmp_path: Pat
     assert len(server.calls) == before + 1
 
 
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+@pytest.mark.parametrize("token", [-1, 39, 40, 10**12])
+def test_ids_that_are_no_tokens_are_refused_with_the_server(
+    server: RolloutServer, tmp_path: Path, kind: str, token: int
+) -> None:
+    model = make_model(1)
+    model.num_tokens = 39  # the last of 40 rows is padding
+    remote = RemoteGenerator(config(server, tmp_path, kind=kind, probe_gap=0.25), model, 64)
+    for asked in (ASKED[0], Request((5, 6, 7), SamplingParams(0.0, 1.0, 12, (3,), n=2))):
+        server.failures = [f"token {token}"]
+        with pytest.raises(GenerationError, match=rf"{server.url} sampled the token id {token}, .* are 0 to 38"):
+            remote.generate([asked])
+    server.failures = ["token 38"]
+    ((one,),) = remote.generate(ASKED[:1])
+    assert one.token_ids[0] == 38
+
+
 def test_a_slow_server_is_not_waited_for(server: RolloutServer, tmp_path: Path) -> None:
     remote = RemoteGenerator(config(server, tmp_path), make_model(1), 64)
     hasty = RemoteGenerator(config(server, tmp_path, seconds=0.3, retries=0), make_model(1), 64)
