@@ -22,7 +22,7 @@ from aha.models.dense_config import DenseConfig
 from aha.models.families import load_config
 from aha.models.hf_names import pieces
 from aha.models.model_config import Llama3Scaling, RopeScaling
-from aha.models.rope import inverse_frequencies
+from aha.models.rope import inverse_frequencies, yarn_mscale
 from aha.text.chat_template import ChatTemplate
 from aha.text.gguf_vocabulary import gguf_vocabulary
 
@@ -88,6 +88,8 @@ def _add_sizes(writer: Any, config: DenseConfig, precision: Precision) -> None:
         writer.add_rope_scaling_orig_ctx_len(scaling.original_max_position_embeddings)
         writer.add_rope_scaling_yarn_beta_fast(scaling.beta_fast)
         writer.add_rope_scaling_yarn_beta_slow(scaling.beta_slow)
+        if scaling.attention_factor is not None:  # llama.cpp multiplies by YaRN's own factor
+            writer.add_rope_scaling_attn_factors(scaling.attention_factor / yarn_mscale(scaling.factor, 1.0))
 
 
 def _add_tokenizer(writer: Any, config: DenseConfig, folder: Path) -> None:

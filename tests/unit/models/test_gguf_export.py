@@ -1,6 +1,7 @@
 """GGUF files read back: tensors, sizes and the tokenizer are those of the checkpoint."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def test_tensors_and_metadata(family: str, precision: str, tmp_path: Path) -> No
     assert fields[f"{family}.attention.key_length"] == 24
     assert fields[f"{family}.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
     assert fields.get("qwen3.rope.scaling.type") == ("yarn" if family == "qwen3" else None)
+
+
+def test_yarns_factor_is_what_llama_cpp_multiplies_by(tmp_path: Path) -> None:
+    """Its own factor for a context four times as long is 0.1 ln 4 + 1."""
+    scaling = YARN.model_copy(update={"attention_factor": 0.9})
+    model = build(preset("qwen3-tiny", vocab_size=ROWS, rope_scaling=scaling)).init_weights()
+    save_pretrained(model, tmp_path, tokenizer_files=TOKENIZER.files())
+    export_gguf(tmp_path, tmp_path / "model.gguf")
+    field = gguf.GGUFReader(tmp_path / "model.gguf").fields["qwen3.rope.scaling.attn_factor"]
+    assert field.contents() * (0.1 * math.log(4) + 1) == pytest.approx(0.9)
 
 
 def test_the_tokenizer_is_the_checkpoints(tmp_path: Path) -> None:
