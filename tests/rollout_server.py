@@ -18,6 +18,13 @@ from aha.inference.engine import Engine
 from aha.models.hf import HfTensors, load_pretrained
 from aha.types import Completion, Request, SamplingParams
 
+SAMPLING = {
+    "temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}  # fmt: skip
+"""What a server does where neither the request nor the model's folder says."""
+SUGGESTED = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.05}
+"""A generation_config.json, much like Qwen3's."""
 FINISHED = {"stop": "stop", "length": "length", "cancelled": "abort"}
 
 
@@ -26,7 +33,8 @@ class RolloutServer:
 
     Attributes:
         failures: names of what goes wrong next, one a request of completions: `500`, `disconnect`, `cut`, `slow`,
-            `garbage`, `logprobs`, `ids`, `finish`, `400`.
+            `garbage`, `logprobs`, `ids`, `finish`, `400`, `token N` (N is the first id of a sample).
+        suggested: how to sample where a request does not say, as a model's generation_config.json has it.
         stale: takes new weights without using them.
         calls: (route, body) of everything that was asked.
     """
@@ -35,6 +43,7 @@ class RolloutServer:
         self.model = load_pretrained(folder)
         self.engine = Engine(self.model, max_rows=32, max_context=128)
         self.failures: list[str] = []
+        self.suggested: dict[str, float] = dict(SUGGESTED)
         self.stale = False
         self.version = "default"
         self.calls: list[tuple[str, Any]] = []
@@ -120,8 +129,13 @@ class RolloutServer:
         self.model.weights_replaced()
         return {"message": "ok"}
 
-    def _complete(self, ids: list[int], n: int, tokens: int, temperature: float, stops: list[int]) -> list[Completion]:
-        sampling = SamplingParams(temperature, 1.0, tokens, tuple(stops), n=n, seed=5)
+    def _complete(self, ids: list[int], tokens: int, asked: Any) -> list[Completion]:
+        """Samples as asked; where asked to cut or penalise, which the engine cannot do, the likeliest tokens."""
+        found = {**SAMPLING, **self.suggested, **{name: asked[name] for name in SAMPLING if name in asked}}
+        temperature, top_p = found.pop("temperature"), found.pop("top_p")
+        if any(found[name] != SAMPLING[name] for name in found):
+            temperature = 0.0
+        sampling = SamplingParams(temperature, top_p, tokens, tuple(asked["stop_token_ids"]), n=asked["n"], seed=5)
         return self.engine.generate([Request(tuple(ids), sampling)])[0]
 
     def _vllm(self, body: Any) -> Any:
@@ -130,7 +144,7 @@ class RolloutServer:
             scores = self.engine.score([(ids[:1], ids[1:])])[0]
             rows = [{str(token): {"logprob": value}} for token, value in zip(ids[1:], scores, strict=True)]
             return {"choices": [{"index": 0, "prompt_logprobs": [None, *rows]}]}
-        made = self._complete(ids, body["n"], body["max_tokens"], body["temperature"], body["stop_token_ids"])
+        made = self._complete(ids, body["max_tokens"], body)
         choices = [
             {
                 "index": index,
@@ -149,8 +163,7 @@ class RolloutServer:
             scores = self.engine.score([(ids[:1], ids[1:])])[0]
             pairs = [[None, ids[0], None], *([s, t, None] for s, t in zip(scores, ids[1:], strict=True))]
             return {"text": "", "meta_info": {"input_token_logprobs": pairs[start:]}}
-        stops = sampling["stop_token_ids"]
-        made = self._complete(ids, sampling["n"], sampling["max_new_tokens"], sampling["temperature"], stops)
+        made = self._complete(ids, sampling["max_new_tokens"], sampling)
         rows = [
             {
                 "meta_info": {
@@ -168,6 +181,8 @@ def damaged(answer: Any, failure: str) -> Any:
     """An answer as a broken server gives it."""
     if failure == "garbage":
         return ["?"]
+    if failure.startswith("token "):
+        put_first(answer, int(failure.removeprefix("token ")))
     if failure in ("logprobs", "ids", "finish"):
         choice = answer["choices"][0]
         if failure == "logprobs":
@@ -177,6 +192,15 @@ def damaged(answer: Any, failure: str) -> Any:
         else:
             choice["finish_reason"] = "because"
     return answer
+
+
+def put_first(answer: Any, token: int) -> None:
+    """Makes a token id the first one of an answer's last sample."""
+    if isinstance(answer, dict) and "choices" in answer:
+        answer["choices"][-1]["token_ids"][0] = token
+    else:
+        sample = answer[-1] if isinstance(answer, list) else answer
+        sample["meta_info"]["output_token_logprobs"][0][1] = token
 
 
 if __name__ == "__main__":  # a process of its own: a process group's members cannot share an interpreter

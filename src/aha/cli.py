@@ -389,7 +389,9 @@ def task(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A family, such as countdown, or gsm8k, humaneval, math, choice, gym:NAME."
+            metavar="NAME",
+            help="A family, such as countdown, or gsm8k, humaneval, math, choice, gym:NAME (nine datasets of "
+            "reasoning-gym, whose judges execute answers, are refused).",
         ),
     ],
     level: Annotated[int | None, typer.Option(min=1, max=5, help="Of difficulty.", show_default="all")] = None,

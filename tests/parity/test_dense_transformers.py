@@ -30,6 +30,10 @@ VARIANTS: dict[str, dict[str, object]] = {
         "hidden_size": 33, "num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 12, "rope_scaling": YARN,
         "tie_word_embeddings": True, "rope_theta": 1e6,
     },
+    "qwen3-yarn-factor": {
+        "hidden_size": 52, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10,
+        "rope_scaling": YARN | {"attention_factor": 0.7},
+    },
     "qwen2": {"hidden_size": 60, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 10},
     "qwen2-tied-yarn": {
         "hidden_size": 56, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 14, "rope_scaling": YARN,
@@ -122,6 +126,9 @@ THEIR_LLAMA3 = {name: value for name, value in LLAMA3.items() if name != "type"}
 THEIRS = {
     "qwen3": Qwen3Config(**THEIR_SIZES, head_dim=22),
     "qwen3-yarn": Qwen3Config(**THEIR_SIZES, head_dim=22, tie_word_embeddings=True, rope_parameters=THEIR_YARN),
+    "qwen3-yarn-factor": Qwen3Config(
+        **THEIR_SIZES, head_dim=22, rope_parameters=THEIR_YARN | {"attention_factor": 1.9}
+    ),
     "qwen2": Qwen2Config(**THEIR_SIZES, tie_word_embeddings=True, eos_token_id=[3, 4]),
     "qwen2-yarn": Qwen2Config(**THEIR_SIZES, rope_parameters=THEIR_YARN),
     "llama": LlamaConfig(**THEIR_SIZES, head_dim=10, tie_word_embeddings=True),
@@ -140,6 +147,32 @@ def test_their_checkpoint_gives_our_logits(config: Qwen2Config, tmp_path: Path) 
     theirs.save_pretrained(tmp_path)
     ours = load_pretrained(tmp_path).eval()
     assert isinstance(ours, Dense)
+    ids = torch.randint(0, 70, (2, 150))
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        logits = ours.logits(ours(ids.flatten(), Rectangle(2, 150)).hidden_ND).view_as(expected)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:config.json. rope key")
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"attn_factor": 0.8782488562869419},  # DeepSeek-R1-0528-Qwen3-8B
+        {"attn_factor": 0.5, "attention_factor": 1.4},
+        {"extrapolation_factor": 3.0, "finetuned": True},
+        {"attention_factor": None, "beta_fast": None, "beta_slow": 2, "truncate": True},
+        {"attention_factor": 2},
+    ],
+)
+def test_yarns_keys_mean_what_they_mean_to_transformers(keys: dict[str, object], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, **keys}
+    AutoModelForCausalLM.from_config(Qwen3Config(**THEIR_SIZES, head_dim=22)).save_pretrained(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    theta = raw.pop("rope_parameters")["rope_theta"]
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"rope_scaling": scaling, "rope_theta": theta}))
+    theirs, ours = theirs_from(tmp_path), load_pretrained(tmp_path).eval()
     ids = torch.randint(0, 70, (2, 150))
     with torch.no_grad():
         expected = theirs(ids).logits

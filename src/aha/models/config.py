@@ -102,6 +102,15 @@ class DeepseekV3Config(ModelConfig):
         return self
 
     @model_validator(mode="after")
+    def _check_scaling(self) -> Self:
+        if self.rope_scaling is not None and self.rope_scaling.attention_factor is not None:
+            raise ValueError(
+                "rope_scaling: attention_factor must be absent in a DeepSeek model, where it follows from mscale and "
+                "mscale_all_dim: with it vLLM leaves out the factor on the softmax"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_length(self) -> Self:
         if self.rope_scaling is not None:
             longest = round(self.rope_scaling.factor * self.rope_scaling.original_max_position_embeddings)

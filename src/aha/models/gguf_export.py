@@ -22,7 +22,8 @@ from aha.models.dense_config import DenseConfig
 from aha.models.families import load_config
 from aha.models.hf_names import pieces
 from aha.models.model_config import Llama3Scaling, RopeScaling
-from aha.models.rope import inverse_frequencies
+from aha.models.rope import inverse_frequencies, yarn_mscale
+from aha.text.chat_template import ChatTemplate
 from aha.text.gguf_vocabulary import gguf_vocabulary
 
 Precision = Literal["f32", "f16", "bf16"]
@@ -87,6 +88,8 @@ def _add_sizes(writer: Any, config: DenseConfig, precision: Precision) -> None:
         writer.add_rope_scaling_orig_ctx_len(scaling.original_max_position_embeddings)
         writer.add_rope_scaling_yarn_beta_fast(scaling.beta_fast)
         writer.add_rope_scaling_yarn_beta_slow(scaling.beta_slow)
+        if scaling.attention_factor is not None:  # llama.cpp multiplies by YaRN's own factor
+            writer.add_rope_scaling_attn_factors(scaling.attention_factor / yarn_mscale(scaling.factor, 1.0))
 
 
 def _add_tokenizer(writer: Any, config: DenseConfig, folder: Path) -> None:
@@ -100,10 +103,11 @@ def _add_tokenizer(writer: Any, config: DenseConfig, folder: Path) -> None:
     writer.add_token_merges(vocabulary.merges)
     for kind, index in vocabulary.special.items():
         getattr(writer, f"add_{kind}_token_id")(index)
-    writer.add_add_bos_token(bool(about.get("add_bos_token", False)))
-    template = folder / "chat_template.jinja"
-    if template.is_file():
-        writer.add_chat_template(template.read_text(encoding="utf-8"))
+    if vocabulary.add_bos is not None:
+        writer.add_add_bos_token(vocabulary.add_bos)
+    template = ChatTemplate.load(folder)
+    if template is not None:
+        writer.add_chat_template(template.source)
 
 
 def _write_tensors(writer: Any, config: DenseConfig, reader: TensorReader, precision: Precision) -> None:

@@ -18,12 +18,12 @@ from aha.errors import ConfigError, nearest
 DEFAULT_ROPE_THETA = 10000.0
 """Where a file names none: what transformers computes."""
 
+IGNORED_ROPE_KEYS = frozenset({"attn_factor", "extrapolation_factor", "finetuned"})
+"""Of YaRN's first implementation. transformers computes the same whatever they say; its key is `attention_factor`."""
+
 
 class RopeScaling(Config):
-    """YaRN context extension (V3 section 4.3).
-
-    We write no `attention_factor`: with it vLLM drops the softmax mscale.
-    """
+    """YaRN context extension (V3 section 4.3)."""
 
     type: Literal["yarn"] = "yarn"
     factor: float = Field(ge=1, description="context length over original_max_position_embeddings (paper s = 40)")
@@ -31,6 +31,9 @@ class RopeScaling(Config):
     beta_fast: float = Field(default=32.0, gt=0, description="rotations above which a frequency is kept (paper beta)")
     beta_slow: float = Field(
         default=1.0, gt=0, description="rotations below which a frequency is divided (paper alpha)"
+    )
+    attention_factor: float | None = Field(
+        default=None, gt=0, description="factor on cos and sin of dense models; None: it follows from factor"
     )
     mscale: float | None = Field(default=None, ge=0, description="numerator of the factor on cos and sin")
     mscale_all_dim: float | None = Field(
@@ -146,21 +149,26 @@ def read_rope(raw: Mapping[str, Any]) -> tuple[float, dict[str, Any] | None]:
         rope_theta, and the fields of `RopeScaling` or `Llama3Scaling`, or None without scaling.
 
     Raises:
-        ConfigError: where it sets `attention_factor`, or rotates only a part of each head.
+        ConfigError: where it rotates only a part of each head, or asks for YaRN with bounds that are not rounded.
     """
     merged = dict(raw.get("rope_scaling") or {}) | dict(raw.get("rope_parameters") or {})
     theta = float(merged.pop("rope_theta", None) or raw.get("rope_theta") or DEFAULT_ROPE_THETA)
     kind = merged.pop("rope_type", merged.pop("type", "default"))
     merged.pop("type", None)
-    merged.pop("truncate", None)
-    if merged.pop("attention_factor", None) is not None:
-        raise ConfigError("config.json: rope attention_factor must be absent: it follows from the other keys")
+    truncate = merged.pop("truncate", True)
     partial = merged.pop("partial_rotary_factor", raw.get("partial_rotary_factor"))
     if partial not in (None, 1):
         raise ConfigError(f"config.json: partial_rotary_factor must be 1.0, got {partial!r}")
     if kind == "default":
         return theta, None
-    return theta, merged | {"type": kind}
+    if kind == "yarn" and truncate is not True:
+        raise ConfigError(
+            f"config.json: rope truncate must be true or absent, got {truncate!r}: YaRN's bounds are rounded"
+        )
+    for key in sorted(IGNORED_ROPE_KEYS & merged.keys()):
+        warnings.warn(f"config.json: rope key {key!r} has no effect, here as in transformers", stacklevel=3)
+    given = {key: value for key, value in merged.items() if value is not None and key not in IGNORED_ROPE_KEYS}
+    return theta, given | {"type": kind}
 
 
 def warn_of_unknown(raw: Mapping[str, Any], known: Collection[str], fields: Collection[str]) -> None:

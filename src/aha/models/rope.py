@@ -40,6 +40,8 @@ def softmax_scale(config: DeepseekV3Config) -> float:
 def _cos_sin_factor(scaling: RopeScaling | Llama3Scaling | None) -> float:
     if not isinstance(scaling, RopeScaling):
         return 1.0
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
     if scaling.mscale and scaling.mscale_all_dim:
         return yarn_mscale(scaling.factor, scaling.mscale) / yarn_mscale(scaling.factor, scaling.mscale_all_dim)
     return yarn_mscale(scaling.factor, 1.0)

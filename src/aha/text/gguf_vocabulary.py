@@ -27,6 +27,8 @@ class GGUFVocabulary:
     merges: tuple[str, ...]
     special: Mapping[str, int]
     """Ids of "bos", "eos" and "pad", as far as there are such tokens."""
+    add_bos: bool | None
+    """Whether texts begin with "bos". None where the files do not say: then llama.cpp goes by the pre-tokenizer."""
 
 
 def gguf_vocabulary(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], rows: int) -> GGUFVocabulary:
@@ -59,7 +61,20 @@ def gguf_vocabulary(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], r
         kinds=tuple(kinds),
         merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]),
         special={kind: ids[name] for kind, name in names.items() if name in ids},
+        add_bos=_adds_bos(tokenizer.get("post_processor") or {}, settings, names["bos"]),
     )
+
+
+def _adds_bos(post_processor: Mapping[str, Any], settings: Mapping[str, Any], bos: str) -> bool | None:
+    """What tokenizer_config.json states, else True where the post-processor puts the token before every text."""
+    stated = settings.get("add_bos_token")
+    if isinstance(stated, bool):
+        return stated
+    for step in post_processor.get("processors") or [post_processor]:
+        first = (step.get("single") or [{}])[0] if step.get("type") == "TemplateProcessing" else {}
+        if bos and (first.get("SpecialToken") or {}).get("id") == bos:
+            return True
+    return None
 
 
 def _content(token: Any) -> str:

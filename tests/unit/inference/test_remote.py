@@ -24,7 +24,7 @@ from aha.protocols import Generator
 from aha.rollout_servers import RolloutServersConfig
 from aha.types import FinishReason, Request, SamplingParams
 
-from ...rollout_server import RolloutServer
+from ...rollout_server import SAMPLING, RolloutServer
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "moe_intermediate_size": 32}
 ASKED = [
@@ -82,6 +82,19 @@ def test_the_servers_samples_are_the_engines(server: RolloutServer, tmp_path: Pa
     for ours, theirs in zip(Engine(model, 4, 64).score(pairs), remote.score(pairs), strict=True):
         assert theirs == pytest.approx(ours, abs=1e-5)
     assert [token for token, _ in remote.stream(ASKED[0])] == list(expected[0][0].token_ids)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+@pytest.mark.parametrize("name", SAMPLING)
+def test_what_a_models_folder_suggests_does_not_change_the_sampling(
+    server: RolloutServer, tmp_path: Path, kind: str, name: str
+) -> None:
+    server.suggested = {name: 1 if name == "top_k" else 0.5}
+    remote = RemoteGenerator(config(server, tmp_path, kind=kind), make_model(1), 64)
+    expected = Engine(make_model(1), 32, 64).generate(ASKED)
+    assert len({one.token_ids for one in expected[1]}) > 1
+    actual = remote.generate(ASKED)
+    assert [[one.token_ids for one in row] for row in actual] == [[one.token_ids for one in row] for row in expected]
 
 
 @contextmanager
@@ -188,6 +201,23 @@ def test_what_will_not_pass_is_said_at_once(server: RolloutServer, tmp_path: Pat
     with pytest.raises(GenerationError, match=message):
         remote.generate(ASKED[:1])
     assert len(server.calls) == before + 1
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+@pytest.mark.parametrize("token", [-1, 39, 40, 10**12])
+def test_ids_that_are_no_tokens_are_refused_with_the_server(
+    server: RolloutServer, tmp_path: Path, kind: str, token: int
+) -> None:
+    model = make_model(1)
+    model.num_tokens = 39  # the last of 40 rows is padding
+    remote = RemoteGenerator(config(server, tmp_path, kind=kind, probe_gap=0.25), model, 64)
+    for asked in (ASKED[0], Request((5, 6, 7), SamplingParams(0.0, 1.0, 12, (3,), n=2))):
+        server.failures = [f"token {token}"]
+        with pytest.raises(GenerationError, match=rf"{server.url} sampled the token id {token}, .* are 0 to 38"):
+            remote.generate([asked])
+    server.failures = ["token 38"]
+    ((one,),) = remote.generate(ASKED[:1])
+    assert one.token_ids[0] == 38
 
 
 def test_a_slow_server_is_not_waited_for(server: RolloutServer, tmp_path: Path) -> None:

@@ -83,7 +83,17 @@ def test_a_bad_field_is_named_with_bound_and_value(changes: dict[str, object], w
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"rope_interleave": False}, "rope_interleave"),
         ({"num_key_value_heads": 1}, "num_key_value_heads"),
-        ({"rope_scaling": {"type": "yarn", "factor": 2, "attention_factor": 1.0}}, "attention_factor"),
+        (
+            {
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 9,
+                    "original_max_position_embeddings": 4096,
+                    "attention_factor": 1.0,
+                }
+            },
+            "attention_factor must be absent in a DeepSeek model",
+        ),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling"),
     ],
 )

@@ -50,6 +50,16 @@ def test_new_rope_parameters_are_read_like_the_old_keys(scaling: dict[str, objec
     assert old.to_hf_dict()["rope_scaling"]["rope_type"] == scaling.get("rope_type", "yarn")
 
 
+def test_yarns_factor_on_cos_and_sin_is_kept() -> None:
+    """With the key that DeepSeek-R1-0528-Qwen3-8B has, and transformers ignores, beside it."""
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "attn_factor": 0.878}
+    with pytest.warns(UserWarning, match="'attn_factor' has no effect, here as in transformers"):
+        config = DenseConfig.from_hf_dict(qwen3_8b(rope_scaling=yarn | {"attention_factor": 1.0}))
+    assert config.rope_scaling == RopeScaling(factor=4.0, original_max_position_embeddings=32768, attention_factor=1.0)
+    assert config.to_hf_dict()["rope_scaling"]["attention_factor"] == 1.0
+    assert DenseConfig.from_hf_dict(config.to_hf_dict()) == config
+
+
 def test_heads_that_a_file_leaves_out_are_those_of_transformers() -> None:
     raw = qwen3_8b()
     for key in ("head_dim", "num_key_value_heads"):
@@ -75,7 +85,9 @@ def test_every_end_of_sequence_token_is_kept() -> None:
         ({"hidden_act": "gelu"}, ["hidden_act", "silu", "gelu"]),
         ({"quantization_config": {"quant_method": "awq"}}, ["quantization_config"]),
         ({"rope_scaling": {"rope_type": "linear", "factor": 2}}, ["rope_scaling", "linear", "yarn", "llama3"]),
-        ({"rope_scaling": {"type": "yarn", "factor": 2, "attention_factor": 1.0}}, ["attention_factor"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "attention_factor": -1.0}}, ["attention_factor", "-1.0"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "atention_factor": 1.0}}, ["atention_factor"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 2, "truncate": False}}, ["truncate must be true"]),
         ({"rope_scaling": {"type": "yarn", "factor": 2, "mscale": 1.0}}, ["mscale", "DeepSeek"]),
         ({"rope_scaling": {"type": "llama3", **LLAMA3, "low_freq_factor": 5}}, ["low_freq_factor", "4.0", "5"]),
         ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, ["partial_rotary_factor", "0.5"]),

@@ -1,7 +1,9 @@
 """GGUF files read back: tensors, sizes and the tokenizer are those of the checkpoint."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from aha.models.model_config import Llama3Scaling, RopeScaling
 from aha.models.presets import preset
 from aha.models.rope import inverse_frequencies
 from aha.text.templates import CHAT_TEMPLATE
-from aha.text.tokenizer import CONTROL_TOKENS, EOS, Tokenizer
+from aha.text.tokenizer import BOS, CONTROL_TOKENS, EOS, Tokenizer
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'aha[gguf]'")
 
@@ -97,6 +99,16 @@ def test_tensors_and_metadata(family: str, precision: str, tmp_path: Path) -> No
     assert fields.get("qwen3.rope.scaling.type") == ("yarn" if family == "qwen3" else None)
 
 
+def test_yarns_factor_is_what_llama_cpp_multiplies_by(tmp_path: Path) -> None:
+    """Its own factor for a context four times as long is 0.1 ln 4 + 1."""
+    scaling = YARN.model_copy(update={"attention_factor": 0.9})
+    model = build(preset("qwen3-tiny", vocab_size=ROWS, rope_scaling=scaling)).init_weights()
+    save_pretrained(model, tmp_path, tokenizer_files=TOKENIZER.files())
+    export_gguf(tmp_path, tmp_path / "model.gguf")
+    field = gguf.GGUFReader(tmp_path / "model.gguf").fields["qwen3.rope.scaling.attn_factor"]
+    assert field.contents() * (0.1 * math.log(4) + 1) == pytest.approx(0.9)
+
+
 def test_the_tokenizer_is_the_checkpoints(tmp_path: Path) -> None:
     checkpoint("qwen3", tmp_path / "model")
     export_gguf(tmp_path / "model", tmp_path / "model.gguf")
@@ -112,6 +124,60 @@ def test_the_tokenizer_is_the_checkpoints(tmp_path: Path) -> None:
     assert tokens[fields["tokenizer.ggml.eos_token_id"]] == EOS
     assert (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]) == ("gpt2", "smollm")
     assert fields["tokenizer.chat_template"] == CHAT_TEMPLATE
+
+
+def exported(folder: Path, settings: dict[str, object], post_processor: dict[str, object] | None = None) -> Any:
+    """Fields of the file made from a checkpoint with more in tokenizer_config.json and another post-processor."""
+    checkpoint("llama", folder)
+    for name, more in (("tokenizer_config.json", settings), ("tokenizer.json", {"post_processor": post_processor})):
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | more))
+    (folder / "chat_template.jinja").unlink()
+    export_gguf(folder, folder / "model.gguf")
+    return {name: field.contents() for name, field in gguf.GGUFReader(folder / "model.gguf").fields.items()}
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ("{{ messages }}", "{{ messages }}"),
+        ([{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes"}], "yes"),
+        (None, None),
+    ],
+)
+def test_the_chat_template_of_older_folders_is_in_tokenizer_config(
+    stored: object, expected: str | None, tmp_path: Path
+) -> None:
+    assert exported(tmp_path, {"chat_template": stored}).get("tokenizer.chat_template") == expected
+
+
+def template_processing(*tokens: str) -> dict[str, object]:
+    """A post-processor as in Llama 3's tokenizer.json: these tokens, then the text."""
+    single = [{"SpecialToken": {"id": token, "type_id": 0}} for token in tokens]
+    single.append({"Sequence": {"id": "A", "type_id": 0}})
+    special = {token: {"id": token, "ids": [TOKENIZER.control_id(token)], "tokens": [token]} for token in tokens}
+    step = {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special}
+    level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    return {"type": "Sequence", "processors": [level, step]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "post_processor", "expected"),
+    [
+        ({}, None, None),
+        ({}, template_processing(BOS), True),
+        ({}, template_processing(BOS)["processors"][1], True),
+        ({}, template_processing(EOS), None),
+        ({}, template_processing(), None),
+        ({"bos_token": None}, template_processing(BOS), None),
+        ({"add_bos_token": True}, None, True),
+        ({"add_bos_token": False}, template_processing(BOS), False),
+        ({"add_bos_token": None}, None, None),
+    ],
+)
+def test_the_first_token_is_added_where_the_files_say_so(
+    settings: dict[str, object], post_processor: dict[str, object] | None, expected: bool | None, tmp_path: Path
+) -> None:
+    assert exported(tmp_path, settings, post_processor).get("tokenizer.ggml.add_bos_token") is expected
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_no_file(tmp_path: Path) -> None:

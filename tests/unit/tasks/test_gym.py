@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from aha.cli import app
 from aha.data.reasoning_gym import COMPARED, REFUSED
 from aha.data.sources import Source, source_identity
 from aha.errors import ConfigError
@@ -43,6 +45,11 @@ def test_splits_share_no_seed() -> None:
 def test_judges_that_execute_answers_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="executes the text of an answer"):
         make_dataset(f"gym:{name}")
+
+
+def test_help_says_that_some_are_refused() -> None:
+    shown = CliRunner().invoke(app, ["task", "--help"], env={"COLUMNS": "300"}).output
+    assert len(REFUSED) == 9 and "(nine datasets of reasoning-gym, whose judges execute answers, are refused)" in shown
 
 
 def test_unknown_puzzles_are_said() -> None:

@@ -14,6 +14,15 @@ from typing import Any, Protocol
 from aha.errors import GenerationError
 from aha.types import Completion, FinishReason, Request
 
+NEUTRAL = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""All that would cut or bend the model's distribution, switched off. Servers fill in what a request leaves out (vLLM
+from generation_config.json, SGLang from --preferred-sampling-params), and their log-probabilities do not show it."""
 FINISHES = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "abort": FinishReason.CANCELLED}
 
 
@@ -55,6 +64,7 @@ class Vllm:
             "max_tokens": sampling.max_completion_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
+            **NEUTRAL,
             "seed": sampling.seed % (1 << 63),
             "stop_token_ids": list(sampling.stop_token_ids),
             "ignore_eos": True,  # the stop tokens say what ends a completion, and nothing else does
@@ -107,6 +117,7 @@ class SGLang:
                 "max_new_tokens": sampling.max_completion_tokens,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
+                **NEUTRAL,
                 "stop_token_ids": list(sampling.stop_token_ids),
                 "ignore_eos": True,
                 "sampling_seed": sampling.seed % (1 << 31),

@@ -66,7 +66,8 @@ class RemoteGenerator:
         """Completes every request; result[i][j] is sample j of request i.
 
         Raises:
-            GenerationError: a server failed for good, or answered with something else than was asked.
+            GenerationError: a server failed for good, or answered with something else than was asked, such as ids
+                that are no tokens of the model.
         """
         for request in requests:
             length = len(request.prompt_token_ids)
@@ -134,18 +135,34 @@ class RemoteGenerator:
             cancelled = request.request_id in self._cancelled and bool(request.request_id)
         if cancelled:
             return [Completion((), (), FinishReason.CANCELLED, self._version)] * request.sampling.n
-        body = self._dialect.ask(request, self._config.served_model)
-        return self._dialect.read(self._post(body), request, self._version)
+        body, url = self._dialect.ask(request, self._config.served_model), self._next_url()
+        completions = self._dialect.read(self._post(body, url), request, self._version)
+        self._refuse_strange(completions, url)
+        return completions
+
+    def _refuse_strange(self, completions: Sequence[Completion], url: str) -> None:
+        """Raises GenerationError for a token id that is none of the model's: there is no log-probability of it."""
+        tokens = range(self._model.num_tokens)
+        for completion in completions:
+            for token in completion.token_ids:
+                if token not in tokens:
+                    raise GenerationError(
+                        f"{url} sampled the token id {token}, but the model's tokens are 0 to {tokens[-1]}: does it "
+                        "serve this model, with this vocabulary? Rows that pad a vocabulary must never be sampled"
+                    )
 
     def _score(self, pair: tuple[Sequence[int], Sequence[int]], url: str | None = None) -> list[float]:
         prompt, completion = pair
         if not prompt:
             raise GenerationError("a prompt to score after is empty; it needs at least one token")
         body = self._dialect.ask_score(prompt, completion, self._config.served_model)
-        return self._dialect.read_score(self._post(body, url), prompt, completion)
+        return self._dialect.read_score(self._post(body, url or self._next_url()), prompt, completion)
 
-    def _post(self, body: Any, url: str | None = None) -> Any:
+    def _next_url(self) -> str:
+        """The servers in turn."""
         with self._lock:
             self._next += 1
-            chosen = url or self._config.urls[self._next % len(self._config.urls)]
-        return call(chosen + self._dialect.generate_route, body, self._config.seconds, self._config.retries)
+            return self._config.urls[self._next % len(self._config.urls)]
+
+    def _post(self, body: Any, url: str) -> Any:
+        return call(url + self._dialect.generate_route, body, self._config.seconds, self._config.retries)
