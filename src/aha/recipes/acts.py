@@ -147,10 +147,13 @@ def _show_dataset(name: str, count: int, seed: int, data: Path | None, sandbox: 
         for problem in random.Random(f"show {seed} {name}").sample(problems, min(count, len(problems))):
             gold = task.gold(problem)
             asked = problem.told(task.instruction).question
-            print(f"[{problem.domain}, {problem.facts['_id']}] {asked}\n    answer: {gold}")
-            if not task.verify(problem, gold):
-                raise GradingError(f"the gold answer of {problem.facts['_id']} scores 0: the task is broken")
-            print("    the gold answer scores 1")
+            print(f"[{problem.domain}, {problem.facts['_id']}] {asked}")
+            if gold is None:
+                print("    no one gold answer is known; of wrong ones:")
+            elif task.verify(problem, gold):
+                print(f"    answer: {gold}\n    the gold answer scores 1")
+            else:
+                raise GradingError(f"the gold answer {gold!r} of {problem.facts['_id']} scores 0: the task is broken")
             for wrong in task.wrong_answers(problem):
                 score = int(task.verify(problem, wrong))
                 wrong_paid += score
