@@ -111,7 +111,7 @@ def test_judges_that_pay_for_nonsense_are_not_asked(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_every_gold_answer_is_right() -> None:
     from aha.data.gym_worker import names
 
@@ -131,7 +131,7 @@ def test_every_gold_answer_is_right() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_no_dataset_runs_or_rewards_hostile_text(tmp_path: Path) -> None:
     from aha.data.gym_worker import names
 
