@@ -199,8 +199,8 @@ class DatasetTask(Judge, Protocol):
         """Starts what `verify` needs. Raises GradingError, with the way to get it, where it is not there."""
         ...
 
-    def gold(self, problem: Problem) -> str:
-        """An answer that is right."""
+    def gold(self, problem: Problem) -> str | None:
+        """An answer that is right; None where none is known."""
         ...
 
     def solution(self, problem: Problem) -> Solution | None:

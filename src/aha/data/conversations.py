@@ -99,8 +99,9 @@ class ConversationFile(Sequence[Conversation]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         number = range(len(self))[index]
+        row = self._rows[number]
         try:
-            return Conversation.from_json(self._rows[number])
+            return Conversation.from_json(row)
         except ValueError as error:
             raise ConfigError(f"{self._path}, line {number + 1}: {error}") from error
 

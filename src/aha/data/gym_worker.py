@@ -8,7 +8,7 @@ from typing import Any
 import reasoning_gym
 from reasoning_gym.factory import DATASETS
 
-from aha.data.reasoning_gym import MOST_CHARACTERS, REFUSED
+from aha.data.reasoning_gym import GRIDS, MOST_CHARACTERS, REFUSED
 
 
 def names() -> list[str]:
@@ -32,10 +32,18 @@ def score(name: str, answer: str, entry: dict[str, Any]) -> bool:
     if not answer.strip() or len(answer) > MOST_CHARACTERS:
         return False
     try:
-        value = float(_dataset(name, 1, 0).score_answer(answer, entry))
+        value = float(_dataset(name, 1, 0).score_answer(answer, _judged(name, entry)))
     except Exception:  # noqa: BLE001 - grading: what a judge cannot read is not the answer
         return False
     return value >= 1.0  # not for nan
+
+
+def _judged(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry as the judge wants it, after JSON."""
+    if name not in GRIDS:
+        return entry
+    metadata = entry["metadata"]
+    return {**entry, "metadata": {**metadata, "output": tuple(map(tuple, metadata["output"]))}}
 
 
 def _json(value: Any) -> Any:

@@ -3,7 +3,8 @@
 They are made in a worker and judged in a sandbox, by `aha.data.gym_worker`, because some judges run what they judge.
 
 Measured on 0.1.25: nine datasets execute the text of an answer; those are refused. Six pay for wrong answers; there the
-answer is compared with the gold one instead. A judge that raises an error has read something that is no answer.
+answer is compared with the gold one instead. A judge that raises an error has read something that is no answer. Five
+(boxnet, graph_color, propositional_logic, rubiks_cube, rush_hour) have many right answers and name no gold one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ REFUSED = frozenset(
 """Their judges execute an answer, as Python or through sympy's parser."""
 COMPARED = frozenset({"acre", "coin_flip", "complex_arithmetic", "game_of_life_halting", "syllogism", "time_intervals"})
 """Their judges pay for nonsense: these answers must be the gold one."""
+GRIDS = frozenset({"arc_agi", "rearc"})
+"""Their judges compare grids as tuples of tuples, which JSON has made lists."""
 MOST_CHARACTERS = 4000
 
 

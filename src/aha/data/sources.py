@@ -23,6 +23,8 @@ GYM_ROWS = {"train": 10_000, "test": 500}
 GYM_SECONDS, GYM_AT_ONCE = 30.0, 256
 SHOWN = 5
 """Bad rows that are reported one by one."""
+HOPELESS = 100
+"""Bad rows after which a source is given up once they are more than their share of the rows so far."""
 T = TypeVar("T")
 
 
@@ -62,7 +64,8 @@ def read_source(source: Source, convert: Callable[[Row, Place], T], reading: Rea
         reading: is filled in on the way.
 
     Raises:
-        ConfigError: the source cannot be read, or more of its rows are bad than `bad_share` allows.
+        ConfigError: the source cannot be read, or more of its rows are bad than `bad_share` allows: at its end, or
+            earlier, once `HOPELESS` rows are bad and more than that share of those read.
     """
     for place, row in _rows(source):
         if source.limit and reading.rows == source.limit:
@@ -76,11 +79,7 @@ def read_source(source: Source, convert: Callable[[Row, Place], T], reading: Rea
             _count(reading, str(error), source)
             continue
         yield converted
-    if reading.bad > source.bad_share * reading.rows:
-        raise ConfigError(
-            f"{source.path}: {reading.bad} of {reading.rows} rows are bad, more than bad_share = {source.bad_share:g} "
-            f"allows. {'; '.join(reading.complaints)}"
-        )
+    _check_share(reading, source, f"{reading.bad} of {reading.rows} rows")
 
 
 def _rows(source: Source) -> Iterator[tuple[Place, Row | str]]:
@@ -120,6 +119,16 @@ def _count(reading: Reading, complaint: str, source: Source) -> None:
     reading.bad += 1
     if len(reading.complaints) < SHOWN:
         reading.complaints.append(complaint)
+    if reading.bad >= HOPELESS:
+        _check_share(reading, source, f"{reading.bad} of the first {reading.rows} rows, which is where reading ended,")
+
+
+def _check_share(reading: Reading, source: Source, counted: str) -> None:
+    if reading.bad > source.bad_share * reading.rows:
+        raise ConfigError(
+            f"{source.path}: {counted} are bad, more than bad_share = {source.bad_share:g} allows. "
+            f"{'; '.join(reading.complaints)}"
+        )
 
 
 def source_identity(source: Source) -> str:

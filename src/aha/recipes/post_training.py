@@ -20,6 +20,7 @@ from aha.data.sources import GYM, Source, source_identity
 from aha.errors import ConfigError
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.recipe import RecipeConfig, StageSpec, short_name
+from aha.recipes.rl_stage import rl_stage
 from aha.rl.config import GRPOConfig, LengthStage
 from aha.stages.checkpoint import CheckpointConfig, checkpoint_identity
 from aha.stages.conversations import ConversationsConfig
@@ -178,7 +179,7 @@ class PostTrainingGRPOConfig(PostTrainingConfig):
         return (
             base,
             *problems,
-            StageSpec("grpo", "grpo", rl, parents=("base", source)),
+            rl_stage("grpo", rl, "base", source),
             self.compared("grpo", source),
         )
 

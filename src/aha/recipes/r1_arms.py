@@ -16,6 +16,7 @@ from pydantic import Field
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.r1 import R1Config, Student, r1_tiny, read_by
 from aha.recipes.recipe import StageSpec
+from aha.recipes.rl_stage import rl_stage
 from aha.rl.config import GRPOConfig
 from aha.stages.pretrain import ModelChoice
 from aha.text.elicitation import Elicitation
@@ -48,13 +49,12 @@ class R1ArmsConfig(R1Config):
             student = MORE_STUDENTS[arm]
             return [*self.student(student), self._evaluation(arm, {student.name: "chat"})]
         if arm == "student-rl":
-            spec = StageSpec("qwen3-rl", "grpo", self.student_rl, parents=("qwen3-base",))
+            spec = rl_stage("qwen3-rl", self.student_rl, "qwen3-base")
             return [spec, self._evaluation(arm, {"qwen3-base": "zero", "qwen3-rl": "zero"})]
         if arm == "distilled-rl":
-            spec = StageSpec("qwen3-distilled-rl", "grpo", self.distilled_rl, parents=("qwen3",))
+            spec = rl_stage("qwen3-distilled-rl", self.distilled_rl, "qwen3")
             return [spec, self._evaluation(arm, {"qwen3-distilled-rl": "chat"})]
-        parents = ("dev3", *read_by(self.long_reward))
-        spec = StageSpec("r1-long-reward", "grpo", self.long_reward, parents=parents)
+        spec = rl_stage("r1-long-reward", self.long_reward, "dev3", *read_by(self.long_reward))
         return [spec, self._evaluation(arm, {"r1-long-reward": "chat"})]
 
     def _evaluation(self, arm: str, asked: dict[str, Elicitation]) -> StageSpec:

@@ -107,12 +107,15 @@ class _Shown:
         self._judge, self._prompt, self._rewards = judge, prompt, rewards
         self._paid: list[str] = []
 
-    def show(self, problem: Problem, about: str, gold: str, wrong: Sequence[str]) -> None:
+    def show(self, problem: Problem, about: str, gold: str | None, wrong: Sequence[str]) -> None:
         """One problem."""
-        print(f"[{problem.domain}, {about}]\n{_indented(self._prompt(problem))}\n    answer: {gold}")
-        if not self._judge.verify(problem, gold):
-            raise GradingError(f"the gold answer of {about} scores 0: the task is broken")
-        print(f"    the gold answer scores 1{self._own(problem, gold)}")
+        print(f"[{problem.domain}, {about}]\n{_indented(self._prompt(problem))}")
+        if gold is None:
+            print("    no one gold answer is known; of wrong ones:")
+        elif self._judge.verify(problem, gold):
+            print(f"    answer: {gold}\n    the gold answer scores 1{self._own(problem, gold)}")
+        else:
+            raise GradingError(f"the gold answer {gold!r} of {about} scores 0: the task is broken")
         for answer in dict.fromkeys(wrong):
             right = self._judge.verify(problem, answer)
             if right:

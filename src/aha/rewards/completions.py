@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aha.data.rows import good_rows, text_of
+from aha.data.rows import good_rows, text_of, text_or_number
 from aha.errors import ConfigError, GradingError, nearest
 from aha.protocols import DatasetTask
 from aha.rewards.rubric import RubricConfig, add_up
@@ -108,8 +108,9 @@ class _Finder:
                 f"{place}: family {self._name!r} is judged by a problem's facts: 'problem' must hold it all"
             )
         if "answer" in row and not self._task.needs_problem:
+            answer = text_or_number(row, place, "answer")
             try:
-                return self._task.from_answer(text_of(row, place, "answer"))
+                return self._task.from_answer(answer)
             except ValueError as error:
                 raise ConfigError(f"{place}: {error}") from error
         if "problem" not in row and "answer" in row:

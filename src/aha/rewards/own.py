@@ -12,14 +12,25 @@ It runs in the grader's process, which is killed when it takes too long.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, SupportsFloat
 
-from aha.errors import ConfigError
-from aha.references import load_reference
+from aha.errors import ConfigError, GradingError
+from aha.files import file_sha256, fingerprint
+from aha.references import load_reference, reference_file
 from aha.types import Problem
 
-RewardFunction = Callable[[str, str, Mapping[str, Any]], float | None]
+RewardFunction = Callable[[str, str, Mapping[str, Any]], SupportsFloat | None]
+
+
+class RewardFunctionError(GradingError):
+    """A reward function of the user's does not work: it cannot be loaded, raised, or returned what is no reward."""
+
+    def __init__(self, reference: str, fault: str) -> None:
+        super().__init__(f"reward {reference!r} {fault}")
+        self.reference = reference
 
 
 def short_name(reference: str) -> str:
@@ -41,11 +52,53 @@ def load_reward(reference: str) -> RewardFunction:
 
 
 def own_reward(reference: str, problem: Problem, completion: str) -> float | None:
-    """Calls a reward function; what it raises is no verdict."""
+    """Calls a reward function.
+
+    Returns:
+        A number in [0, 1], or None where the function has no verdict.
+
+    Raises:
+        RewardFunctionError: the function cannot be loaded, raised, or returned something else.
+    """
     columns = problem.facts.get("_columns") or {**problem.facts, "answer": problem.answer}
-    function = load_reward(reference)
     try:
-        value = function(problem.question, completion, columns)
-    except Exception:  # noqa: BLE001 - grading: a failure is data, the sample is dropped
-        return None
-    return float(value) if isinstance(value, int | float) else None
+        value = load_reward(reference)(problem.question, completion, columns)
+        reward = float(value) if isinstance(value, SupportsFloat) else None
+    except (Exception, SystemExit) as error:
+        raise RewardFunctionError(reference, _raised(error)) from error
+    if value is None or (reward is not None and 0.0 <= reward <= 1.0):
+        return reward
+    shown = type(value).__name__ if reward is None else reward
+    raise RewardFunctionError(reference, f"returned {shown}: it must be a number in [0, 1], or None")
+
+
+def _raised(error: BaseException) -> str:
+    """What was raised, and the line in the user's file that led to it."""
+    if isinstance(error, ConfigError | SyntaxError):
+        return f"cannot be loaded: {error}"
+    said = traceback.format_exception_only(error)[-1].strip()[:300]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
+    if not frames:
+        return f"cannot be called: {said}"
+    own = [frame for frame in frames if frame.filename == frames[0].filename]
+    return f"raised {said} ({own[-1].filename}, line {own[-1].lineno})"
+
+
+def _is_ours(file: str) -> bool:
+    """Whether a file is this package's, or Python's importing."""
+    return Path(__file__).parents[1] in Path(file).parents or "importlib" in file
+
+
+def functions_identity(references: Iterable[str]) -> str:
+    """The hash of the files that hold reward functions, so that a stage that uses them is redone when they change.
+
+    What these files import is not looked at.
+
+    Returns:
+        An empty text for no functions.
+
+    Raises:
+        ConfigError: a file or module is not there.
+    """
+    files = {reference: reference_file(reference) for reference in references}
+    return fingerprint({name: file_sha256(path) if path else "" for name, path in files.items()}) if files else ""

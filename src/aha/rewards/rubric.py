@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from aha.configuration import Config
-from aha.rewards.own import own_reward, short_name
+from aha.errors import GradingError
+from aha.rewards.own import RewardFunctionError, own_reward, short_name
 from aha.rewards.rules import accuracy, format_reward, language_reward, random_reward, step_reward
 from aha.text.thinking import Form, parse
 from aha.types import Problem
 from aha.workers import KillableWorker
+
+PARTS = ("accuracy", "format", "language", "steps", "random")
+"""The built-in rewards that have a weight."""
+TAKEN = (*PARTS, "preference", "true_score")
+"""Names in the log that no function of the user's may have."""
 
 
 class RubricConfig(Config):
@@ -34,11 +41,18 @@ class RubricConfig(Config):
     def _weighed(self) -> RubricConfig:
         if any(weight < 0 for weight in self.functions.values()):
             raise ValueError("functions: a weight must not be below 0")
+        names = Counter(map(short_name, self.functions))
+        for reference in self.functions:
+            name = short_name(reference)
+            if name in TAKEN:
+                raise ValueError(f"functions: {reference!r} has the name of a built-in reward: rename the function")
+            if names[name] > 1:
+                raise ValueError(f"functions: {names[name]} functions are named {name!r}: rename all but one of them")
         return self
 
     def weights(self) -> dict[str, float]:
         """Weight by reward name."""
-        named = {name: getattr(self, name) for name in ("accuracy", "format", "language", "steps", "random")}
+        named = {name: getattr(self, name) for name in PARTS}
         return named | {short_name(reference): weight for reference, weight in self.functions.items()}
 
 
@@ -64,6 +78,9 @@ def grade(
 
     Returns:
         None where a reward gives no verdict or a value that is not finite or not in [0, 1]: the sample is dropped.
+
+    Raises:
+        RewardFunctionError: a function of the user's does not work: the sample is dropped.
     """
     parsed = parse(completion, truncated=truncated, form=form)
     parts: dict[str, float | None] = {
@@ -88,10 +105,13 @@ def add_up(parts: dict[str, float | None], weights: dict[str, float]) -> Grade |
 
 def grade_json(
     problem: dict[str, Any], completion: str, truncated: bool, config: dict[str, Any], form: Form
-) -> list[Any] | None:
-    """`grade` over JSON values, for a worker process."""
-    result = grade(Problem(**problem), completion, truncated, RubricConfig(**config), form)
-    return None if result is None else [result.parts, result.reward]
+) -> dict[str, Any]:
+    """`grade` over JSON values, for a worker process: a grade or none, or the function that failed and how."""
+    try:
+        result = grade(Problem(**problem), completion, truncated, RubricConfig(**config), form)
+    except RewardFunctionError as error:
+        return {"failed": error.reference, "why": str(error)}
+    return {"grade": None if result is None else [result.parts, result.reward]}
 
 
 class Grader:
@@ -101,20 +121,44 @@ class Grader:
         config: the rubric.
         seconds_per_item: time limit for one completion.
         form: the strict form that is asked for.
+        say: is told how each function of the user's fails, the first time that it does.
     """
 
-    def __init__(self, config: RubricConfig, seconds_per_item: float = 2.0, form: Form = "zero") -> None:
+    def __init__(
+        self,
+        config: RubricConfig,
+        seconds_per_item: float = 2.0,
+        form: Form = "zero",
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._config = config.model_dump()
-        self._form = form
+        self._form, self._say = form, say
+        self._said: set[str] = set()
+        self._worked = False
         self._worker = KillableWorker("aha.rewards.rubric:grade_json", seconds_per_item)
 
     def grade(self, items: Sequence[tuple[Problem, str, bool]]) -> list[Grade | None]:
-        """Grades (problem, completion, truncated) triples in order."""
+        """Grades (problem, completion, truncated) triples in order.
+
+        Raises:
+            GradingError: functions of the user's failed on every completion of the first batch.
+        """
         rows = [
             (asdict(problem), completion.encode(errors="replace").decode(), truncated, self._config, self._form)
             for problem, completion, truncated in items
         ]
-        return [None if result is None else Grade(*result) for result in self._worker.grade(rows)]
+        results = [result or {"grade": None} for result in self._worker.grade(rows)]
+        self._report([result for result in results if "failed" in result], len(results))
+        return [Grade(*result["grade"]) if result.get("grade") else None for result in results]
+
+    def _report(self, failures: Sequence[dict[str, str]], count: int) -> None:
+        if failures and len(failures) == count and not self._worked:
+            raise GradingError(f"{failures[0]['why']}; none of the first {count} completions could be graded")
+        self._worked = self._worked or count > 0
+        for failure in failures:
+            if failure["failed"] not in self._said:
+                self._said.add(failure["failed"])
+                self._say(f"{failure['why']}; completions on which it fails are dropped (this is said once)")
 
     def close(self) -> None:
         """Ends the worker."""

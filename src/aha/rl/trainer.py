@@ -107,7 +107,7 @@ class GRPOTrainer:
         self.update = PolicyUpdate(model, config, context.distributed, context.parallel)
         context_tokens = config.max_prompt_tokens + self.longest
         self.generator = make_generator(played, max_rows=config.engine_rows, max_context=context_tokens)
-        self.grader = Grader(config.rubric, config.grader_seconds, config.form)
+        self.grader = Grader(config.rubric, config.grader_seconds, config.form, context.progress.say)
         self.preference = preference_reward(config, tokenizer, context)
         prompts = make_prompts(config, tokenizer, context)
         for name in dict.fromkeys(name for name, _ in prompts.cells):

@@ -32,14 +32,14 @@ class FileTask:
         """Nobody checks the steps of such solutions."""
         return 0, 0
 
-    def gold(self, problem: Problem) -> str:
-        """The answer."""
-        return problem.answer
+    def gold(self, problem: Problem) -> str | None:
+        """The answer, if one is known."""
+        return problem.answer or None
 
     def solution(self, problem: Problem) -> Solution | None:
         """What the row tells, if it tells any."""
-        thinking = problem.facts.get("_solution")
-        return Solution(thinking, self.gold(problem)) if thinking else None
+        thinking, answer = problem.facts.get("_solution"), self.gold(problem)
+        return Solution(thinking, answer) if thinking and answer else None
 
     def close(self) -> None:
         """Nothing is held."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from aha.data.rows import text_of
+from aha.data.rows import text_of, text_or_number
 from aha.errors import ConfigError
 from aha.grading.math_answers import number, number_answer, same_number
 from aha.tasks.file_task import FileTask
@@ -25,12 +25,12 @@ class Gsm8k(FileTask):
 
     def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
         """A question with its number; the solution without the calculator's annotations."""
-        question, answer = text_of(row, place, "question"), text_of(row, place, "answer")
+        question, answer = text_of(row, place, "question"), text_or_number(row, place, "answer")
         try:
             final = _final(answer)
         except ValueError as error:
             raise ConfigError(f"{place}: {error}") from error
-        solution = _CALCULATOR.sub("", answer.rsplit("####", 1)[0]).strip()
+        solution = _CALCULATOR.sub("", answer.rpartition("####")[0]).strip()
         return self._problem(question, final, {"question": question, "_id": f"gsm8k/{index}", "_solution": solution})
 
     def from_answer(self, answer: str) -> Problem:

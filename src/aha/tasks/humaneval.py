@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from aha.data.rows import text_of
-from aha.errors import GradingError
 from aha.grading.sandbox.checks import make_runner
 from aha.grading.sandbox.outcome import CodeRunner, FunctionTest, SandboxConfig
 from aha.tasks.file_task import FileTask
@@ -92,12 +91,6 @@ class HumanEval(FileTask):
         """
         code = "\n".join(line.rstrip() for line in self.extract(answer).strip("\n").split("\n"))
         return code if code.strip() else None
-
-    def gold(self, problem: Problem) -> str:
-        """The canonical solution: the body of the function."""
-        if not problem.answer:
-            raise GradingError(f"{problem.facts.get('_id', 'the problem')} has no canonical_solution")
-        return problem.answer
 
     def solution(self, problem: Problem) -> Solution | None:
         """None: the data hold functions without the thinking behind them, and they are for evaluation."""

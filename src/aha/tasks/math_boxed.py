@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-from aha.data.rows import text_of
+from aha.data.rows import text_of, written
 from aha.errors import CannotGradeError, ConfigError, GradingError
 from aha.grading.math_answers import boxed, stated
 from aha.tasks.file_task import FileTask
@@ -33,7 +33,7 @@ class MathBoxed(FileTask):
     def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
         """A problem with its boxed answer."""
         question = text_of(row, place, "problem", "question")
-        answer = row.get("answer")
+        answer = written(row.get("answer"))
         if not isinstance(answer, str) or not answer.strip():
             answer = self._boxed(text_of(row, place, "solution", "answer"), place)
         facts = {"question": question, "_id": str(row.get("unique_id", f"math/{index}"))}

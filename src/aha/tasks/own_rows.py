@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aha.data.rows import text_of
+from aha.data.rows import json_value, text_of, written
+from aha.errors import ConfigError
 from aha.grading.math_answers import boxed, number, number_answer, stated
 from aha.tasks.file_task import FileTask
 from aha.types import Problem
@@ -26,12 +27,12 @@ class OwnRows(FileTask):
     def problem(self, row: Mapping[str, Any], place: str, index: int) -> Problem:
         """A question with its answer, if it has one."""
         question = text_of(row, place, "question")
-        answer = row.get("answer")
+        answer = written(row.get("answer"))
         level = row.get("level")
         facts: dict[str, Any] = {
             "question": question,
             "_id": str(row.get("id", f"rows/{index}")),
-            "_columns": {name: value for name, value in row.items() if _is_json(value)},
+            "_columns": {name: _column(name, value, place) for name, value in row.items()},
         }
         if isinstance(row.get("solution"), str) and row["solution"].strip():
             facts["_solution"] = row["solution"].strip()
@@ -77,5 +78,9 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).strip("*`$\"'. ").casefold()
 
 
-def _is_json(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool | list | dict) or value is None
+def _column(name: str, value: Any, place: str) -> Any:
+    try:
+        return json_value(value)
+    except (ValueError, RecursionError) as error:
+        fault = "is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{place}: column {name!r} {fault}") from error

@@ -59,10 +59,11 @@ def test_rows_name_a_problem_or_a_gold_answer(tmp_path: Path) -> None:
         {"completion": STRICT.format(17), "answer": "18"},
         {"completion": "<think>18", "answer": "18"},
         {"completion": STRICT.format(18), "answer": "18", "finish_reason": "length"},
+        {"completion": STRICT.format(18), "answer": 18},
     ]
-    parts = [(2.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 1.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)]
+    parts = [(2.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 1.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (2.0, 1.0, 1.0)]
     assert graded(tmp_path, "gsm8k", rows) == [(r, {"accuracy": a, "format": f}) for r, a, f in parts]
-    assert [reward for reward, _ in graded(tmp_path, "gsm8k", rows, strict=True)] == [2.0, 0.0, 1.0, 0.0, 0.0]
+    assert [reward for reward, _ in graded(tmp_path, "gsm8k", rows, strict=True)] == [2.0, 0.0, 1.0, 0.0, 0.0, 2.0]
 
 
 def test_choices_and_families(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_choices_and_families(tmp_path: Path) -> None:
     [
         ("gsm8k", {"answer": "1"}, "line 2: 'completion' must be a text; the row has 'answer'"),
         ("gsm8k", {"completion": "1"}, "line 2: neither 'problem' nor 'answer'"),
-        ("gsm8k", {"completion": "1", "answer": 3}, "'answer' must be a text"),
+        ("gsm8k", {"completion": "1", "answer": [3]}, "^[^,]*, line 2: 'answer' must be a text.*or a number"),
         ("gsm8k", {"completion": "1", "answer": "many"}, "line 2: answer: 'many' is not a number"),
         ("gsm8k", {"completion": "1", "problem": "gsm8k/99"}, "no problem 'gsm8k/99' .did you mean"),
         ("gsm8k", {"completion": "1", "problem": {"family": "gsm8k"}}, "'problem' is not a problem"),

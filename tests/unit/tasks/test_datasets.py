@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from aha.tasks import datasets
 from aha.tasks.datasets import DATASETS, judge_of, load_dataset, make_dataset, open_dataset
 from aha.tasks.gsm8k import Gsm8k
 from aha.tasks.humaneval import HumanEval
+from aha.tasks.own_rows import OwnRows
+from aha.tasks.stored import write_problems
 from aha.types import Problem
 
 DATA = Path(__file__).parents[2] / "data"
@@ -201,6 +204,32 @@ def test_bad_files_are_named_by_line(tmp_path: Path, name: str, lines: list[str]
     with open_dataset(name) as task, pytest.raises(ConfigError, match=message.replace("(", r"\(")) as error:
         load_dataset(task, path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math", "rows"])
+def test_answers_may_be_numbers(tmp_path: Path, name: str) -> None:
+    rows = [{"question": "a", "problem": "a", "answer": 42}, {"question": "b", "problem": "b", "answer": 3.5}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with open_dataset(name) as task:
+        ready(task)
+        problems = load_dataset(task, tmp_path / "rows.jsonl")
+        assert [problem.answer for problem in problems] == ["42", "3.5"]
+        assert all(task.verify(problem, task.gold(problem)) for problem in problems)
+        assert task.solution(problems[0]) is None, "a number alone is no worked solution"
+
+
+def test_columns_that_json_has_no_form_for(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    rows = [{"question": str(number), "made": {"on": [datetime(2025, 1, number)]}} for number in (1, 2)]
+    path = tmp_path / "rows.parquet"
+    pytest.importorskip("pyarrow.parquet").write_table(arrow.Table.from_pylist(rows), path)
+    problems = load_dataset(OwnRows(), path)
+    assert problems[1].facts["_columns"]["made"] == {"on": ["2025-01-02T00:00:00"]}
+    assert write_problems(tmp_path / "out.jsonl", problems) == 2
+    rows = [{"question": "a", "images": [{"bytes": b"x"}]}]
+    pytest.importorskip("pyarrow.parquet").write_table(arrow.Table.from_pylist(rows), path)
+    with pytest.raises(ConfigError, match=r"rows\.parquet, row 1: column 'images' holds bytes, .*store it as text"):
+        load_dataset(OwnRows(), path)
 
 
 def test_missing_data_and_names_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
