@@ -223,7 +223,7 @@ def evaluated(paths: Paths) -> list[str]:
     said = aha(
         *("eval", *folders, "--task", "gsm8k,humaneval", "--data", paths.data, "--asked", "chat"),
         *("--out", paths.out / "evaluation"),
-        *("--set", "samples=1", "--set", "max_completion_tokens=200", "--set", "max_prompt_tokens=1024"),
+        *("--set", "samples=1", "--set", "max_completion_tokens=200"),
     )
     lines = [line.rstrip() for line in said.splitlines() if line.strip()]
     head = next((i for i, line in enumerate(lines) if "pass@1" in line), 0)

@@ -17,7 +17,7 @@ from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general, held_out_suite
 from aha.tasks.stored import HELD_OUT, read_stored
-from aha.text.elicitation import Elicitation
+from aha.text.elicitation import Elicitation, prompt_for
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
 from aha.training.stage import StageContext, StageResult
@@ -50,7 +50,6 @@ class EvaluationSettings(Config):
     general: tuple[str, ...] = Field((), description="general families that are asked as well")
     general_per_level: int = Field(12, gt=0, description="held-out general problems per family and level")
     general_samples: int = Field(2, gt=0, description="samples per general problem")
-    max_prompt_tokens: int = Field(LONGEST_PROMPT, gt=0, description="room for a prompt, in tokens")
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
 
     @model_validator(mode="after")
@@ -138,12 +137,15 @@ class Evaluation:
         elicitation: Elicitation,
     ) -> list[Sample]:
         """All processes' samples of one model, in a fixed order."""
-        context_tokens = config.max_prompt_tokens + config.max_completion_tokens
-        generator = self._make_generator(model, max_rows=config.engine_rows, max_context=context_tokens)
         stored = [read_stored(context.parent_folder(one) / HELD_OUT) for one in config.problems]
         limit = config.problems_limit or None
+        sets = question_sets(config, [problem for some in stored for problem in some[:limit]])
+        asked = [problem for problems, _ in sets for problem in problems]
+        longest = max((len(prompt_for(tokenizer, problem, elicitation)) for problem in asked), default=1)
+        context_tokens = longest + config.max_completion_tokens
+        generator = self._make_generator(model, max_rows=config.engine_rows, max_context=context_tokens)
         samples: list[Sample] = []
-        for problems, count in question_sets(config, [problem for some in stored for problem in some[:limit]]):
+        for problems, count in sets:
             ask = partial(
                 evaluate,
                 generator,

@@ -63,7 +63,6 @@ class PostTrainingConfig(RecipeConfig):
             trained_levels=LEVELS,
             samples=4,
             max_completion_tokens=LONGEST,
-            max_prompt_tokens=512,
             engine_rows=32,
             problems_limit=100,
         ),
