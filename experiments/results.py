@@ -120,12 +120,10 @@ def pictures(seeds: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def models(seeds: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(model, way of asking) pairs that any seed has, in order of appearance."""
-    found: dict[tuple[str, str], None] = {}
-    for seed in seeds:
-        for model, ways in seed["results"].items():
-            found.update(dict.fromkeys((model, way) for way in ways))
-    return list(found)
+    """(model, way of asking) pairs that any seed has: the main arm's first."""
+    found = {(model, way) for seed in seeds for model, ways in seed["results"].items() for way in ways}
+    order = ("pretrain", "r1-zero", *ARMS, "pretrain-no-long", "r1-zero-no-long")
+    return sorted(found, key=lambda pair: (order.index(pair[0]), pair[1]))
 
 
 def values(seeds: list[dict[str, Any]], model: str, way: str, *path: str) -> list[float]:
@@ -269,16 +267,27 @@ def _tokens(value: float | None) -> str:
 
 def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
     """Held-out loss of the pretrained models: experts against dense at equal active parameters and tokens."""
-    table = ["## Held-out loss after pretraining, nats per token", "", "| model | seeds | loss |", "|---|---|---|"]
-    losses: dict[str, list[float]] = defaultdict(list)
+    table = [
+        "## Held-out loss after pretraining, nats per token",
+        "",
+        "Each seed has its own documents, so models are compared within a seed.",
+        "",
+        "| model | seeds | loss | minus experts', same seeds (95% t-interval) |",
+        "|---|---|---|---|",
+    ]
+    losses: dict[str, dict[int, float]] = defaultdict(dict)
     for seed in seeds:
         for stage in seed["summary"]["stages"]:
             if "held_out_loss" in stage:
-                losses[stage["name"]].append(stage["held_out_loss"])
-    for name, numbers in losses.items():
-        interval = seed_interval(numbers)
-        bounds = f" [{interval.low:.4f}, {interval.high:.4f}]" if len(numbers) > 1 else ""
-        table.append(f"| {name} | {len(numbers)} | {fmean(numbers):.4f}{bounds} |")
+                losses[stage["name"]][seed["seed"]] = stage["held_out_loss"]
+    experts = losses["pretrain"]
+    for name, by_seed in losses.items():
+        differences = [loss - experts[seed] for seed, loss in by_seed.items() if seed in experts]
+        difference = "–" if name == "pretrain" or not differences else f"{fmean(differences):+.4f}"
+        if name != "pretrain" and len(differences) > 1:
+            interval = seed_interval(differences)
+            difference += f" [{interval.low:+.4f}, {interval.high:+.4f}]"
+        table.append(f"| {name} | {len(by_seed)} | {fmean(by_seed.values()):.4f} | {difference} |")
     return [*table, ""]
 
 
