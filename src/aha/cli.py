@@ -77,14 +77,14 @@ def run(
         int | None, typer.Option(min=1, max=4096, help="Worker processes.", show_default="one per core or GPU")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="grpo, sft: the checkpoint, in Hugging Face layout.")
+        Path | None, typer.Option(metavar="DIR", help="grpo, sft, distill: the checkpoint that is trained.")
     ] = None,
     teacher: Annotated[
         Path | None, typer.Option(metavar="DIR", help="distill: the checkpoint that is learnt from.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="grpo, sft: gsm8k, math, choice, or rows of your own.")] = None,
+    task: Annotated[str | None, typer.Option(help="grpo, sft, distill: gsm8k, math, choice, rows, ...")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="grpo, sft: the task's data folder, or a file of rows.", show_default="AHA_DATA")
+        Path | None, typer.Option(help="For a task: its data folder, or a file of rows.", show_default="AHA_DATA")
     ] = None,
     sandbox: Sandbox = None,
     print_config: Annotated[

@@ -48,6 +48,10 @@ def test_export(folder: Path) -> None:
     done = aha(folder, "export", "student", "--adapter", "my-adapter", "--out", "mine")
     assert done.returncode == 0, done.stderr
     assert (folder / "mine" / "chat_template.jinja").read_text() == CHAT_TEMPLATE
+    before = (folder / "student" / "model.safetensors").read_bytes()
+    over = aha(folder, "export", "student", "--out", "./student")
+    assert over.returncode == 1 and "nothing is written over" in over.stderr
+    assert (folder / "student" / "model.safetensors").read_bytes() == before
     done = aha(folder, "export", "student", "--to", "onnx", "--out", "mine")
     assert done.returncode == 1
     assert done.stderr == "aha: error: unknown format 'onnx'; known: gguf, hf\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 
 from aha.data.indexed import IndexedRows, write_rows
-from aha.errors import ConfigError
+from aha.errors import CheckpointError, ConfigError
 from aha.text.templates import chat_example
 from aha.text.tokenizer import Tokenizer
 from aha.types import Message
@@ -91,6 +91,10 @@ class ConversationFile(Sequence[Conversation]):
     def __len__(self) -> int:
         return self._count
 
+    def place(self, index: int) -> str:
+        """File and line of a conversation, for messages."""
+        return f"{self._path}, line {index + 1}"
+
     @overload
     def __getitem__(self, index: int) -> Conversation: ...
     @overload
@@ -103,7 +107,7 @@ class ConversationFile(Sequence[Conversation]):
         try:
             return Conversation.from_json(row)
         except ValueError as error:
-            raise ConfigError(f"{self._path}, line {number + 1}: {error}") from error
+            raise ConfigError(f"{self.place(number)}: {error}") from error
 
 
 def read_conversations(path: Path) -> Iterator[Conversation]:
@@ -149,14 +153,25 @@ class Examples(Sequence[Example]):
     Args:
         tokenizer: of the model that is trained.
         sources: the conversations.
+        chosen: which of them, by number; None takes all.
+
+    Raises:
+        ConfigError: a conversation cannot be tokenized, such as one that the chat template refuses; with its place.
     """
 
-    def __init__(self, tokenizer: Tokenizer, sources: Sequence[Sequence[Conversation]]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, sources: Sequence[ConversationFile], chosen: Sequence[int] | None = None
+    ) -> None:
         self._tokenizer, self._sources = tokenizer, sources
         self._ends = list(itertools.accumulate(map(len, sources)))
+        self._chosen = range(self._ends[-1] if self._ends else 0) if chosen is None else chosen
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return len(self._chosen)
+
+    def only(self, numbers: Iterable[int]) -> Examples:
+        """Some of these examples."""
+        return Examples(self._tokenizer, self._sources, [self._chosen[number] for number in numbers])
 
     @overload
     def __getitem__(self, index: int) -> Example: ...
@@ -165,9 +180,13 @@ class Examples(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> Example | list[Example]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
-        source = bisect.bisect_right(self._ends, number)
-        return encode(self._tokenizer, self._sources[source][number - self._ends[source]])
+        number = self._chosen[index]
+        which = bisect.bisect_right(self._ends, number)
+        source, place = self._sources[which], number - self._ends[which] + len(self._sources[which])
+        try:
+            return encode(self._tokenizer, source[place])
+        except CheckpointError as error:
+            raise ConfigError(f"{source.place(place)}: {error}") from error
 
 
 def epoch_order(count: int, epochs: int, seed: int) -> list[int]:

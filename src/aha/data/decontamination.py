@@ -30,12 +30,19 @@ class NGrams:
         self._lengths: set[int] = set()
         self._wholes: dict[str, str] = {}
 
-    def add(self, text: str, name: str) -> None:
-        """Takes a text in under a name. Several texts may have one name."""
+    def add(self, text: str, name: str, whole: bool = True) -> None:
+        """Takes a text in under a name. Several texts may have one name.
+
+        Args:
+            text: what others are compared with.
+            name: whose it is.
+            whole: a text that is the same counts, however short it is; else runs alone do.
+        """
         words = words_of(text)
         if not words:
             return
-        self._wholes.setdefault(" ".join(words), name)
+        if whole:
+            self._wholes.setdefault(" ".join(words), name)
         length = min(self._length, len(words))
         if length < max(1, min(SHORTEST, self._length)):
             return

@@ -18,6 +18,7 @@ from aha.files import derive_seed, file_sha256
 from aha.workers import KillableWorker
 
 HUB, GYM = "hf:", "gym:"
+SKIPPING = " (to skip some bad rows instead: --set 'train={path: FILE, bad_share: 0.01}')"
 GYM_ROWS = {"train": 10_000, "test": 500}
 """Puzzles that reasoning-gym is asked for where no limit is set."""
 GYM_SECONDS, GYM_AT_ONCE = 30.0, 256
@@ -115,7 +116,7 @@ def _renamed(row: Row, columns: dict[str, str], place: Place) -> Row:
 
 def _count(reading: Reading, complaint: str, source: Source) -> None:
     if source.bad_share == 0.0:
-        raise ConfigError(f"{complaint} (with bad_share above 0, some bad rows are skipped)")
+        raise ConfigError(f"{complaint}{'' if source.path.startswith(GYM) else SKIPPING}")
     reading.bad += 1
     if len(reading.complaints) < SHOWN:
         reading.complaints.append(complaint)

@@ -36,6 +36,9 @@ def export_model(folder: Path, out: Path, form: str, adapter: Path | None, preci
         raise UnknownNameError("format", form, FORMATS)
     if precision not in get_args(Precision):
         raise UnknownNameError("precision", precision, get_args(Precision))
+    for source in (folder, adapter):
+        if source is not None and out.resolve() == source.resolve():
+            raise ConfigError(f"--out {str(out)!r} is what is read: name another folder, nothing is written over")
     kind = cast(Precision, precision)
     if form == "hf":
         _write_folder(folder, out, adapter, precision)

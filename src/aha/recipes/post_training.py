@@ -222,6 +222,7 @@ class DistillationConfig(PostTrainingSFTConfig):
     """Supervised fine-tuning on what a larger model thinks and answers."""
 
     teacher: str = Field("", description="the checkpoint that is learnt from: a model folder (--teacher)")
+    teacher_form: Literal["auto", "zero", "chat"] = Field("auto", description="how the teacher is asked, as `form`")
     sampling: RejectionSamplingConfig = Field(
         default_factory=lambda: RejectionSamplingConfig(
             rewrite=False,
@@ -234,21 +235,22 @@ class DistillationConfig(PostTrainingSFTConfig):
             filters=FilterConfig(max_repetition=0.5, max_paragraph=4000, per_problem=4),
             prompts_at_once=32,
         ),
-        description="the teacher's samples: right and readable ones are kept (`problems` is set by the recipe)",
+        description="what is kept of the teacher's samples (`problems` and `form` are set by the recipe)",
     )
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph.
 
         Raises:
-            ConfigError: no teacher is named, or it is not asked in the form of the conversations that are learnt.
+            ConfigError: no teacher is named.
         """
         if not self.teacher:
             raise ConfigError("no teacher: name a checkpoint's folder, as in --teacher ./DeepSeek-R1-Distill-Qwen-7B")
         identity = checkpoint_identity(self.teacher)
         teacher = StageSpec("teacher", "checkpoint", CheckpointConfig(path=self.teacher), data_identity=identity)
         base, problems = self.base(), self.problems()
-        source, form = problems[-1].name, _form_of(Path(self.teacher))
+        source = problems[-1].name
+        form = _form_of(Path(self.teacher)) if self.teacher_form == "auto" else self.teacher_form
         sampling = self.sampling.model_copy(update={"problems": source, "form": form})
         samples = StageSpec("samples", "rejection_sampling", sampling, parents=("teacher", source))
         asked: dict[str, Form] = {"teacher": form, "base": self.resolved_form, "sft": self.resolved_form}

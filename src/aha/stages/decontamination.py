@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -69,8 +69,9 @@ class _Filter:
         self._grams = NGrams(config.words)
         for stage in (config.source, *config.against):
             for problem in _problems(context.parent_folder(stage) / HELD_OUT):
-                for text in _texts(problem):
-                    self._grams.add(text, _name(problem))
+                question, solution = _texts(problem)
+                self._grams.add(question, _name(problem))
+                self._grams.add(solution, _name(problem), whole=False)  # short ones are alike by accident
         self._dropped: set[str] = set()
         self._pairs: list[dict[str, str]] = []
         self._counts = {"in": 0, "dropped": 0}
@@ -113,7 +114,7 @@ class _Filter:
                 continue
             yield one
 
-    def _is_like_a_held_out_one(self, texts: list[str], name: str) -> bool:
+    def _is_like_a_held_out_one(self, texts: Sequence[str], name: str) -> bool:
         self._counts["in"] += 1
         found = next((like for text in texts if (like := self._grams.find(text)) is not None), None)
         if found is None:
@@ -125,7 +126,8 @@ class _Filter:
 
 
 def _overlap(words: int) -> str:
-    return f"share {words} words in a row with a held-out problem" if words else "are the same as a held-out problem"
+    same = "are the same as a held-out problem"
+    return f"share {words} words in a row with a held-out problem, or {same}" if words else same
 
 
 def _problems(path: Path) -> Iterator[Problem]:
@@ -136,7 +138,7 @@ def _name(problem: Problem) -> str:
     return str(problem.facts.get("_id", problem.key))
 
 
-def _texts(problem: Problem) -> list[str]:
+def _texts(problem: Problem) -> tuple[str, str]:
     """The question as the data have it, without the instruction that all questions share, and the worked solution."""
     question = problem.facts.get("question") or problem.facts.get("prompt") or problem.question
-    return [str(question), str(problem.facts.get("_solution") or "")]
+    return str(question), str(problem.facts.get("_solution") or "")

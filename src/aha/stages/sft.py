@@ -19,6 +19,7 @@ from aha.errors import ConfigError
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
+from aha.models.model_config import ModelConfig
 from aha.models.moe import update_router_bias
 from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
@@ -85,13 +86,35 @@ class SFT:
         model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
         model.generation_config = with_chat_ends(model.generation_config, tokenizer)
-        examples = Examples(tokenizer, conversations(context, config))
+        examples = fitting(context, Examples(tokenizer, conversations(context, config)), model.config)
         trainer = SFTTrainer(config, spread(model, context.parallel, context.distributed), examples, context)
         trainer.train()
         loss = trainer.validate()
         save_trained(model, context.model_folder, tokenizer.files(), context.distributed)
         summary = {"examples": len(trainer.trained), "held_out_loss": loss}
         return StageResult(summary, tokens_trained=trainer.tokens)
+
+
+def fitting(context: StageContext, examples: Examples, config: ModelConfig) -> Examples:
+    """The examples that are no longer than the model's context. All are looked at once, before anything is trained.
+
+    Raises:
+        ConfigError: one cannot be tokenized, or none is short enough.
+    """
+    own = context.distributed.share(len(examples))
+    lengths: list[int] = []
+    with context.progress.task(f"{context.name}: reading", len(own), 0) as task:
+        for done, number in enumerate(own, start=1):
+            lengths.append(examples[number].num_tokens)
+            task.update(done)
+    longest = config.max_position_embeddings
+    fit = [number for number, length in enumerate(context.distributed.gather_shares(lengths)) if length <= longest]
+    if not fit:
+        raise ConfigError(f"{context.name}: all {len(examples)} conversations are longer than {longest} tokens")
+    if len(fit) < len(examples):
+        left_out = len(examples) - len(fit)
+        context.progress.say(f"{context.name}: {left_out} conversations of more than {longest} tokens are left out")
+    return examples.only(fit)
 
 
 def conversations(context: StageContext, config: SFTConfig) -> list[ConversationFile]:
@@ -105,8 +128,8 @@ def conversations(context: StageContext, config: SFTConfig) -> list[Conversation
     if count <= config.validation_examples:
         raise ConfigError(
             f"{context.name}: {count} conversations from {', '.join(s.stage for s in config.sources)}, and "
-            f"validation_examples = {config.validation_examples} of them are left out: nothing to train on. Sample "
-            "more prompts, loosen the filters, or lower validation_examples"
+            f"validation_examples = {config.validation_examples} of them are kept for the held-out loss: nothing to "
+            "train on. Give more of them (or sample more prompts, loosen the filters), or lower validation_examples"
         )
     return found
 

@@ -10,7 +10,7 @@ from aha.companion_files import read_json
 from aha.errors import CheckpointError
 from aha.workers import KillableWorker
 
-SECONDS = 2.0
+SECONDS = 10.0
 TEMPLATE, SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 

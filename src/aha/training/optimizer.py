@@ -27,6 +27,8 @@ from aha.models.parts import alike, fill, is_part, own, replica_group, rows, tot
 from aha.training.distributed import Distributed
 
 NARROW = (torch.bfloat16, torch.float16)
+SHARED_AT_ONCE = 1 << 24
+"""Numbers of Muon's updates that processes exchange in one message: more would only be held longer."""
 
 
 class OptimizerConfig(Config):
@@ -237,23 +239,35 @@ class Optimizer:
             own(self._named[name]).copy_(master)
 
     def _muon_step(self, lr: float) -> None:
-        updates: dict[str, Tensor] = {}
+        shared: dict[str, Tensor] = {}
         for name in self._muon:
             gradient = self._gradient(name)
             if gradient is None:
                 continue
             momentum = self._momentum[name].lerp_(gradient, 1.0 - self.config.momentum)
             if name in self._elsewhere:
-                updates[name] = torch.zeros_like(gradient)
+                update = torch.zeros_like(gradient)
             else:
-                nesterov = gradient.lerp(momentum, self.config.momentum)
-                updates[name] = _orthogonalized(nesterov, self._named[name])
-        shared = [update for name, update in updates.items() if not is_part(self._named[name])]
-        self._distributed.all_reduce_sum(shared)  # each is computed once, and zero elsewhere
+                update = _orthogonalized(gradient.lerp(momentum, self.config.momentum), self._named[name])
+            if self._distributed.world_size == 1 or is_part(self._named[name]):
+                self._muon_update(name, update, lr)
+                continue
+            shared[name] = update
+            if sum(map(torch.numel, shared.values())) >= SHARED_AT_ONCE:
+                self._share_updates(shared, lr)
+        self._share_updates(shared, lr)
+
+    def _share_updates(self, updates: dict[str, Tensor], lr: float) -> None:
+        """Sums updates over the processes, each computed by one and zero in the others, and applies them."""
+        self._distributed.all_reduce_sum(list(updates.values()))
         for name, update in updates.items():
-            shape = self._named[name].shape
-            scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
-            self._muon[name].mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
+            self._muon_update(name, update, lr)
+        updates.clear()
+
+    def _muon_update(self, name: str, update: Tensor, lr: float) -> None:
+        shape = self._named[name].shape
+        scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
+        self._muon[name].mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
 
     def _adam_step(self, lr: float) -> None:
         gradients = {name: self._gradient(name) for name in self._adam}

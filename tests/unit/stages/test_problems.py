@@ -120,6 +120,15 @@ def test_without_a_length_whole_texts_are_compared() -> None:
     assert grams.find("What is 2 + 3? And then?") is None
 
 
+def test_short_solutions_are_alike_by_accident() -> None:
+    grams = NGrams(13)
+    grams.add("How many legs has a spider, and how many has a fly?", "a")
+    grams.add("Add.", "a", whole=False)
+    grams.add("Look at the last digit of both of the numbers that are named", "a", whole=False)
+    assert grams.find("Add.") is None
+    assert grams.find("First look at the last digit of both of the numbers that are named.") is not None
+
+
 def test_when_nothing_is_left_that_is_said(make_context: MakeContext, tmp_path: Path) -> None:
     train = rows(tmp_path / "a.jsonl", 1, extra=[{"question": f"{LONG}. Why?", "answer": "#### 2"}])
     path = tmp_path / "a.jsonl"

@@ -6,15 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from aha.data.conversations import Conversation, encode, write_conversations
-from aha.errors import ConfigError
+from aha.data.conversations import Conversation, Examples, encode, write_conversations
+from aha.errors import CheckpointError, ConfigError
 from aha.files import file_sha256
 from aha.models.adapter_files import load_adapter
 from aha.models.hf import load_pretrained
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
 from aha.runs import read_jsonl
-from aha.stages.sft import SFT, SFTConfig, SFTTrainer, SourceStage
+from aha.stages.sft import SFT, SFTConfig, SFTTrainer, SourceStage, fitting
+from aha.stages.sft import conversations as stage_conversations
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
 from aha.training.optimizer import OptimizerConfig
@@ -178,3 +179,28 @@ def test_bfloat16_has_float32_masters_and_the_gradients_of_float32(make_context:
     assert {t.dtype for n, t in load_file(context.model_folder / "model.safetensors").items() if "bias" not in n} == {
         torch.bfloat16
     }
+
+
+def test_what_cannot_be_trained_on_is_found_before_the_first_step(
+    make_context: MakeContext, base: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context("sft", config(validation_examples=0), ("base", "data"))
+    folder = context.run.path / "data"
+    folder.mkdir(exist_ok=True)
+    said = [Conversation.of(f"What is {i}?", "4." * (1 if i != 3 else 600)) for i in range(8)]
+    write_conversations(folder / "examples.jsonl", said)
+    model = load_pretrained(context.run.path / "base" / "model")
+    examples = Examples(base, stage_conversations(context, config(validation_examples=0)))
+    fit = fitting(context, examples, model.config)
+    assert len(examples) == 8 and len(fit) == 7
+    assert list(fit) == [example for i, example in enumerate(examples) if i != 3]
+    encodes = base.encode
+
+    def refuse(text: str) -> list[int]:
+        if "What is 2?" in text:
+            raise CheckpointError("the chat template cannot be used: no system role")
+        return encodes(text)
+
+    monkeypatch.setattr(base, "encode", refuse)  # as a chat template refuses some conversations
+    with pytest.raises(ConfigError, match=r"examples.jsonl, line 3: .*no system role"):
+        fitting(context, examples, model.config)

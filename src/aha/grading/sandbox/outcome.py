@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from aha.configuration import Config
+from aha.configuration import Config, build_config
 from aha.errors import ConfigError
 
 
@@ -43,14 +43,16 @@ def default_sandbox() -> SandboxConfig:
         return SandboxConfig()
     if said.startswith(("http://", "https://")):
         return SandboxConfig(url=said)
+    named = f"{SANDBOX_VARIABLE} (--sandbox) = {said!r}"
     try:
-        return SandboxConfig.model_validate(yaml.safe_load(said))
-    except (yaml.YAMLError, ValidationError) as error:
-        problem = " ".join(str(error).split())[:200]
+        settings = yaml.safe_load(said)
+    except yaml.YAMLError:
+        settings = None
+    if not isinstance(settings, dict):
         raise ConfigError(
-            f"{SANDBOX_VARIABLE} (--sandbox) = {said!r}: expected the URL of a remote sandbox, or settings such as "
-            f"{{seconds: 10, memory_mib: 1024}} ({problem})"
-        ) from error
+            f"{named}: expected the URL of a remote sandbox, or settings such as {{seconds: 10, memory_mib: 1024}}"
+        )
+    return build_config(SandboxConfig, settings, named)
 
 
 class Ending(enum.StrEnum):
