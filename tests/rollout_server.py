@@ -35,6 +35,7 @@ class RolloutServer:
         failures: names of what goes wrong next, one a request of completions: `500`, `disconnect`, `cut`, `slow`,
             `garbage`, `logprobs`, `ids`, `finish`, `400`, `token N` (N is the first id of a sample).
         suggested: how to sample where a request does not say, as a model's generation_config.json has it.
+        answers: what a route is answered with instead of what it should be.
         stale: takes new weights without using them.
         calls: (route, body) of everything that was asked.
     """
@@ -44,6 +45,7 @@ class RolloutServer:
         self.engine = Engine(self.model, max_rows=32, max_context=128)
         self.failures: list[str] = []
         self.suggested: dict[str, float] = dict(SUGGESTED)
+        self.answers: dict[str, Any] = {}
         self.stale = False
         self.version = "default"
         self.calls: list[tuple[str, Any]] = []
@@ -56,7 +58,7 @@ class RolloutServer:
                 pass
 
             def do_GET(self) -> None:
-                seen = {"/get_world_size": {"world_size": 1}, "/calls": outer.calls}
+                seen = {"/get_world_size": {"world_size": 1}, "/calls": outer.calls, **outer.answers}
                 self._answer(seen.get(self.path))
 
             def do_POST(self) -> None:
@@ -69,6 +71,8 @@ class RolloutServer:
                 elif failure == "slow":
                     time.sleep(1.5)
                     self._answer({})
+                elif self.path in outer.answers:
+                    self._answer(outer.answers[self.path])
                 elif failure.isdigit():
                     self._answer({"error": "said so"}, int(failure))
                 else:

@@ -70,15 +70,17 @@ def grade_file(
         strict: see above.
 
     Raises:
-        ConfigError: a row is not as expected; the message names file and line.
+        ConfigError: a row is not as expected, and the message names file and line; or there are no rows.
     """
     find = _Finder(name, task, data)
     weights = RubricConfig().weights()
     verify: Callable[[Problem, str], bool] = get_family(name).verify if task is None else task.verify
+    number = 0
     for number, (place, row) in enumerate(good_rows(path), start=1):
         completion = row.get("completion")
         if not isinstance(completion, str):
-            raise ConfigError(f"{place}: 'completion' must be a text; the row has {', '.join(map(repr, row))}")
+            present = "" if "completion" in row else f"; the row has {', '.join(map(repr, row)) or 'nothing'}"
+            raise ConfigError(f"{place}: 'completion' must be a text{present}")
         problem = find(row, place)
         identity = problem.facts.get("_id")
         answer, well_formed = answer_of(completion, row.get("finish_reason") == "length", strict)
@@ -90,6 +92,8 @@ def grade_file(
         grade = add_up({"accuracy": float(right), "format": float(well_formed)}, weights)
         assert grade is not None
         yield Graded(number, identity, grade.reward, grade.parts)
+    if not number:
+        raise ConfigError(f"{str(path)!r} has no rows: it must hold at least one, with 'completion'")
 
 
 class _Finder:

@@ -23,6 +23,7 @@ from aha.references import load_reference, reference_file
 from aha.types import Problem
 
 RewardFunction = Callable[[str, str, Mapping[str, Any]], SupportsFloat | None]
+_EXPECTED = "it must be a number in [0, 1], or None"
 
 
 class RewardFunctionError(GradingError):
@@ -63,25 +64,33 @@ def own_reward(reference: str, problem: Problem, completion: str) -> float | Non
     columns = problem.facts.get("_columns") or {**problem.facts, "answer": problem.answer}
     try:
         value = load_reward(reference)(problem.question, completion, columns)
-        reward = float(value) if isinstance(value, SupportsFloat) else None
     except (Exception, SystemExit) as error:
         raise RewardFunctionError(reference, _raised(error)) from error
+    try:
+        reward = float(value) if isinstance(value, SupportsFloat) else None
+    except Exception as error:
+        fault = f"returned {type(value).__name__}, which is no number ({_said(error)}): {_EXPECTED}"
+        raise RewardFunctionError(reference, fault) from error
     if value is None or (reward is not None and 0.0 <= reward <= 1.0):
         return reward
     shown = type(value).__name__ if reward is None else reward
-    raise RewardFunctionError(reference, f"returned {shown}: it must be a number in [0, 1], or None")
+    raise RewardFunctionError(reference, f"returned {shown}: {_EXPECTED}")
 
 
 def _raised(error: BaseException) -> str:
     """What was raised, and the line in the user's file that led to it."""
     if isinstance(error, ConfigError | SyntaxError):
         return f"cannot be loaded: {error}"
-    said = traceback.format_exception_only(error)[-1].strip()[:300]
+    said = _said(error)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
     if not frames:
         return f"cannot be called: {said}"
     own = [frame for frame in frames if frame.filename == frames[0].filename]
     return f"raised {said} ({own[-1].filename}, line {own[-1].lineno})"
+
+
+def _said(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()[:300]
 
 
 def _is_ours(file: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -218,6 +219,84 @@ def test_ids_that_are_no_tokens_are_refused_with_the_server(
     server.failures = ["token 38"]
     ((one,),) = remote.generate(ASKED[:1])
     assert one.token_ids[0] == 38
+
+
+def vllm_choice(**changes: object) -> dict[str, object]:
+    sound = {"token_ids": [1], "logprobs": {"token_logprobs": [-1.0]}, "finish_reason": "length"}
+    return {"choices": [sound | changes]}
+
+
+def sglang_sample(**changes: object) -> dict[str, object]:
+    sound = {"output_token_logprobs": [[-1.0, 1, None]], "finish_reason": {"type": "length"}}
+    return {"meta_info": sound | changes}
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "message"),
+    [
+        ("vllm", vllm_choice(logprobs=[-1.0]), r"'logprobs' must be an object: \[-1.0\]"),
+        ("vllm", vllm_choice(logprobs={"token_logprobs": [-(10**400)]}), "log-probabilities are missing"),
+        ("vllm", vllm_choice(finish_reason=["stop"]), r"ended by \['stop'\]"),
+        ("vllm", {"choices": [{"index": "a"}, {"index": 0}]}, "'index' must be a number: 'a'"),
+        ("sglang", ["?"], r"a sample must be an object: '\?'"),
+        ("sglang", {"meta_info": [1]}, r"'meta_info' must be an object: \[1\]"),
+        ("sglang", sglang_sample(finish_reason="length"), "'finish_reason' must be an object: 'length'"),
+        ("sglang", sglang_sample(output_token_logprobs=7), "must be a list: 7"),
+        ("sglang", sglang_sample(output_token_logprobs=[[-1.0]]), r"\[log-probability, token id\]: \[-1.0\]"),
+        ("sglang", sglang_sample(output_token_logprobs=[-1.0]), r"\[log-probability, token id\]: -1.0"),
+    ],
+)
+def test_answers_of_other_shapes_are_named_with_the_server(
+    server: RolloutServer, tmp_path: Path, kind: str, answer: object, message: str
+) -> None:
+    remote = RemoteGenerator(config(server, tmp_path, kind=kind), make_model(1), 64)
+    server.answers["/v1/completions" if kind == "vllm" else "/generate"] = answer
+    with pytest.raises(GenerationError, match=f"^{server.url}: .*{message}"):
+        remote.generate(ASKED[:1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "message"),
+    [
+        ("vllm", {"choices": [{"prompt_logprobs": [None, [1]]}]}, r"a position must be an object: \[1\]"),
+        ("vllm", {"choices": [{"prompt_logprobs": [None, {"2": -1.0}]}]}, "'2' must be an object: -1.0"),
+        ("sglang", [1], r"the answer must be an object: \[1\]"),
+        ("sglang", {"meta_info": "none"}, "'meta_info' must be an object: 'none'"),
+        ("sglang", {"meta_info": {"input_token_logprobs": [[-1.0]]}}, r"\[log-probability, token id\]: \[-1.0\]"),
+    ],
+)
+def test_scores_of_other_shapes_are_named_with_the_server(
+    server: RolloutServer, tmp_path: Path, kind: str, answer: object, message: str
+) -> None:
+    remote = RemoteGenerator(config(server, tmp_path, kind=kind), make_model(1), 64)
+    server.answers["/v1/completions" if kind == "vllm" else "/generate"] = answer
+    with pytest.raises(GenerationError, match=f"^{server.url}: .*{message}"):
+        remote.score([((1,), (2,))])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [(["no"], r"\['no'\]"), ({"success": False, "message": "no room"}, "no room"), ({}, "{}")]
+)
+def test_a_server_that_does_not_say_that_it_loaded_is_refused(
+    server: RolloutServer, tmp_path: Path, answer: object, said: str
+) -> None:
+    server.answers["/update_weights_from_disk"] = answer
+    with pytest.raises(GenerationError, match=f"^{server.url} did not load version 0: {said}$"):
+        RemoteGenerator(config(server, tmp_path, kind="sglang"), make_model(1), 64)
+
+
+@pytest.mark.parametrize("answer", [{}, [1], {"world_size": "1"}, {"world_size": 0}])
+def test_a_server_that_does_not_say_its_size_is_refused(server: RolloutServer, tmp_path: Path, answer: object) -> None:
+    server.answers["/get_world_size"] = answer
+    settings = config(server, tmp_path, refit="transfer", backend="gloo", master_port=free_port())
+    with pytest.raises(GenerationError, match=f"^{server.url}/get_world_size gives no 'world_size' of at least 1: "):
+        RemoteGenerator(settings, make_model(1), 64)
+
+
+def test_an_answer_nested_too_deeply_is_not_json(server: RolloutServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "dumps", lambda value: "[" * 200_000 if value is server.calls else "{}")
+    with pytest.raises(GenerationError, match="not JSON"):
+        call(f"{server.url}/calls", None, 5.0)
 
 
 def test_a_slow_server_is_not_waited_for(server: RolloutServer, tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ def test_choices_and_families(tmp_path: Path) -> None:
     ("name", "row", "message"),
     [
         ("gsm8k", {"answer": "1"}, "line 2: 'completion' must be a text; the row has 'answer'"),
+        ("gsm8k", {}, "line 2: 'completion' must be a text; the row has nothing"),
+        ("gsm8k", {"completion": 3, "answer": "1"}, "line 2: 'completion' must be a text$"),
         ("gsm8k", {"completion": "1"}, "line 2: neither 'problem' nor 'answer'"),
         ("gsm8k", {"completion": "1", "answer": [3]}, "^[^,]*, line 2: 'answer' must be a text.*or a number"),
         ("gsm8k", {"completion": "1", "answer": "many"}, "line 2: answer: 'many' is not a number"),
@@ -92,6 +94,12 @@ def test_choices_and_families(tmp_path: Path) -> None:
 def test_bad_rows_are_named_by_line(tmp_path: Path, name: str, row: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         graded(tmp_path, name, ["", row])
+
+
+@pytest.mark.parametrize("text", ["", "\n\n"])
+def test_a_file_without_rows_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"'.*rows\.jsonl' has no rows: it must hold at least one"):
+        graded(tmp_path, "gsm8k", [text])
 
 
 def aha(*arguments: str) -> subprocess.CompletedProcess[str]:

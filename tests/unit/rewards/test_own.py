@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from aha.configuration import build_config
 from aha.errors import ConfigError, GradingError
@@ -87,6 +88,14 @@ def test_a_file_that_is_not_python_says_where(tmp_path: Path) -> None:
 def test_numbers_of_any_kind_are_rewards(mine: str, value: object) -> None:
     problem = Problem("rows", "math", 1, "en", "?", "42", {"_columns": {"value": value}})
     assert own_reward(f"{mine}:given", problem, GOOD) == 1.0
+
+
+@pytest.mark.parametrize("value", [np.array([0.5, 1.0]), torch.tensor([0.5, 1.0]), 10**400])
+def test_what_is_returned_and_is_no_number_is_named(mine: str, value: object) -> None:
+    problem = Problem("rows", "math", 1, "en", "?", "42", {"_columns": {"value": value}})
+    message = rf"returned {type(value).__name__}, which is no number \(\w+Error: .*\): it must be a number in \[0, 1\]"
+    with pytest.raises(RewardFunctionError, match=message):
+        own_reward(f"{mine}:given", problem, GOOD)
 
 
 def test_the_first_failure_of_each_function_is_said_once(mine: str) -> None:

@@ -7,7 +7,7 @@ temperature 1.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -75,11 +75,11 @@ class Vllm:
 
     def read(self, answer: Any, request: Request, version: int) -> list[Completion]:
         """Choices in order."""
-        choices = sorted(_list(answer, "choices"), key=lambda choice: choice.get("index", 0))
+        choices = sorted(_list(answer, "choices"), key=_index)
         return [
             _completion(
                 choice.get("token_ids"),
-                (choice.get("logprobs") or {}).get("token_logprobs"),
+                _object(choice, "logprobs").get("token_logprobs"),
                 choice.get("finish_reason"),
                 request,
                 version,
@@ -99,7 +99,7 @@ class Vllm:
         if not isinstance(rows, list) or len(rows) != len(prompt) + len(completion):
             raise GenerationError("the server gives no log-probabilities of the prompt's tokens")
         pairs = zip(completion, rows[len(prompt) :], strict=True)
-        return _numbers([(row or {}).get(str(token), {}).get("logprob") for token, row in pairs])
+        return _numbers([_object(_as_object(row, "a position"), str(token)).get("logprob") for token, row in pairs])
 
 
 class SGLang:
@@ -132,16 +132,16 @@ class SGLang:
         rows = answer if isinstance(answer, list) else [answer]
         completions = []
         for row in _exactly(rows, request.sampling.n):
-            about = row.get("meta_info") or {}
+            about = _object(row, "meta_info")
             named = about.get("weight_version")
             if named is not None and str(named) not in (str(version), "default"):
                 raise GenerationError(f"a completion of weights {named!r}, expected {version}: the server is stale")
-            pairs = about.get("output_token_logprobs") or []
+            pairs = _pairs(about.get("output_token_logprobs") or [])
             completions.append(
                 _completion(
                     [pair[1] for pair in pairs],
                     [pair[0] for pair in pairs],
-                    (about.get("finish_reason") or {}).get("type"),
+                    _object(about, "finish_reason").get("type"),
                     request,
                     version,
                 )
@@ -159,10 +159,10 @@ class SGLang:
 
     def read_score(self, answer: Any, prompt: Sequence[int], completion: Sequence[int]) -> list[float]:
         """The last entries are the completion's."""
-        pairs = ((answer.get("meta_info") or {}) if isinstance(answer, dict) else {}).get("input_token_logprobs")
+        pairs = _object(_as_object(answer, "the answer"), "meta_info").get("input_token_logprobs")
         if not isinstance(pairs, list) or len(pairs) < len(completion):
             raise GenerationError("the server gives no log-probabilities of the prompt's tokens")
-        last = pairs[len(pairs) - len(completion) :]
+        last = _pairs(pairs[len(pairs) - len(completion) :])
         if [pair[1] for pair in last] != list(completion):
             raise GenerationError("the server scores other tokens than it was given")
         return _numbers([pair[0] for pair in last])
@@ -185,7 +185,7 @@ def _completion(ids: Any, logprobs: Any, finish: Any, request: Request, version:
     numbers = _numbers(logprobs)
     if len(numbers) != len(ids):
         raise GenerationError(f"a completion of {len(ids)} tokens with {len(numbers)} log-probabilities")
-    if finish not in FINISHES:
+    if not isinstance(finish, str) or finish not in FINISHES:
         raise GenerationError(f"a completion that ended by {finish!r}: expected one of {', '.join(FINISHES)}")
     reason = FINISHES[finish]
     stops = request.sampling.stop_token_ids
@@ -196,7 +196,7 @@ def _completion(ids: Any, logprobs: Any, finish: Any, request: Request, version:
 
 def _numbers(values: Any) -> list[float]:
     good = isinstance(values, list) and all(
-        isinstance(value, int | float) and math.isfinite(value) and value <= 1e-6 for value in values
+        isinstance(value, int | float) and -sys.float_info.max <= value <= 1e-6 for value in values
     )
     if not good:
         raise GenerationError("log-probabilities are missing, or are none")
@@ -211,6 +211,38 @@ def _list(answer: Any, key: str) -> list[Any]:
 
 
 def _exactly(rows: list[Any], count: int) -> list[Any]:
-    if len(rows) != count or not all(isinstance(row, dict) for row in rows):
+    if len(rows) != count:
         raise GenerationError(f"an answer with {len(rows)} samples, expected {count}")
+    return [_as_object(row, "a sample") for row in rows]
+
+
+def _index(choice: dict[str, Any]) -> int:
+    index = choice.get("index", 0)
+    if not isinstance(index, int):
+        raise GenerationError(f"'index' must be a number: {_excerpt(index)}")
+    return index
+
+
+def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key; an empty one where there is none."""
+    return _as_object(holder.get(key), repr(key))
+
+
+def _as_object(value: Any, name: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise GenerationError(f"{name} must be an object: {_excerpt(value)}")
+    return value or {}
+
+
+def _pairs(rows: Any) -> list[Any]:
+    """SGLang's [log-probability, token id, ...] of each token."""
+    if not isinstance(rows, list):
+        raise GenerationError(f"the log-probabilities must be a list: {_excerpt(rows)}")
+    for row in rows:
+        if not isinstance(row, list) or len(row) < 2:
+            raise GenerationError(f"a token must have [log-probability, token id]: {_excerpt(row)}")
     return rows
+
+
+def _excerpt(value: Any) -> str:
+    return repr(value)[:200]

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -136,7 +137,9 @@ class RemoteGenerator:
         if cancelled:
             return [Completion((), (), FinishReason.CANCELLED, self._version)] * request.sampling.n
         body, url = self._dialect.ask(request, self._config.served_model), self._next_url()
-        completions = self._dialect.read(self._post(body, url), request, self._version)
+        answer = self._post(body, url)
+        with _answer_of(url):
+            completions = self._dialect.read(answer, request, self._version)
         self._refuse_strange(completions, url)
         return completions
 
@@ -156,7 +159,10 @@ class RemoteGenerator:
         if not prompt:
             raise GenerationError("a prompt to score after is empty; it needs at least one token")
         body = self._dialect.ask_score(prompt, completion, self._config.served_model)
-        return self._dialect.read_score(self._post(body, url or self._next_url()), prompt, completion)
+        url = url or self._next_url()
+        answer = self._post(body, url)
+        with _answer_of(url):
+            return self._dialect.read_score(answer, prompt, completion)
 
     def _next_url(self) -> str:
         """The servers in turn."""
@@ -166,3 +172,12 @@ class RemoteGenerator:
 
     def _post(self, body: Any, url: str) -> Any:
         return call(url + self._dialect.generate_route, body, self._config.seconds, self._config.retries)
+
+
+@contextmanager
+def _answer_of(url: str) -> Iterator[None]:
+    """Names the server in what is wrong with its answer."""
+    try:
+        yield
+    except GenerationError as error:
+        raise GenerationError(f"{url}: {error}") from error

@@ -66,7 +66,7 @@ def _once(url: str, body: Any, seconds: float) -> Any:
         return {}
     try:
         return json.loads(answer)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GenerationError(f"{url} answers with something that is not JSON: {answer[:100]!r}") from error
 
 

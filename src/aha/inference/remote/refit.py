@@ -59,8 +59,9 @@ class DiskRefit:
             if config.kind == "sglang":
                 body = {"model_path": str(folder), "weight_version": str(version), "flush_cache": True}
                 answer = call(url + "/update_weights_from_disk", body, config.seconds, config.retries)
-                if not answer.get("success", False):
-                    raise GenerationError(f"{url} did not load version {version}: {answer.get('message', answer)}")
+                if not isinstance(answer, dict) or not answer.get("success", False):
+                    said = answer.get("message", answer) if isinstance(answer, dict) else answer
+                    raise GenerationError(f"{url} did not load version {version}: {str(said)[:200]}")
             else:
                 body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
                 call(url + "/collective_rpc", body, config.seconds, config.retries)
@@ -100,10 +101,7 @@ class TransferRefit:
 
     def _join(self) -> None:
         config = self._config
-        sizes = [
-            int(call(url + "/get_world_size", None, config.seconds, config.retries)["world_size"])
-            for url in config.urls
-        ]
+        sizes = [_world_size(url, config) for url in config.urls]
         world, offset = 1 + sum(sizes), 1
         calls = []
         for url, size in zip(config.urls, sizes, strict=True):
@@ -151,6 +149,15 @@ class TransferRefit:
             thread.join()
         if errors:
             raise GenerationError(f"the weights did not reach every server: {errors[0]}") from errors[0]
+
+
+def _world_size(url: str, config: RolloutServersConfig) -> int:
+    """How many workers a server has. Raises GenerationError where its answer does not say."""
+    answer = call(url + "/get_world_size", None, config.seconds, config.retries)
+    size = answer.get("world_size") if isinstance(answer, dict) else None
+    if type(size) is not int or size < 1:
+        raise GenerationError(f"{url}/get_world_size gives no 'world_size' of at least 1: {str(answer)[:200]}")
+    return size
 
 
 def _gloo(address: str, port: int, world: int) -> SendTensor:
