@@ -196,7 +196,14 @@ def build_config(cls: type[C], data: Mapping[str, Any], source: str = "") -> C:
     try:
         return cls.model_validate(data)
     except ValidationError as error:
-        faults = [_describe(cls, fault) for fault in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        inner = [fault["loc"] for fault in found if fault["type"] != "too_short"]
+        counted = [  # a list is "too short" where its items are wrong: that is no fault of its own
+            fault
+            for fault in found
+            if fault["type"] != "too_short" or all(loc[: len(fault["loc"])] != fault["loc"] for loc in inner)
+        ]
+        faults = [_describe(cls, fault) for fault in counted]
         raise ConfigError((f"{source}: " if source else "") + "; ".join(dict.fromkeys(faults))) from error
 
 

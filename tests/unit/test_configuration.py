@@ -154,3 +154,14 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     path.write_text("optimizer: {lr: 5}")
     with pytest.raises(ConfigError, match=r"bad\.yaml: optimizer\.lr = 5: must be less than or equal to 1"):
         load_config(Job, path)
+
+
+def test_a_list_with_a_wrong_item_is_not_called_too_short_as_well() -> None:
+    class Asked(Config):
+        ways: tuple[Literal["a", "b"], ...] = Field(("a",), min_length=1, description="ways")
+
+    with pytest.raises(ConfigError) as caught:
+        build_config(Asked, {"ways": ["c"]})
+    assert "ways.0 = 'c'" in str(caught.value) and ";" not in str(caught.value)
+    with pytest.raises(ConfigError, match="ways = a list"):
+        build_config(Asked, {"ways": []})
