@@ -17,6 +17,7 @@ from torch import Tensor
 
 from aha.configuration import Config
 from aha.data.stream import packed_documents
+from aha.files import derive_seed
 from aha.models.build import build
 from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import Layout, MaskedRows, Rectangle
@@ -115,7 +116,8 @@ class Pretrainer:
         self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
         self.optimizer = Optimizer(model, config.optimizer, config.steps, context.distributed)
         self._trains_mtp = bool(config.mtp_weight and model.mtp)
-        self._document = partial(document, config.corpus, context.derive_seed("corpus"))
+        documents = derive_seed(context.seed, Pretrain.kind, "corpus")  # one stream for all models of a run
+        self._document = partial(document, config.corpus, documents)
 
     def train(self) -> None:
         """Runs the remaining steps."""
