@@ -270,9 +270,9 @@ def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
     table = [
         "## Held-out loss after pretraining, nats per token",
         "",
-        "Each seed has its own documents, so models are compared within a seed. In runs up to commit ee5d216 each model",
-        "of a seed had its own as well, which hides differences of this size: experiments/LOG.md, section 8, has both on",
-        "common documents.",
+        "Each seed has its own documents, so models are compared within a seed. In runs up to commit ee5d216",
+        "each model of a seed had its own as well, which hides differences of this size:",
+        "experiments/LOG.md, section 8, has both on common documents.",
         "",
         "| model | seeds | loss | minus experts', same seeds (95% t-interval) |",
         "|---|---|---|---|",
