@@ -14,12 +14,12 @@ from aha.files import derive_seed
 from aha.protocols import Generator, Judge
 from aha.rewards.rules import language_consistency
 from aha.tasks.answers import read_completion
-from aha.tasks.datasets import judge_of
+from aha.tasks.datasets import judge_of, need_judges
 from aha.tasks.families import GENERAL
 from aha.tasks.general.requests import refuses
 from aha.tasks.scribe import REFLECTION, REFLECTION_WORDS
 from aha.test_time.voting import majority
-from aha.text.elicitation import Elicitation, request_for, text_of
+from aha.text.elicitation import Elicitation, prompt_for, request_for, text_of
 from aha.text.thinking import final_answer
 from aha.text.tokenizer import END_THINK, THINK, Tokenizer
 from aha.types import Problem
@@ -68,6 +68,11 @@ class Sample:
         return asdict(self)
 
 
+def longest_prompt(tokenizer: Tokenizer, problems: Iterable[Problem], elicitation: Elicitation) -> int:
+    """Tokens of the longest prompt; 1 where there is none."""
+    return max((len(prompt_for(tokenizer, problem, elicitation)) for problem in problems), default=1)
+
+
 def evaluate(
     generator: Generator,
     tokenizer: Tokenizer,
@@ -85,8 +90,7 @@ def evaluate(
         GenerationError: a prompt does not fit the engine's context.
         CannotGradeError: answers to one of the tasks cannot be judged here; nothing has been sampled then.
     """
-    for name in dict.fromkeys(problem.family for problem in problems):
-        judge_of(name)
+    need_judges(problem.family for problem in problems)
     requests = [
         request_for(
             tokenizer,

@@ -10,14 +10,14 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.evals.experts import expert_report
-from aha.evals.runner import Sample, evaluate, summarize, summarize_general
+from aha.evals.runner import Sample, evaluate, longest_prompt, summarize, summarize_general
 from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general, held_out_suite
 from aha.tasks.stored import HELD_OUT, read_stored
-from aha.text.elicitation import Elicitation, prompt_for
+from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
 from aha.training.stage import StageContext, StageResult
@@ -141,8 +141,7 @@ class Evaluation:
         limit = config.problems_limit or None
         sets = question_sets(config, [problem for some in stored for problem in some[:limit]])
         asked = [problem for problems, _ in sets for problem in problems]
-        longest = max((len(prompt_for(tokenizer, problem, elicitation)) for problem in asked), default=1)
-        context_tokens = longest + config.max_completion_tokens
+        context_tokens = longest_prompt(tokenizer, asked, elicitation) + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=config.engine_rows, max_context=context_tokens)
         samples: list[Sample] = []
         for problems, count in sets:

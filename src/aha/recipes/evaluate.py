@@ -14,7 +14,7 @@ from rich.table import Table
 from aha.configuration import override_config
 from aha.errors import ConfigError, UnknownNameError
 from aha.evals.kept import RESULTS, KeptSamples
-from aha.evals.runner import Sample, evaluate
+from aha.evals.runner import Sample, evaluate, longest_prompt
 from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, write_json
 from aha.inference.engine import Engine
@@ -22,7 +22,7 @@ from aha.models.hf import load_pretrained
 from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import is_dataset, load_dataset, make_dataset
 from aha.tasks.families import FAMILIES
-from aha.text.elicitation import Elicitation, prompt_for
+from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
 from aha.types import Problem
@@ -156,7 +156,7 @@ def _measure(
     if not left:
         return samples
     model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
-    longest = max(len(prompt_for(tokenizer, problem, elicitation)) for problems, _ in missing for problem in problems)
+    longest = longest_prompt(tokenizer, [problem for problems, _ in missing for problem in problems], elicitation)
     engine = Engine(model, max_rows=config.engine_rows, max_context=longest + config.max_completion_tokens)
     with Progress().task(f"{name}, asked as {elicitation!r}", total, total - left) as task:
         finished = total - left

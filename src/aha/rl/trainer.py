@@ -28,7 +28,7 @@ from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
 from aha.rl.rollout import assign_advantages, collect, grade_general, grade_reasoning
 from aha.rollout_servers import RolloutServersConfig
-from aha.tasks.datasets import judge_of
+from aha.tasks.datasets import need_judges
 from aha.tasks.families import GENERAL, draw, get_general
 from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
@@ -110,8 +110,7 @@ class GRPOTrainer:
         self.grader = Grader(config.rubric, config.grader_seconds, config.form, context.progress.say)
         self.preference = preference_reward(config, tokenizer, context)
         prompts = make_prompts(config, tokenizer, context)
-        for name in dict.fromkeys(name for name, _ in prompts.cells):
-            judge_of(name)  # or an error now: the workers that grade can only drop samples
+        need_judges(family for family, _ in prompts.cells)  # the workers that grade can only drop samples
         self.held_out = HeldOut(config, self.generator, tokenizer, context, self.preference, prompts)
         self.curriculum = Curriculum(config.curriculum, prompts.cells, prompts.draw)
         self.silent_steps = 0

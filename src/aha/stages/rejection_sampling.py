@@ -8,6 +8,7 @@ the same answer in the question's language), a rule does where it cannot; the th
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from aha.rewards.rules import accuracy, language_consistency
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import Sampled, sample
 from aha.stages.sft import EXAMPLES
-from aha.tasks.datasets import judge_of
+from aha.tasks.datasets import need_judges
 from aha.tasks.families import FAMILIES, draw, get_family
 from aha.tasks.rewriting import one_language, summary
 from aha.tasks.stored import StoredProblems
@@ -165,10 +166,8 @@ class RejectionSampling:
             return len(prompt_for(tokenizer, problem, config.form)) <= config.max_prompt_tokens
 
         stored = StoredProblems(context.parent_folder(config.problems), seed, fits)
-        for name in dict.fromkeys(family for family, _ in stored.cells):
-            judge_of(name)
-        numbers = range(min(config.prompts, len(stored)))
-        return [stored.draw(stored.cells[i % len(stored.cells)], i // len(stored.cells)) for i in numbers]
+        need_judges(family for family, _ in stored.cells)
+        return list(itertools.islice(stored.once(), config.prompts))
 
     def _assistant(self, context: StageContext, config: RejectionSamplingConfig) -> Assistant:
         folder = context.parent_model_folder(config.assistant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,6 +81,16 @@ def judge_of(name: str) -> Judge:
         _judges[name] = judge
         atexit.register(judge.close)
     return _judges[name]
+
+
+def need_judges(names: Iterable[str]) -> None:
+    """Makes sure, before anything is sampled, that answers to these families and tasks can be judged here.
+
+    Raises:
+        CannotGradeError: one of them cannot.
+    """
+    for name in dict.fromkeys(names):
+        judge_of(name)
 
 
 def find_source(task: DatasetTask, split: str, data: Path | None = None) -> Source:

@@ -75,6 +75,13 @@ class StoredProblems:
             self._orders[cell] = epoch, order
         return Problem(**self._rows[order[place]])
 
+    def once(self) -> Iterator[Problem]:
+        """Every problem once, in the shuffled order of its cell; cells that still have some take turns."""
+        for number in range(max(map(len, self._numbers.values()))):
+            for cell in self.cells:
+                if number < len(self._numbers[cell]):
+                    yield self.draw(cell, number)
+
     def held_out(self, per_cell: int) -> list[Problem]:
         """The first held-out problems of each cell, at most so many of each."""
         chosen: dict[Cell, list[Problem]] = {}

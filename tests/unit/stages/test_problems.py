@@ -193,3 +193,17 @@ def test_a_checkpoint_is_linked_and_known_by_its_content(
     assert checkpoint_identity(str(folder)) != before
     with pytest.raises(CheckpointError, match="it has no config"):
         checkpoint_identity(str(tmp_path))
+
+
+def test_every_problem_is_given_once_whatever_the_sizes_of_the_levels(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    said = [{"question": f"What is {i} + 1?", "answer": str(i + 1), "level": 1 if i < 3 else 2} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in said))
+    context = make_context("problems", ProblemsConfig(task="rows", train=Source(path=str(path))))
+    Problems().run(context)
+    stored = StoredProblems(context.folder, seed=3)
+    assert len(stored.cells) == 2
+    given = [problem.key for problem in stored.once()]
+    assert len(given) == len(set(given)) == len(stored)
