@@ -12,9 +12,9 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar
 
-from aha.data.indexed import IndexedRows, write_rows
+from aha.data.indexed import IndexedRows, LazySequence, write_rows
 from aha.errors import CheckpointError, ConfigError
 from aha.text.templates import chat_example
 from aha.text.tokenizer import Tokenizer
@@ -73,7 +73,7 @@ def write_conversations(path: Path, conversations: Iterable[Conversation]) -> in
     return write_rows(path, (conversation.to_json() for conversation in conversations))
 
 
-class ConversationFile(Sequence[Conversation]):
+class ConversationFile(LazySequence[Conversation]):
     """The conversations of a file of JSON lines, each read when it is asked for.
 
     Args:
@@ -95,19 +95,13 @@ class ConversationFile(Sequence[Conversation]):
         """File and line of a conversation, for messages."""
         return f"{self._path}, line {index + 1}"
 
-    @overload
-    def __getitem__(self, index: int) -> Conversation: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Conversation]: ...
-    def __getitem__(self, index: int | slice) -> Conversation | list[Conversation]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
-        row = self._rows[number]
+    def at(self, index: int) -> Conversation:
+        """Reads one line."""
+        row = self._rows[index]
         try:
             return Conversation.from_json(row)
         except ValueError as error:
-            raise ConfigError(f"{self.place(number)}: {error}") from error
+            raise ConfigError(f"{self.place(index)}: {error}") from error
 
 
 def read_conversations(path: Path) -> Iterator[Conversation]:
@@ -147,7 +141,7 @@ class Tokenized(Protocol):
 T = TypeVar("T", bound=Tokenized)
 
 
-class Examples(Sequence[Example]):
+class Examples(LazySequence[Example]):
     """Conversations of several sources one after another, tokenized each time that they are asked for.
 
     Args:
@@ -173,13 +167,8 @@ class Examples(Sequence[Example]):
         """Some of these examples."""
         return Examples(self._tokenizer, self._sources, [self._chosen[number] for number in numbers])
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Example:
+        """Reads and tokenizes one conversation."""
         number = self._chosen[index]
         which = bisect.bisect_right(self._ends, number)
         source, place = self._sources[which], number - self._ends[which] + len(self._sources[which])

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from aha.errors import ConfigError, RunFolderError
 from aha.files import cannot_write, sync_folder
+
+T = TypeVar("T")
+
+
+class LazySequence(Sequence[T], ABC):
+    """A sequence whose items are made when they are asked for; a slice is a list of them."""
+
+    @abstractmethod
+    def at(self, index: int) -> T:
+        """Item `index`, from 0 to the length."""
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        numbers = range(len(self))[index]
+        return self.at(numbers) if isinstance(numbers, int) else [self.at(number) for number in numbers]
 
 
 class IndexedRows:
