@@ -17,15 +17,18 @@ from typing import Any
 from arm_by_arm import arm_by_arm
 
 from aha.evals.metrics import seed_interval
+from aha.evals.scaling import METHODS
 from aha.recipes.r1_arms import R1_ARMS
 from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
 from aha.report.directions import directions
 from aha.report.figures import lines
 from aha.report.reading import Run
+from aha.report.scaling_directions import scaling_directions, scaling_figures
 
 RECIPE = "r1-arms"
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1"
 BY_RL = {"qwen3": "qwen3-rl"}
+PASS = COLUMNS[0]
 SIZES = ("qwen3", "qwen3-mini")
 
 
@@ -52,6 +55,10 @@ def keep(run_: Run, seed: int) -> None:
         name: [[step, row["preference"], row["score"]] for step, row in rows] for name, rows in curves.items() if rows
     }
     audits = {name: {k: v for k, v in audit.items() if k != "by_cell"} for name, audit in run_.audits.items()}
+    scaling = {
+        model: {way: {**result, "commit": commit} for way, result in ways.items()}
+        for model, ways in run_.scaling.items()
+    }
     data = {
         "seed": seed,
         "versions": run_.environment.get("versions"),
@@ -59,6 +66,7 @@ def keep(run_: Run, seed: int) -> None:
         "stages": {**old.get("stages", {}), **{row["name"]: _cost(row) for row in run_.summary.get("stages", [])}},
         "audits": {**old.get("audits", {}), **audits},
         "general_curves": {**old.get("general_curves", {}), **hacking},
+        "scaling": {**old.get("scaling", {}), **scaling},
     }
     HERE.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, ensure_ascii=False, sort_keys=True, indent=1) + "\n", encoding="utf-8")
@@ -85,6 +93,7 @@ def write_page() -> None:
         *direction_list(seeds),
         *stage_table(seeds),
         *level_tables(seeds),
+        *scaling_tables(seeds),
         *reward_model_table(seeds),
         *audit_table(seeds),
     ]
@@ -98,6 +107,8 @@ def write_page() -> None:
     if curves:
         title = "general tasks, held-out: the reward models' score and the true one"
         (HERE / "hacking.svg").write_text(lines(curves, title, percent=True), encoding="utf-8")
+    if votes := votes_picture(seeds):
+        (HERE / "scaling.svg").write_text(votes, encoding="utf-8")
     print(f"wrote {HERE / 'README.md'}", flush=True)
 
 
@@ -143,8 +154,13 @@ def direction_list(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
         model: {column.title: fmean(found) if (found := numbers(seeds, model, column)) else None for column in COLUMNS}
         for model in model_names(seeds)
     }
-    listed = directions(means, SIZES, BY_RL)
-    each = [directions(seed["models"], SIZES, BY_RL) for seed in seeds]
+    curves = [scaling_figures(seed["scaling"]) for seed in seeds if seed["scaling"]]
+    both = {name: fmean(found[name] for found in curves) for name in curves[0]} if curves else {}
+    listed = [*directions(means, SIZES, BY_RL), *scaling_directions(both)]
+    each = [
+        [*directions(seed["models"], SIZES, BY_RL), *scaling_directions(scaling_figures(seed["scaling"]))]
+        for seed in seeds
+    ]
     page = header("What the papers say, and what came out", ["", "direction", "measured (mean over seeds)", "seeds"])
     for one in listed:
         same = [d.holds for found in each for d in found if d.statement == one.statement]
@@ -184,6 +200,54 @@ def level_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
             cells.append(" / ".join(f"{100 * fmean(f[key] for f in found):.0f}" for key in keys) if found else "–")
         page.append(f"| {domain} {level} | " + " | ".join(cells) + " |")
     return [*page, ""]
+
+
+def scaling_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Thinking longer: accuracy at equal tokens, a table per model with methods down and budgets across."""
+    by_model = scaling_results(seeds)
+    if not by_model:
+        return []
+    page = ["## Thinking longer: held-out accuracy at equal tokens a question, %", ""]
+    page += [f"All levels; mean over seeds ({', '.join(map(str, scaling_seeds(seeds)))}), 95% t-interval. ", ""]
+    page += ["![votes of all models](scaling.svg)", ""]
+    for name, results in by_model.items():
+        budgets = list(results[0]["at_equal_tokens"])
+        page += ["| " + " | ".join([name, *(f"{budget} tokens" for budget in budgets)]) + " |"]
+        page += ["|" + "---|" * (len(budgets) + 1)]
+        for method in results[0]["curves"]:
+            points = [[one["at_equal_tokens"][budget][method] for one in results] for budget in budgets]
+            cells = [cell([p["accuracy"]["mean"] for p in own], PASS) if all(own) else "–" for own in points]
+            page.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
+        page.append("")
+    return [*page, "–: the cheapest setting costs more. “any right” looks at the truth.", ""]
+
+
+def scaling_results(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """By model and way of asking: the results of the seeds that have them."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for seed in seeds:
+        for model, ways in seed["scaling"].items():
+            for way, result in ways.items():
+                found.setdefault(f"{model}, asked as {way}", []).append(result)
+    return found
+
+
+def scaling_seeds(seeds: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The seeds whose curves are there."""
+    return [seed["seed"] for seed in seeds if seed["scaling"]]
+
+
+def votes_picture(seeds: Sequence[Mapping[str, Any]]) -> str | None:
+    """Majority votes of all models against tokens spent, means over seeds."""
+    curves = {}
+    for name, results in scaling_results(seeds).items():
+        by_setting = zip(*(one["curves"]["majority"] for one in results), strict=True)
+        curves[name] = [
+            (fmean(p["tokens"] for p in points), fmean(p["accuracy"]["mean"] for p in points)) for points in by_setting
+        ]
+    if not curves:
+        return None
+    return lines(curves, "majority vote over more and more answers", "tokens per question", percent=True, log_x=True)
 
 
 def reward_model_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:

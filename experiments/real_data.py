@@ -172,8 +172,8 @@ def trained(paths: Paths) -> list[str]:
     more = {"sft.epochs": 8, "sft.examples_per_step": 16, "sft.validation_examples": 16}
     coded = run(paths, "sft", base, "", {**SFT, **more}, programs)
     table.append(f"| fine-tuning on HumanEval's functions, as conversations | {_examples(coded)} | {_losses(coded)} |")
-    for task, more, steps in (("gsm8k", {}, 20), ("humaneval", humaneval, 6)):
-        done = run(paths, "grpo", tuned / "sft" / "model", task, {**GRPO, **more, "rl.steps": steps})
+    for task, rows_of_task, steps in (("gsm8k", {}, 20), ("humaneval", humaneval, 6)):
+        done = run(paths, "grpo", tuned / "sft" / "model", task, {**GRPO, **rows_of_task, "rl.steps": steps})
         rows = [row for row in log(done, "grpo") if "reward" in row]
         gap = max(row["sampling/logprob_difference/mean"] for row in rows)
         dropped = sum(row["completions/dropped"] for row in rows)

@@ -37,7 +37,10 @@ class ScalingSettings(Config):
     budgets: tuple[int, ...] = Field(
         (16, 32, 64, 128, 256),
         min_length=1,
-        description="tokens per question: at which methods are compared, and to which thinking is forced",
+        description="tokens of thinking to which it is forced",
+    )
+    compared_at: tuple[int, ...] = Field(
+        (32, 64, 128, 256, 512, 1024), description="tokens per question at which methods are compared"
     )
     rounds: int = Field(3, gt=0, description="revisions after the first answer")
     temperature: float = Field(1.0, gt=0, description="of sampling")
@@ -53,8 +56,9 @@ class ScalingSettings(Config):
             get_family(name)
         if any(level not in (1, 2, 3, 4, 5) for level in self.levels):
             raise ValueError(f"levels {self.levels}: levels are 1 to 5")
-        if list(self.budgets) != sorted(set(self.budgets)) or self.budgets[0] < 1:
-            raise ValueError(f"budgets {self.budgets}: expected rising numbers of tokens from 1 on")
+        for name, numbers in (("budgets", self.budgets), ("compared_at", self.compared_at)):
+            if list(numbers) != sorted(set(numbers)) or any(number < 1 for number in numbers):
+                raise ValueError(f"{name} {numbers}: expected rising numbers of tokens from 1 on")
         forced = {"end_thinking", "wait"} & set(self.methods)
         if forced and self.budgets[-1] + ANSWER_TOKENS + CLOSING_TOKENS > self.room:
             raise ValueError(

@@ -95,7 +95,7 @@ class Scaling:
                     context.checkpointer.save(done, {}, {"curves": curves})
         results: dict[str, dict[str, Any]] = {}
         for number, suite in enumerate(config.suites):
-            results.setdefault(suite.stage, {})[suite.elicitation] = report(found[str(number)], config.budgets)
+            results.setdefault(suite.stage, {})[suite.elicitation] = report(found[str(number)], config.compared_at)
         if context.distributed.is_first:
             write_json(context.folder / RESULTS, results)
         return StageResult()

@@ -185,25 +185,25 @@ def r1_tiny() -> R1Config:
         v3_data=InstructionsConfig(count=4000, general=1.0, short=0.6, brief=0.6, exercises=1.2, **asked),
         v3=SFTConfig(sources=(SourceStage(stage="v3-data"),), epochs=2, optimizer=fine_tuning),
         cold_start_data=RejectionSamplingConfig(
-            form="zero", prompts=1400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
+            form="zero", prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
         ),
         cold_start=SFTConfig(sources=(SourceStage(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
         reasoning_rl=GRPOConfig(steps=80, eval_every=20, **chat, **paper),
         rejection_sampling=RejectionSamplingConfig(
             prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        general_data=InstructionsConfig(count=1500, thinking=True, quality=0.8, refusals=0.6),
+        general_data=InstructionsConfig(count=1800, thinking=True, quality=0.9, refusals=0.85),
         sft=SFTConfig(
-            sources=(SourceStage(stage="dev3-data"), SourceStage(stage="general-data")), epochs=2, optimizer=fine_tuning
+            sources=(SourceStage(stage="dev3-data"), SourceStage(stage="general-data")), epochs=3, optimizer=fine_tuning
         ),
-        preferences=PreferencesConfig(judge="v3"),
+        preferences=PreferencesConfig(judge="v3", prompts=2400),
         helpful=RewardModelConfig(preference="helpful", data="preferences", epochs=4),
         harmless=RewardModelConfig(preference="harmless", data="preferences", epochs=4),
         final_rl=GRPOConfig(
-            steps=60,
+            steps=64,
             temperature=0.7,
-            eval_every=15,
-            general=GeneralConfig(from_step=15, share=0.5, helpful="helpful-rm", harmless="harmless-rm"),
+            eval_every=16,
+            general=GeneralConfig(from_step=36, share=0.5, helpful="helpful-rm", harmless="harmless-rm"),
             **chat,
             **paper,
         ),

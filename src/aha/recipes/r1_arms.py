@@ -1,5 +1,6 @@
 """R1's recipe with the arms of the published comparison, one seed in one graph: what `make results` runs per seed.
 
+scaling         accuracy against tokens spent at test time, of the base, R1-Zero, R1 and the Qwen3 student
 mini            a second size of the Qwen3 student, distilled
 qwen2           a Qwen2 student, distilled
 student-rl      the arm against distillation: the Qwen3 student by RL on its own base, no teacher
@@ -13,15 +14,16 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
+from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1 import R1Config, Student, r1_tiny, read_by
+from aha.recipes.r1 import FAMILIES, R1Config, Student, r1_tiny, read_by
 from aha.recipes.recipe import StageSpec
 from aha.recipes.rl_stage import rl_stage
 from aha.rl.config import GRPOConfig
 from aha.stages.pretrain import ModelChoice
 from aha.text.elicitation import Elicitation
 
-R1Arm = Literal["mini", "qwen2", "student-rl", "distilled-rl", "long-reward"]
+R1Arm = Literal["scaling", "mini", "qwen2", "student-rl", "distilled-rl", "long-reward"]
 R1_ARMS: tuple[R1Arm, ...] = get_args(R1Arm)
 MORE_STUDENTS: dict[str, Student] = {
     "mini": Student(name="qwen3-mini", model=ModelChoice(preset="qwen3-mini")),
@@ -39,12 +41,14 @@ class R1ArmsConfig(R1Config):
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph. Each arm is evaluated as soon as it is trained, so that a table can grow arm by arm."""
-        specs = list(super().stages())
+        specs = [*self.teacher(), *self.student_stages(), self.comparison()]
         for arm in self.arms:
             specs += self._arm(arm)
         return tuple(specs)
 
     def _arm(self, arm: R1Arm) -> list[StageSpec]:
+        if arm == "scaling":
+            return self.curves()
         if arm in MORE_STUDENTS:
             student = MORE_STUDENTS[arm]
             return [*self.student(student), self._evaluation(arm, {student.name: "chat"})]
@@ -69,8 +73,17 @@ def r1_arms() -> R1ArmsConfig:
     settings: dict[str, Any] = {name: getattr(main, name) for name in type(main).model_fields}
     assert main.final_rl.general is not None
     general = main.final_rl.general.model_copy(update={"from_step": 0, "share": 0.8})
+    curves: tuple[tuple[str, Elicitation], ...] = (
+        ("pretrain", "zero"), ("r1-zero", "zero"), ("r1", "chat"), ("qwen3", "chat")
+    )  # fmt: skip
+    settings |= {
+        "recipe": "r1-arms",
+        "scaling": ScalingConfig(
+            families=FAMILIES, suites=tuple(ScalingSuite(stage=stage, elicitation=way) for stage, way in curves)
+        ),
+    }
     return R1ArmsConfig(
-        **{**settings, "recipe": "r1-arms"},
+        **settings,
         student_rl=main.r1_zero,
         distilled_rl=main.reasoning_rl.model_copy(update={"steps": 60}),
         long_reward=main.final_rl.model_copy(update={"steps": 160, "general": general, "kl_beta": 0.0}),

@@ -41,7 +41,7 @@ class R1ZeroConfig(RecipeConfig):
 
 def r1_zero_tiny() -> R1ZeroConfig:
     """Grow a DeepSeek-V3 from random weights and teach it to reason by RL alone: 25 minutes on two cores."""
-    return R1ZeroConfig(recipe="r1-zero-tiny")
+    return R1ZeroConfig(recipe="r1-zero-tiny", rl=GRPOConfig(steps=185))
 
 
 SMOKE_TASKS: dict[str, Any] = {"families": ("riddle",), "levels": (1,)}

@@ -66,7 +66,7 @@ def scale(
     rows = measure(checkpoint, config, elicitation, seed)
     subset_seed = derive_seed(seed, "subsets")
     curves = curves_of(rows, config.methods, config.max_completion_tokens, config.subsets, subset_seed)
-    result = report(curves, config.budgets)
+    result = report(curves, config.compared_at)
     Console().print(_table(result, config, elicitation))
     if svg is not None:
         title = f"{checkpoint.parent.name if checkpoint.name == 'model' else checkpoint.name}, asked as {asked}"

@@ -12,6 +12,7 @@ from aha.report import figures
 from aha.report.comparison import ModelRow, level_table, measured, rows_of, text
 from aha.report.directions import Direction, directions, figures_of
 from aha.report.reading import Run
+from aha.report.scaling_directions import scaling_directions, scaling_figures
 from aha.report.sections import Exchange, Section, Table, Transcript
 from aha.report.wording import percent
 from aha.text.elicitation import PREFILLED
@@ -43,7 +44,8 @@ def found_directions(run: Run) -> list[Direction]:
     """The papers' directions, judged from this run."""
     students = _students(run)
     arms = {name: f"{name}-rl" for name in students if f"{name}-rl" in run.results}
-    return directions(figures_of(rows_of(run)), by_rl=arms)
+    compared = directions(figures_of(rows_of(run)), by_rl=arms)
+    return [*compared, *scaling_directions(scaling_figures(run.scaling))]
 
 
 def _students(run: Run) -> list[str]:

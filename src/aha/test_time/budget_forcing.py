@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from aha.tasks.families import GENERAL
 from aha.test_time.candidates import Candidate, Respondent, Trace
 from aha.text.elicitation import THINKING
+from aha.text.tags import find_tag
 from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK
 from aha.types import Completion, FinishReason, Language, Problem, Request
 
@@ -94,7 +95,6 @@ def _think(
     respondent: Respondent, traces: Sequence[tuple[Trace, int]], minimum: int, maximum: int, method: str
 ) -> None:
     """Lets all traces think to the end, their own or the forced one. A trace that ended with no thinking is `ended`."""
-    end_think = respondent.tokenizer.control_id(END_THINK)
     active, turn = list(traces), 0
     while active:
         requests = [
@@ -103,27 +103,27 @@ def _think(
                 respondent.seed_for(method, trace.problem, number, turn),
                 maximum - len(trace.token_ids),
                 trace.token_ids,
-                (end_think,),
+                (END_THINK,),
             )
             for trace, number in active
         ]
         going_on = []
         for (trace, number), completion in zip(active, _one_each(respondent, requests), strict=True):
             trace.take(completion)
-            if completion.finish_reason is not FinishReason.STOP:
-                if respondent.thinks(trace.token_ids):
-                    trace.force(_closing(respondent, trace.problem))
-                    trace.thinking_forced = True
-            elif trace.token_ids[-1] != end_think:
+            if (place := find_tag(respondent.tokenizer, trace.token_ids, END_THINK)) is not None:
+                del trace.token_ids[place.through :]
+                if _prolong(respondent, trace, place.before, minimum, maximum):
+                    going_on.append((trace, number))
+            elif completion.finish_reason is FinishReason.STOP:
                 trace.ended = True
-            elif _prolong(respondent, trace, minimum, maximum):
-                going_on.append((trace, number))
+            elif respondent.thinks(trace.token_ids):
+                trace.force(_closing(respondent, trace.problem))
+                trace.thinking_forced = True
         active, turn = going_on, turn + 1
 
 
-def _prolong(respondent: Respondent, trace: Trace, minimum: int, maximum: int) -> bool:
+def _prolong(respondent: Respondent, trace: Trace, thought: list[int], minimum: int, maximum: int) -> bool:
     """Replaces the end of a thinking that is too short; False where it is long enough, or where no room is left."""
-    thought = trace.token_ids[:-1]
     if len(thought) >= minimum or not respondent.thinks(thought):
         return False
     before = respondent.tokenizer.decode(thought[-1:])
@@ -132,7 +132,7 @@ def _prolong(respondent: Respondent, trace: Trace, minimum: int, maximum: int) -
     forced = respondent.tokenizer.encode(spaced)
     if len(thought) + len(forced) >= maximum:
         return False
-    trace.token_ids.pop()
+    trace.token_ids = thought
     trace.force(forced)
     return True
 
@@ -140,8 +140,7 @@ def _prolong(respondent: Respondent, trace: Trace, minimum: int, maximum: int) -
 def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method: str) -> None:
     """Lets traces that have thought answer; those that never began to think stay cut off."""
     tokenizer = respondent.tokenizer
-    end_think, end_answer = tokenizer.control_id(END_THINK), tokenizer.control_id(END_ANSWER)
-    ready = [(trace, number) for trace, number in traces if end_think in trace.token_ids]
+    ready = [(trace, number) for trace, number in traces if find_tag(tokenizer, trace.token_ids, END_THINK)]
     zero = THINKING[respondent.elicitation] == "zero"
     requests = [
         respondent.request(
@@ -149,13 +148,16 @@ def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method:
             respondent.seed_for(f"{method}: answer", trace.problem, number),
             min(ANSWER_TOKENS, respondent.room - len(trace.token_ids)),
             trace.token_ids,
-            (end_answer,) if zero and trace.thinking_forced else (),
+            (END_ANSWER,) if zero and trace.thinking_forced else (),
         )
         for trace, number in ready
     ]
     for (trace, _), completion in zip(ready, _one_each(respondent, requests), strict=True):
         trace.take(completion)
         trace.ended = completion.finish_reason is FinishReason.STOP
+        if zero and trace.thinking_forced and (place := find_tag(tokenizer, trace.token_ids, END_ANSWER)):
+            del trace.token_ids[place.through :]
+            trace.ended = True
 
 
 def _closing(respondent: Respondent, problem: Problem) -> list[int]:

@@ -9,6 +9,7 @@ from aha.files import derive_seed
 from aha.protocols import Generator
 from aha.tasks.answers import read_completion
 from aha.text.elicitation import PREFILLED, THINKING, Elicitation, prompt_for, stop_ids
+from aha.text.tags import ends_with_tag, find_tag
 from aha.text.tokenizer import END_THINK, THINK, Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request, SamplingParams
 
@@ -107,7 +108,7 @@ class Respondent:
 
     def thinks(self, token_ids: Sequence[int]) -> bool:
         """Whether a completion has begun to think between tags."""
-        return self.elicitation in PREFILLED or self.tokenizer.control_id(THINK) in token_ids
+        return self.elicitation in PREFILLED or find_tag(self.tokenizer, token_ids, THINK) is not None
 
     def require_thinking(self, method: str) -> None:
         """Refuses a way of asking under which there is no thinking to take hold of.
@@ -122,7 +123,7 @@ class Respondent:
             )
 
     def request(
-        self, problem: Problem, seed: int, limit: int, after: Sequence[int] = (), stops: Sequence[int] = (), n: int = 1
+        self, problem: Problem, seed: int, limit: int, after: Sequence[int] = (), tags: Sequence[str] = (), n: int = 1
     ) -> Request:
         """A request to go on after a prompt and what stands behind it.
 
@@ -131,14 +132,16 @@ class Respondent:
             seed: of the sampling.
             limit: tokens to sample, at most.
             after: what stands after the prompt already, forced or sampled.
-            stops: tokens that end it, besides the end of the sentence.
+            tags: what ends it, besides the end of the sentence.
             n: samples.
         """
+        ends = [ends_with_tag(self.tokenizer, tag) for tag in tags]
         sampling = SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
             max_completion_tokens=limit,
-            stop_token_ids=(*stop_ids(self.tokenizer, self.elicitation), *stops),
+            stop_token_ids=(*stop_ids(self.tokenizer, self.elicitation), *(id_ for ids, _ in ends for id_ in ids)),
+            stop_sequences=tuple(sequence for _, sequences in ends for sequence in sequences),
             n=n,
             seed=seed,
         )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from aha.test_time.candidates import Candidate, Outcome, Respondent, Trace, outcome
 from aha.text.elicitation import stop_ids
+from aha.text.tags import find_tag
 from aha.text.tokenizer import END_THINK
 from aha.types import FinishReason, Language, Problem
 
@@ -69,10 +70,9 @@ def _reopen(respondent: Respondent, trace: Trace, last: Candidate) -> bool:
     Thinking that was cut off by its limit simply goes on.
     """
     tokenizer = respondent.tokenizer
-    ids, end_think = trace.token_ids, tokenizer.control_id(END_THINK)
-    closed = end_think in ids
+    closed = find_tag(tokenizer, trace.token_ids, END_THINK)
     ends = stop_ids(tokenizer, respondent.elicitation)
-    thought = ids[: ids.index(end_think)] if closed else [token for token in ids if token not in ends]
+    thought = closed.before if closed else [token for token in trace.token_ids if token not in ends]
     if not respondent.thinks(thought):
         return False
     with_answer, without = DOUBTS[trace.problem.language]

@@ -51,3 +51,11 @@ def test_changing_a_late_setting_keeps_what_comes_before() -> None:
 def test_without_an_assistant_rules_alone_decide() -> None:
     config = resolve("r1-tiny", ["cold_start_data.assistant=''"])
     assert {spec.name: spec.parents for spec in config.stages()}["cold-start-data"] == ("r1-zero",)
+
+
+def test_the_curves_are_an_arm_of_the_published_comparison() -> None:
+    parents = {spec.name: spec.parents for spec in resolve("r1-arms").stages()}
+    assert parents["scaling"] == ("pretrain", "r1-zero", "r1", "qwen3")
+    without = {spec.name for spec in resolve("r1-arms", ["arms=[mini]"]).stages()}
+    assert "scaling" not in without
+    assert "qwen3-mini" in without

@@ -38,7 +38,8 @@ class Scripted:
         taken: list[int] = []
         for token in self.tokenizer.encode_markup(said):
             taken.append(token)
-            if token in stops:
+            ends = any(tuple(taken[-len(stop) :]) == stop for stop in request.sampling.stop_sequences)
+            if token in stops or ends:
                 return self._done(taken, FinishReason.STOP)
             if len(taken) == limit:
                 return self._done(taken, FinishReason.LENGTH)

@@ -64,6 +64,7 @@ class Facts(ScoredFamily):
     """Level 1: what is the capital (animal, colour) of a country. Level 2: which country has the capital."""
 
     name = "facts"
+    kind = Word("a fact", "常识")
     levels: tuple[int, ...] = (1, 2)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
@@ -94,16 +95,6 @@ class Facts(ScoredFamily):
         language = problem.language
         named = [value for value in values if contains(response, value, language)]
         return float(named == [right] and is_in(response, language))
-
-    def think(self, problem: Problem) -> str:
-        """What is asked for, in a few words."""
-        country = WORLD[problem.facts["country"]]
-        attribute = ATTRIBUTES[problem.facts["attribute"]][0].within(problem.language)
-        if problem.facts["reverse"]:
-            value = country.values["capital"].within(problem.language)
-            return f"{attribute} {value}" if problem.language == "en" else f"{attribute}{value}"
-        name = country.name.within(problem.language)
-        return f"{attribute} of {name}" if problem.language == "en" else f"{name}的{attribute}"
 
     def respond(self, problem: Problem, rng: random.Random, quality: float = 1.0) -> str:
         """A sentence; with probability 1 - quality it names something else."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 
+from aha.tasks.general.lexicon import Word
 from aha.types import Domain, Language, Problem, Solution, Style, Voice
 
 
@@ -12,6 +13,8 @@ class ScoredFamily(ABC):
     """A family whose answers the world scores (`protocols.GeneralFamily`)."""
 
     name: str
+    kind: Word
+    """What a request of the family is called."""
     domain: Domain = "general"
     levels: tuple[int, ...]
 
@@ -23,9 +26,9 @@ class ScoredFamily(ABC):
     def score(self, problem: Problem, response: str) -> float:
         """How good a response is, in [0, 1]. Never raises."""
 
-    @abstractmethod
     def think(self, problem: Problem) -> str:
-        """A few words on what is asked."""
+        """What kind of request it is, in a word or two: there is little to work out, but the form wants a thought."""
+        return self.kind.within(problem.language)
 
     @abstractmethod
     def respond(self, problem: Problem, rng: random.Random, quality: float = 1.0) -> str:

@@ -34,6 +34,7 @@ class Persona(ScoredFamily):
     """Level 1: who are you. Level 2: greet (leave, thank) somebody as somebody else."""
 
     name = "persona"
+    kind = Word("a role", "角色")
     levels: tuple[int, ...] = (1, 2)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
@@ -67,15 +68,6 @@ class Persona(ScoredFamily):
             return 0.0
         word, name = ACTS[facts["act"]][1].within(language), NAMES[facts["name"]].within(language)
         return share([sound in response, word in response, name in response])
-
-    def think(self, problem: Problem) -> str:
-        """Who speaks, and what for."""
-        language, facts = problem.language, problem.facts
-        if "self" in facts:
-            return "about me" if language == "en" else "问我自己"
-        who, name = PERSONAS[facts["persona"]][0].within(language), NAMES[facts["name"]].within(language)
-        sound = PERSONAS[facts["persona"]][1].within(language)
-        return f"{who} says {sound}, to {name}" if language == "en" else f"{who}说{sound}，对{name}"
 
     def respond(self, problem: Problem, rng: random.Random, quality: float = 1.0) -> str:
         """The line; with probability 1 - quality somebody else's, or somebody else's name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from aha.tasks.general.family import ScoredFamily
-from aha.tasks.general.lexicon import ADJECTIVES, NOUNS, VERBS, Word, share, tokens
+from aha.tasks.general.lexicon import ADJECTIVES, NOUNS, VERBS, Word, tokens
 from aha.types import Language, Problem
 
 VOCABULARY: dict[str, tuple[Word, ...]] = {"adjective": ADJECTIVES, "noun": NOUNS, "verb": VERBS}
@@ -25,6 +25,7 @@ class Translation(ScoredFamily):
     """Level 1: adjective and noun. Level 2: who does what to whom. Level 3: the same with adjectives."""
 
     name = "translation"
+    kind = Word("a translation", "翻译")
     levels: tuple[int, ...] = (1, 2, 3)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
@@ -49,12 +50,6 @@ class Translation(ScoredFamily):
         other = tokens(response, problem.language)
         return 0.0 if other else same / max(len(wanted), len(found))
 
-    def think(self, problem: Problem) -> str:
-        """Word by word."""
-        words = self._words(list(problem.facts["words"]), problem.level)
-        english = problem.language == "en"
-        return ", ".join(f"{word.en} {word.zh}" if english else f"{word.zh} {word.en}" for word in words)
-
     def respond(self, problem: Problem, rng: random.Random, quality: float = 1.0) -> str:
         """The translation; with probability 1 - quality one word of it is another."""
         words = self._words(list(problem.facts["words"]), problem.level)
@@ -63,10 +58,3 @@ class Translation(ScoredFamily):
             part = SHAPES[problem.level][place]
             words[place] = rng.choice([word for word in VOCABULARY[part] if word != words[place]])
         return phrase(words, "zh" if problem.language == "en" else "en")
-
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """Word pairs that are in the lexicon."""
-        pairs = [pair.split() for pair in thinking.split(",")]
-        known = {frozenset(word) for words in VOCABULARY.values() for word in words}
-        found = [frozenset(pair) in known for pair in pairs if len(pair) == 2]
-        return (round(share(found) * len(found)), len(found)) if found else (0, 0)

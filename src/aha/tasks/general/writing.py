@@ -29,6 +29,7 @@ class Writing(ScoredFamily):
     """Level 1: with one noun. Level 2: with a noun and an adjective. Level 3: with both and an exact length."""
 
     name = "writing"
+    kind = Word("a sentence", "造句")
     levels: tuple[int, ...] = (1, 2, 3)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
@@ -77,13 +78,6 @@ class Writing(ScoredFamily):
             all(words.count(word) <= 2 for word in words),
         ]
         return share(checks)
-
-    def think(self, problem: Problem) -> str:
-        """What the sentence must have."""
-        names = [word.within(problem.language) for word in self._asked(problem)]
-        count = problem.facts["count"]
-        wanted = (", " if problem.language == "en" else "，").join([*names, *([str(count)] if count else [])])
-        return f"with {wanted}" if problem.language == "en" else f"要有{wanted}"
 
     def respond(self, problem: Problem, rng: random.Random, quality: float = 1.0) -> str:
         """A sentence that has what is asked for; with probability 1 - quality, any sentence."""

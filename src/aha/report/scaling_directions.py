@@ -1,0 +1,136 @@
+"""What the papers say of thinking longer, judged from the curves of the base and of R1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aha.report.directions import Direction
+from aha.report.wording import number, percent
+
+BASE, R1 = "pretrain", "r1"
+CHEAPER = 0.6
+"""The part of a vote's tokens with which the adaptive one must do as well."""
+TOLERANCE = 0.01
+"""An accuracy is reached from one point below."""
+Curves = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Method to points, in order of the tokens spent (`aha.evals.scaling.report`)."""
+
+
+def scaling_figures(scaling: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
+    """The figures that the directions are about; those whose curves are not there are left out.
+
+    Args:
+        scaling: model, then way of asking, then `curves`.
+    """
+    r1, base = _curves(scaling, R1), _curves(scaling, BASE)
+    found: dict[str, float] = {}
+    if votes := r1.get("majority"):
+        found["samples"] = votes[-1]["setting"]
+        found["one"], found["vote"] = (_accuracy(point) for point in (votes[0], votes[-1]))
+        levels = {int(level): figures["tokens"] for level, figures in votes[0]["by_level"].items()}
+        if len(levels) > 1:
+            found["length"] = rank_correlation(list(levels), list(levels.values()))
+            found["shortest"], found["longest"] = levels[min(levels)], levels[max(levels)]
+        if "any_right" in r1:
+            found["any"] = _accuracy(r1["any_right"][-1])
+        if "adaptive" in r1:
+            found["adaptive"] = accuracy_at(r1["adaptive"], CHEAPER * votes[-1]["tokens"])
+        if "majority" in base:
+            found["base, as many tokens"] = accuracy_at(base["majority"], votes[0]["tokens"])
+            found["base, all samples"] = _accuracy(base["majority"][-1])
+    if cut := sorted(r1.get("end_thinking", ()), key=lambda point: point["setting"]):
+        found["cut short"], found["cut late"] = _accuracy(cut[0]), _accuracy(cut[-1])
+        found["least"], found["most"] = cut[0]["setting"], cut[-1]["setting"]
+    return found
+
+
+def scaling_directions(figures: Mapping[str, float]) -> list[Direction]:
+    """Judges every direction whose figures are there."""
+    k = f"{figures.get('samples', 16):.0f}"
+    rules = (
+        _Rule(f"a vote over {k} answers of R1 beats one", "vote {vote}, one {one}", lambda vote, one: vote > one),
+        _Rule(
+            f"one of {k} answers of R1 is right more often than their vote",
+            "any right {any}, vote {vote}",
+            lambda some, vote: some > vote,
+        ),
+        _Rule(
+            f"spent where answers disagree, {CHEAPER:.0%} of the tokens do as well (within a point)",
+            "adaptive {adaptive}, plain vote {vote}",
+            lambda adaptive, vote: adaptive >= vote - TOLERANCE,
+        ),
+        _Rule(
+            "voting on the base at as many tokens does not reach one answer of R1",
+            "base {base, as many tokens} (with all its samples {base, all samples}), R1 {one}",
+            lambda same, everything, one: same < one,
+        ),
+        _Rule(
+            "a short thinking budget costs accuracy, a long one gives it back (within 3 points of no budget)",
+            f"{figures.get('least', 0):.0f} tokens {{cut short}}, {figures.get('most', 0):.0f} tokens {{cut late}}, "
+            "no budget {one}",
+            lambda short, late, one: short < late and short < one and late >= one - 0.03,
+        ),
+        _Rule(
+            "harder questions are thought about for longer",
+            "rank correlation of level and length {length:number}; {shortest:tokens} tokens at the lowest level, "
+            "{longest:tokens} at the highest",
+            lambda length, shortest, longest: length > 0.5 and longest > shortest,
+        ),
+    )
+    return [one for rule in rules if (one := rule.judge(figures)) is not None]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What should hold, of which figures (named in the text that shows them), and when it does."""
+
+    statement: str
+    shown: str
+    holds: Callable[..., bool]
+
+    def judge(self, figures: Mapping[str, float]) -> Direction | None:
+        """The verdict; None where a figure is missing."""
+        names = [part.split("}")[0].partition(":") for part in self.shown.split("{")[1:]]
+        if any(name not in figures for name, _, _ in names):
+            return None
+        text = self.shown
+        for name, colon, kind in names:
+            value = figures[name]
+            written = {"number": number(value, 2), "tokens": number(value, 0)}.get(kind, percent(value))
+            text = text.replace("{" + name + colon + kind + "}", written)
+        return Direction(self.statement, text, self.holds(*(figures[name] for name, _, _ in names)))
+
+
+def accuracy_at(points: Sequence[Mapping[str, Any]], tokens: float) -> float:
+    """The accuracy of a curve at so many tokens per question, straight between points, level outside them."""
+    below = [point for point in points if point["tokens"] <= tokens]
+    if not below or len(below) == len(points):
+        return _accuracy(below[-1] if below else points[0])
+    left, right = below[-1], points[len(below)]
+    share = (tokens - left["tokens"]) / (right["tokens"] - left["tokens"])
+    return _accuracy(left) + share * (_accuracy(right) - _accuracy(left))
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's, of values without ties.
+
+    Raises:
+        ValueError: fewer than two values, or not as many of one as of the other.
+    """
+    n = len(first)
+    if n < 2 or len(second) != n:
+        raise ValueError(f"{n} and {len(second)} values: expected as many of both, at least 2")
+    ranks = [[sorted(values).index(value) for value in values] for values in (first, second)]
+    squares = sum((a - b) ** 2 for a, b in zip(*ranks, strict=True))
+    return 1 - 6 * squares / (n * (n * n - 1))
+
+
+def _curves(scaling: Mapping[str, Mapping[str, Mapping[str, Any]]], model: str) -> Curves:
+    ways = scaling.get(model, {})
+    return next((result["curves"] for result in ways.values()), {})
+
+
+def _accuracy(point: Mapping[str, Any]) -> float:
+    return float(point["accuracy"]["mean"])
