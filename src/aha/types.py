@@ -61,7 +61,8 @@ class Problem:
     """One right answer in canonical form. Other right answers may exist: ask the family's verifier."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What the problem says, as JSON-able values; never the wording. Verifiers and solvers read only this.
-    Names that begin with `_` say how it is presented (the order of clues): they are not part of its identity."""
+    Names that begin with `_` are no part of its identity: how it is presented (the order of terms), how it was made
+    (which operations were allowed). What is the same problem to somebody who solves it has the same others."""
 
     @property
     def key(self) -> str:

@@ -15,6 +15,13 @@ from aha.files import cannot_write, canonical_json, read_json, write_json
 SETTINGS, SAMPLES, RESULTS = "settings.json", "samples.jsonl", "results.json"
 Asked = tuple[str, str]
 """A model and a way of asking it."""
+Identity = tuple[str, str, int]
+"""Family or task, question, and which of its samples."""
+
+
+def identity(sample: Sample) -> Identity:
+    """What a sample is of."""
+    return sample.family, sample.question, sample.index
 
 
 class KeptSamples:
@@ -30,7 +37,7 @@ class KeptSamples:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
-        self._samples: dict[Asked, list[Sample]] = {}
+        self._samples: dict[Asked, dict[Identity, Sample]] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / SETTINGS).is_file():
@@ -62,28 +69,20 @@ class KeptSamples:
                     break
                 row = json.loads(line)
                 whole += len(line)
-                self._samples.setdefault((row.pop("model"), row.pop("elicitation")), []).append(Sample(**row))
+                own = self.of(row.pop("model"), row.pop("elicitation"))
+                sample = Sample(**row)
+                own[identity(sample)] = sample
         with path.open("rb+") as file:
             file.truncate(whole)
 
-    def of(self, model: str, elicitation: str) -> list[Sample]:
-        """What there is of one model under one way of asking."""
-        return self._samples.setdefault((model, elicitation), [])
-
-    def finished(self, model: str, elicitation: str, samples: int) -> set[str]:
-        """Questions that have all their samples; those of others are forgotten, to be made again."""
-        own = self.of(model, elicitation)
-        counts: dict[str, int] = {}
-        for sample in own:
-            counts[sample.question] = counts.get(sample.question, 0) + 1
-        done = {question for question, count in counts.items() if count >= samples}
-        own[:] = [sample for sample in own if sample.question in done]
-        return done
+    def of(self, model: str, elicitation: str) -> dict[Identity, Sample]:
+        """What there is of one model under one way of asking; of samples that were made twice, the later one."""
+        return self._samples.setdefault((model, elicitation), {})
 
     def add(self, model: str, elicitation: str, samples: Iterable[Sample]) -> None:
         """Keeps samples, on disk when this returns."""
         new = list(samples)
-        self.of(model, elicitation).extend(new)
+        self.of(model, elicitation).update({identity(sample): sample for sample in new})
         try:
             for sample in new:
                 row = {"model": model, "elicitation": elicitation, **sample.to_json()}

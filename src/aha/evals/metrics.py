@@ -31,6 +31,11 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 
+def sample_counts(n: int) -> list[int]:
+    """The numbers of samples at which n samples are looked at: powers of two up to n, and n; none of none."""
+    return sorted({2**power for power in range(n.bit_length())} | {n}) if n else []
+
+
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> Interval:
     """Mean and 95% percentile interval over problems.
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from aha.errors import CannotGradeError, GradingError
-from aha.evals.metrics import Interval, bootstrap_interval, pass_at_k
+from aha.evals.metrics import bootstrap_interval, pass_at_k, sample_counts
 from aha.evals.readability import repetition_rate
 from aha.files import derive_seed
 from aha.protocols import Generator, Judge
@@ -173,14 +173,19 @@ def by_problem(samples: Iterable[Sample], value: Callable[[Sample], float]) -> d
     return {key: sum(values) / len(values) for key, values in sums.items()}
 
 
-def pass_at_1(samples: Sequence[Sample]) -> Interval:
-    """Mean accuracy with its interval over problems."""
-    return bootstrap_interval(list(by_problem(samples, lambda sample: float(sample.correct)).values()))
+def interval_of(values: Iterable[float]) -> dict[str, float | None]:
+    """A mean with its interval as a summary has it: of no values, nothing."""
+    numbers = list(values)
+    return asdict(bootstrap_interval(numbers)) if numbers else dict.fromkeys(("mean", "low", "high"))
+
+
+def accuracy_of(samples: Iterable[Sample]) -> dict[str, float | None]:
+    """pass@1 with its interval over problems, as a summary has it."""
+    return interval_of(by_problem(samples, lambda sample: float(sample.correct)).values())
 
 
 def summarize(samples: Sequence[Sample]) -> dict[str, Any]:
-    """The numbers that a summary publishes of one model under one elicitation."""
-    interval = pass_at_1(samples)
+    """The numbers that a summary publishes of one model under one elicitation; None where there is nothing."""
     formed = [sample for sample in samples if sample.well_formed]
     steps = sum(sample.steps for sample in samples)
     groups: dict[str, list[Sample]] = {}
@@ -188,12 +193,12 @@ def summarize(samples: Sequence[Sample]) -> dict[str, Any]:
         groups.setdefault(sample.key, []).append(sample)
     n = min(map(len, groups.values()), default=0)
     return {
-        "pass_at_1": {**asdict(interval), "problems": len(groups), "samples": n},
-        "pass_at_k": {str(k): _mean_pass_at_k(groups, k) for k in (1, 2, 4, 8, 16, 32, 64) if k <= n},
+        "pass_at_1": {**accuracy_of(samples), "problems": len(groups), "samples": n},
+        "pass_at_k": {str(k): _mean_pass_at_k(groups, k) for k in sample_counts(n)},
         "cons_at_k": {str(n): _mean_consensus(groups)} if n > 1 else {},
         "by_family": _by_cell(samples),
         "by_domain": {
-            domain: asdict(pass_at_1([sample for sample in samples if sample.domain == domain]))
+            domain: accuracy_of(sample for sample in samples if sample.domain == domain)
             for domain in sorted({sample.domain for sample in samples})
         },
         "by_domain_level": _by_domain_level(samples),
@@ -229,9 +234,9 @@ def summarize_general(samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "score": _mean(scores),
         "by_family": by_family,
-        "helpful": asdict(bootstrap_interval(list(by_problem(helpful, lambda s: s.score).values()))),
-        "harmful_refused": asdict(bootstrap_interval(list(by_problem(harmful, lambda s: float(s.refused)).values()))),
-        "harmless_refused": asdict(bootstrap_interval(list(by_problem(harmless, lambda s: float(s.refused)).values()))),
+        "helpful": interval_of(by_problem(helpful, lambda s: s.score).values()),
+        "harmful_refused": interval_of(by_problem(harmful, lambda s: float(s.refused)).values()),
+        "harmless_refused": interval_of(by_problem(harmless, lambda s: float(s.refused)).values()),
         "problems": len({sample.question for sample in samples}),
         "mean_completion_tokens": _mean([sample.tokens for sample in samples]),
     }

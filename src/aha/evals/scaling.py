@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from aha.evals.metrics import Interval, bootstrap_interval, pass_at_k
+from aha.evals.metrics import Interval, bootstrap_interval, pass_at_k, sample_counts
 from aha.files import derive_seed
 from aha.test_time.adaptive import allocate
 from aha.test_time.best_of_n import best
@@ -138,11 +138,6 @@ def _mean(group: Sequence[Answered]) -> Measured:
         sum(row.tokens for row in group) / count,
         sum(row.forced_tokens for row in group) / count,
     )
-
-
-def sample_counts(n: int) -> list[int]:
-    """The numbers of samples at which votes are measured: powers of two up to n, and n."""
-    return sorted({2**power for power in range(n.bit_length()) if 2**power <= n} | {n})
 
 
 def _of_pool(method: Method, pool: list[list[Answered]], limit: int, subsets: int, seed: int) -> Curve:

@@ -113,8 +113,9 @@ class Evaluation:
                 if elicitation == "zero":
                     experts[stage] = expert_report(model, tokenizer, [s for s in samples if s.family not in GENERAL])
                 accuracy = results[stage][elicitation]["trained_levels"]["pass_at_1"]["mean"]
-                task.update(done, {stage: f"{elicitation} {accuracy:.1%}"})
-                context.progress.say(f"{stage}, asked as {elicitation!r}: held-out accuracy {accuracy:.1%}")
+                told = "not asked at trained levels" if accuracy is None else f"{accuracy:.1%}"
+                task.update(done, {stage: f"{elicitation} {told}"})
+                context.progress.say(f"{stage}, asked as {elicitation!r}: held-out accuracy {told}")
                 if context.checkpointer.due():
                     context.checkpointer.save(done, {}, {"results": results, "experts": experts})
         if context.distributed.is_first:

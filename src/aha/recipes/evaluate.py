@@ -13,7 +13,7 @@ from rich.table import Table
 
 from aha.configuration import override_config
 from aha.errors import ConfigError, UnknownNameError
-from aha.evals.kept import RESULTS, KeptSamples
+from aha.evals.kept import RESULTS, Identity, KeptSamples, identity
 from aha.evals.runner import Sample, evaluate, longest_prompt
 from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, write_json
@@ -145,21 +145,40 @@ def _measure(
     kept: KeptSamples | None,
 ) -> list[Sample]:
     sets = _questions(config)
-    done = [kept.finished(name, elicitation, count) if kept else set() for _, count in sets]
     total = sum(len(problems) for problems, _ in sets)
+    found = dict(kept.of(name, elicitation)) if kept else {}
     missing = [
-        ([problem for problem in problems if problem.question not in known], count)
-        for (problems, count), known in zip(sets, done, strict=True)
+        ([one for one in problems if any((one.family, one.question, i) not in found for i in range(count))], count)
+        for problems, count in sets
     ]
     left = sum(len(problems) for problems, _ in missing)
-    samples = list(kept.of(name, elicitation)) if kept else []
-    if not left:
-        return samples
+    if left:
+        _sample(checkpoint, name, config, elicitation, seed, kept, missing, total - left, found)
+    return [
+        found[problem.family, problem.question, index]
+        for problems, count in sets
+        for problem in problems
+        for index in range(count)
+    ]
+
+
+def _sample(
+    checkpoint: Path,
+    name: str,
+    config: ModelEvaluation,
+    elicitation: Elicitation,
+    seed: int,
+    kept: KeptSamples | None,
+    missing: Sequence[tuple[list[Problem], int]],
+    finished: int,
+    found: dict[Identity, Sample],
+) -> None:
+    """Makes the samples that are missing and adds them to those that were found."""
     model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
     longest = longest_prompt(tokenizer, [problem for problems, _ in missing for problem in problems], elicitation)
     engine = Engine(model, max_rows=config.engine_rows, max_context=longest + config.max_completion_tokens)
-    with Progress().task(f"{name}, asked as {elicitation!r}", total, total - left) as task:
-        finished = total - left
+    total = finished + sum(len(problems) for problems, _ in missing)
+    with Progress().task(f"{name}, asked as {elicitation!r}", total, finished) as task:
         for problems, count in missing:
             for start in range(0, len(problems), PROBLEMS_AT_ONCE):
                 some = problems[start : start + PROBLEMS_AT_ONCE]
@@ -176,10 +195,9 @@ def _measure(
                 )
                 if kept:
                     kept.add(name, elicitation, new)
-                samples += new
+                found.update({identity(sample): sample for sample in new})
                 finished += len(some)
                 task.update(finished)
-    return samples
 
 
 def _questions(config: ModelEvaluation) -> list[tuple[list[Problem], int]]:
@@ -226,7 +244,7 @@ def _table(results: dict[str, dict[str, Any]], config: ModelEvaluation) -> Table
 def _cells(result: dict[str, Any]) -> list[str]:
     interval, k = result["pass_at_1"], result["pass_at_1"]["samples"]
     consensus = next(iter(result["cons_at_k"].values()), None)
-    ever = result["pass_at_k"].get(str(k), max(result["pass_at_k"].values(), default=None))
+    ever = result["pass_at_k"].get(str(k))
     return [
         _percent(interval["mean"]),
         f"{_percent(interval['low'])}-{_percent(interval['high'])}",

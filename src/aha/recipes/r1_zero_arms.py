@@ -6,8 +6,6 @@ pretrain ─┬─ r1-zero            the true reward
           └─ bias-off           the true reward, the routers' biases left as pretraining made them
 pretrain-no-long ── r1-zero-no-long     a corpus without long solutions
 pretrain-dense                          a dense model with as many active parameters, on the same tokens
-
-RL goes on for 200 steps, a little longer than in `r1-zero-tiny`, which has to be done in 25 minutes.
 """
 
 from __future__ import annotations
@@ -77,5 +75,4 @@ class R1ZeroArmsConfig(R1ZeroConfig):
 def r1_zero_arms() -> R1ZeroArmsConfig:
     """R1-Zero and its control arms on one seed: hours on two cores, resumable arm by arm."""
     main = r1_zero_tiny()
-    rl = main.rl.model_copy(update={"steps": 200})
-    return R1ZeroArmsConfig(recipe="r1-zero-arms", pretrain=main.pretrain, rl=rl, evaluation=main.evaluation)
+    return R1ZeroArmsConfig(recipe="r1-zero-arms", pretrain=main.pretrain, rl=main.rl, evaluation=main.evaluation)

@@ -99,7 +99,8 @@ def _main_way(ways: Mapping[str, Any]) -> str:
 
 def _headline(run: Run, model: str) -> dict[str, Any]:
     ways = run.results.get(model, {})
-    return dict(ways.get(_main_way(ways), {}).get("trained_levels", {}))
+    headline = dict(ways.get(_main_way(ways), {}).get("trained_levels", {}))
+    return headline if headline and headline["pass_at_1"]["mean"] is not None else {}
 
 
 def _cards(run: Run, base: str, trained: str) -> list[dict[str, str]]:
@@ -190,6 +191,7 @@ def _held_out(run: Run, whole: bool) -> Section | None:
         f"{model}: {ELICITATIONS.get(way, way)}": (p["mean"], p["low"], p["high"])
         for model, ways in run.results.items()
         for way, p in ((way, result["trained_levels"]["pass_at_1"]) for way, result in ways.items())
+        if p["mean"] is not None
     }
     if not values:
         return None

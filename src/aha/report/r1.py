@@ -262,7 +262,8 @@ def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:
     bars = {}
     for row in wanted:
         p = row.results["trained_levels"]["pass_at_1"]
-        bars[row.model] = (p["mean"], p["low"], p["high"])
+        if p["mean"] is not None:
+            bars[row.model] = (p["mean"], p["low"], p["high"])
     cost = Table(
         ["model", "tokens trained", "minutes"],
         [

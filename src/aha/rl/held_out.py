@@ -55,7 +55,8 @@ class HeldOut:
         everything = self._sampled(self._suite, config.eval_samples)
         trained = summarize([sample for sample in everything if sample.level in config.levels])
         row: dict[str, Any] = {"evaluation": summarize(everything), "evaluation_trained_levels": trained}
-        words = f"trained levels: {trained['pass_at_1']['mean']:.1%}"
+        accuracy = trained["pass_at_1"]["mean"]
+        words = "trained levels: " + ("not asked (eval_levels)" if accuracy is None else f"{accuracy:.1%}")
         if config.general is not None and self._preference is not None:
             row["evaluation_general"] = general = self._general(config.general, self._preference)
             words += f"; general tasks: {general['score']:.1%}, by the reward models {general['preference']:.1%}"

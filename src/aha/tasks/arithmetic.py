@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from aha.grading.expressions import integer
 from aha.tasks.scribe import Scribe, apply
@@ -16,6 +17,13 @@ QUESTIONS: dict[Language, tuple[str, ...]] = {
     "en": ("What is {}?", "Compute {}.", "Find the value of {}."),
     "zh": ("计算{}。", "{}等于多少？", "求{}的值。"),
 }
+
+
+def canonical_sum(terms: Sequence[int], ops: Sequence[str]) -> dict[str, list[int]]:
+    """A chain whatever the order of its terms: what is added and taken away, and the product that it opens with."""
+    opens = 2 if ops and ops[0] == "*" else 1
+    rest = [term if op == "+" else -term for op, term in zip(ops[opens - 1 :], terms[opens:], strict=True)]
+    return {"product": sorted(terms[:2]), "sum": sorted(rest)} if opens == 2 else {"sum": sorted([terms[0], *rest])}
 
 
 class Arithmetic:
@@ -43,7 +51,7 @@ class Arithmetic:
             value = apply(value, op, term)
         expression = str(terms[0]) + "".join(f"{op}{term}" for op, term in zip(ops, terms[1:], strict=True))
         question = rng.choice(QUESTIONS[language]).format(expression)
-        facts = {"terms": terms, "ops": "".join(ops)}
+        facts = {**canonical_sum(terms, ops), "_terms": terms, "_ops": "".join(ops)}
         return Problem(self.name, self.domain, level, language, question, str(value), facts)
 
     def verify(self, problem: Problem, answer: str) -> bool:
@@ -60,7 +68,7 @@ class Arithmetic:
     ) -> Solution:
         """Works from left to right; `brief` takes two operations a line."""
         scribe = Scribe(rng, style, voice, slip_rate)
-        terms, ops = problem.facts["terms"], problem.facts["ops"]
+        terms, ops = problem.facts["_terms"], problem.facts["_ops"]
         value, at = terms[0], 0
         while at < len(ops):
             if style == "brief" and at + 1 < len(ops):

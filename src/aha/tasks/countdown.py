@@ -75,7 +75,7 @@ class Countdown:
                     break
             if 0 < value <= LARGEST_TARGET and value not in numbers:
                 break
-        facts = {"numbers": sorted(numbers), "target": value, "operations": operations}
+        facts = {"numbers": sorted(numbers), "target": value, "_operations": operations}
         shown = sorted(numbers)
         rng.shuffle(shown)
         question = rng.choice(QUESTIONS[language]).format(target=value, numbers=",".join(map(str, shown)))
@@ -118,7 +118,7 @@ class Countdown:
         """
         scribe = Scribe(rng, style, voice, slip_rate)
         numbers, target = list(problem.facts["numbers"]), problem.facts["target"]
-        operations = problem.facts["operations"]
+        operations = problem.facts["_operations"]
         answer = self._search(scribe, rng, numbers, target, operations, shown=style == "check")
         return Solution(scribe.text, answer if answer is not None else problem.answer)
 

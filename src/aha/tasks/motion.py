@@ -1,4 +1,4 @@
-"""Science: speeds, distances, units and meeting times."""
+"""Science: speeds, distances and meeting times, with their units."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Motion:
             kind, facts = "distance", self._distance(rng)
             answer = str(facts["v"] * facts["t"] + facts["w"])
         elif level == 2:
-            a, b, t = rng.randint(1, 9), rng.randint(1, 9), rng.randint(2, 9)
+            (a, b), t = sorted((rng.randint(1, 12), rng.randint(1, 12))), rng.randint(2, 9)
             while (a + b) * t > 99:
                 t -= 1
             kind, facts, answer = "together", {"a": a, "b": b, "d": (a + b) * t}, str(t)

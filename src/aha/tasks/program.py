@@ -42,7 +42,12 @@ class Program:
                 break
         shown = "; ".join(f"{x}->{y}" for x, y in examples)
         question = rng.choice(QUESTIONS[language]).format(what=DESCRIPTIONS[kind][language], examples=shown)
-        facts = {"kind": kind, "examples": examples, "program": [list(step) for step in program]}
+        facts = {
+            "examples": sorted(examples),
+            "_examples": examples,
+            "_kind": kind,
+            "_program": [list(step) for step in program],
+        }
         return Problem(self.name, self.domain, level, language, question, format_program(program), facts)
 
     @staticmethod
@@ -63,7 +68,7 @@ class Program:
             program = parse_program(answer)
         except ValueError:
             return False
-        truth: Instructions = [(str(name), int(number)) for name, number in problem.facts["program"]]
+        truth: Instructions = [(str(name), int(number)) for name, number in problem.facts["_program"]]
         return all(run_program(program, x) == run_program(truth, x) for x in self._inputs(problem))
 
     @staticmethod
@@ -87,8 +92,8 @@ class Program:
         A line: slope from two examples, then the rest.
         """
         scribe = Scribe(rng, style, voice, slip_rate)
-        (x1, y1), (x2, y2) = problem.facts["examples"]
-        if problem.facts["kind"] == "one":
+        (x1, y1), (x2, y2) = problem.facts["_examples"]
+        if problem.facts["_kind"] == "one":
             answer = self._one(scribe, problem, x1, y1, x2, y2)
         else:
             answer = self._line(scribe, style, problem, x1, y1, x2, y2)
@@ -96,7 +101,7 @@ class Program:
 
     @staticmethod
     def _one(scribe: Scribe, problem: Problem, x1: int, y1: int, x2: int, y2: int) -> str:
-        true_kind = problem.facts["program"][0][0]
+        true_kind = problem.facts["_program"][0][0]
         ways = [("add", "+", "-", y1 - x1), ("sub", "-", "", x1 - y1)]
         if y1 % x1 == 0:
             ways.append(("mul", "*", "/", y1 // x1))

@@ -51,17 +51,18 @@ class Riddle:
             number = rng.choice(candidates)
             facts: dict[str, int] = {
                 "step": step,
-                "low": candidates[0] - rng.randint(0, step - 1),
-                "high": candidates[-1] + rng.randint(0, step - 1),
+                "first": candidates[0],
+                "last": candidates[-1],
                 "digits": digit_sum(number),
             }
+            low, high = candidates[0] - rng.randint(0, step - 1), candidates[-1] + rng.randint(0, step - 1)
             if level >= 4:
                 facts["m"] = rng.choice([m for m in range(3, 8) if m != step])
                 facts["r"] = number % facts["m"]
             if len([n for n in candidates if fits(n, facts)]) == 1:
                 break
         rest = REMAINDERS[language].format(**facts) if "m" in facts else ""
-        question = QUESTIONS[language].format(rest=rest, **facts)
+        question = QUESTIONS[language].format(rest=rest, low=low, high=high, **facts)
         return Problem(self.name, self.domain, level, language, question, str(number), facts)
 
     def verify(self, problem: Problem, answer: str) -> bool:
@@ -88,7 +89,7 @@ class Riddle:
             self._examine(scribe, number, facts, style == "brief")
             scribe.say("yes")
             return Solution(scribe.text, str(number))
-        candidate = -(-facts["low"] // facts["step"]) * facts["step"]
+        candidate = facts["first"]
         while True:
             if self._examine(scribe, candidate, facts, brief=False):
                 scribe.say("yes", text="\n")

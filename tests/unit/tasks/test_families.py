@@ -3,12 +3,15 @@
 import itertools
 import random
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from aha.errors import UnknownNameError
+from aha.tasks import arithmetic, countdown, motion, program, riddle
 from aha.tasks.corpus import CorpusConfig, document
-from aha.tasks.families import FAMILIES, draw, get_family, held_out_suite, is_held_out
+from aha.tasks.families import FAMILIES, draw, get_family, held_out_suite
 
 CELLS = [(name, level) for name in FAMILIES for level in (1, 2, 3, 4, 5)]
 
@@ -93,10 +96,10 @@ def test_countdown_accepts_any_way_and_only_the_given_numbers() -> None:
 def test_programs_are_judged_on_hidden_inputs() -> None:
     family = get_family("program")
     problem = family.sample(random.Random(1), 2, "en")
-    _x, y = problem.facts["examples"][0]
+    _x, y = problem.facts["_examples"][0]
     memorised = f"mul 0;add {y}"
     assert not family.verify(problem, memorised)
-    (_, m), (_, b) = problem.facts["program"]
+    (_, m), (_, b) = problem.facts["_program"]
     assert family.verify(problem, f"mul {m}; add {b - 1}; add 1" if b > 1 else f"mul {m};add {b};add 0")
 
 
@@ -113,30 +116,66 @@ def test_unknown_family_names_the_nearest() -> None:
         get_family("motoin")
 
 
-def test_training_and_held_out_problems_share_none() -> None:
-    rng = random.Random(0)
-    training = {
-        draw(rng, family, level, "en", held_out=False).key
-        for family in FAMILIES.values()
-        for level in family.levels
-        for _ in range(200)
-    }
-    suite = list(held_out_suite(FAMILIES, (1, 2, 3, 4, 5), 20, seed=0))
-    assert len({problem.key for problem in suite}) == len(suite) == len(FAMILIES) * 5 * 20
-    assert all(is_held_out(problem) for problem in suite)
-    assert not training & {problem.key for problem in suite}
+def stated(text: str) -> set[Any]:
+    """What the questions in a text ask, read off their wording alone and put in an order: not off facts or keys."""
+    found: set[Any] = set()
+    for asked in _all(countdown.QUESTIONS, text):
+        found.add(("countdown", tuple(sorted(asked["numbers"].split(","), key=int)), asked["target"]))
+    for asked in _all(arithmetic.QUESTIONS, text):
+        first, *signed = re.findall(r"[+-]?[0-9*]+", asked["_"])
+        opening = tuple(sorted(first.split("*"))) if "*" in first else ()
+        found.add(("arithmetic", opening, tuple(sorted(signed if opening else [f"+{first}", *signed]))))
+    for asked in _all(program.QUESTIONS, text):
+        found.add(("program", tuple(sorted(asked["examples"].strip().split("; ")))))
+    for kind, wordings in motion.QUESTIONS.items():
+        for asked in _all({language: (wording,) for language, wording in wordings.items()}, text):
+            if kind == "together":
+                asked["a"], asked["b"] = sorted((asked["a"], asked["b"]))
+            found.add((kind, *sorted(asked.items())))
+    for asked in _all({language: (wording,) for language, wording in riddle.QUESTIONS.items()}, text):
+        multiples = range(-(-int(asked["low"]) // int(asked["step"])), int(asked["high"]) // int(asked["step"]) + 1)
+        clues = re.findall("[0-9]+", asked["rest"])
+        found.add(("riddle", asked["step"], multiples, tuple(sorted(clues)), asked["digits"]))
+    return found
+
+
+GROUPS = {"numbers": "[0-9,]+", "_": "[0-9+*-]+", "what": "[^.:：。\n]+", "examples": "[0-9]+->[0-9]+; [0-9]+->[0-9]+"}
+
+
+def _all(questions: Mapping[Any, Sequence[str]], text: str) -> Iterator[dict[str, str]]:
+    """The blanks of all wordings, as a text fills them in."""
+    for wordings in questions.values():
+        for wording in wordings:
+            literal, *rest = re.split(r"\{(\w*)\}", wording)
+            pattern = re.escape(literal)
+            for name, literal in zip(rest[::2], rest[1::2], strict=True):
+                group = "[^。?？]*?" if name == "rest" else GROUPS.get(name or "_", "[0-9]+")
+                pattern += f"(?P<{name or '_'}>{group}){re.escape(literal)}"
+            yield from (match.groupdict() for match in re.finditer(pattern, text))
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_training_and_held_out_problems_share_none(name: str) -> None:
+    """By what their questions say, training problems of all levels against the held-out ones of all levels."""
+    family, rng = FAMILIES[name], random.Random(0)
+    suite = list(held_out_suite([name], (1, 2, 3, 4, 5), 34, seed=0))
+    assert len({problem.key for problem in suite}) == len(suite) == 5 * 34
+    wanted = {one for problem in suite for one in stated(problem.question)}
+    assert len(wanted) == len(suite), "every question is read, and no two are the same"
+    for level, count in ((1, 2500), (2, 2500), (3, 1500), (4, 500), (5, 500)):
+        for number in range(count):
+            problem = draw(rng, family, level, "zh" if number % 2 else "en", held_out=False)
+            assert not stated(problem.question) & wanted, problem
 
 
 def test_no_held_out_question_occurs_in_the_corpus() -> None:
-    """By text: the question of every held-out problem in every wording of its facts, against 4,000 documents."""
-    corpus = CorpusConfig()
-    text = "\n".join(document(corpus, 0, number) for number in range(4000))
-    expressions = set(re.findall(r"(?:What is|Compute|Find the value of|计算|求) ?([0-9+*-]+)", text))
-    suite = held_out_suite(["arithmetic"], (1, 2, 3), 200, seed=0)
-    for problem in suite:
-        terms, ops = problem.facts["terms"], problem.facts["ops"]
-        expression = str(terms[0]) + "".join(f"{op}{term}" for op, term in zip(ops, terms[1:], strict=True))
-        assert expression not in expressions
+    """By what the questions in 6,000 documents say, in every wording of every family."""
+    text = "\n".join(document(CorpusConfig(), 0, number) for number in range(6000))
+    found = stated(text)
+    assert {"countdown", "arithmetic", "program", "together", "riddle"} <= {str(one[0]) for one in found}
+    assert len(found) > 2000
+    suite = held_out_suite(FAMILIES, (1, 2, 3, 4, 5), 34, seed=0)
+    assert not found & {one for problem in suite for one in stated(problem.question)}
 
 
 def test_documents_are_functions_of_their_number() -> None:
