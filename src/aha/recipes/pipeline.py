@@ -2,12 +2,13 @@
 
 Every process runs the same pipeline. Rank 0 alone looks at and changes the run folder; the others follow its decisions.
 A stage's folder holds `stage.json` (what it is, written first), and `done.json` (the hashes of its files, written
-last). Neither holds
-times: those are in `cost.json`, so that the rest is the same bytes in every run of the same configuration.
+last). Neither holds times or the commit: those are in `cost.json`, so that the rest is the same bytes in every run of
+the same configuration.
 """
 
 from __future__ import annotations
 
+import itertools
 import resource
 import shutil
 import sys
@@ -149,10 +150,9 @@ class Pipeline:
         }
 
     def _move_aside(self, folder: Path, reason: str) -> None:
-        aside = folder.with_name(f"{folder.name}.old")
+        taken = (folder.with_name(f"{folder.name}.old{number or ''}") for number in itertools.count())
+        aside = next(path for path in taken if not path.exists())
         self._progress.say(f"{folder.name}: {reason}; what was there is now in {aside.name!r}, and the stage is redone")
-        if aside.exists():
-            shutil.rmtree(aside)
         folder.rename(aside)
         sync_folder(folder.parent)
 
@@ -164,7 +164,8 @@ class Pipeline:
             files[path.relative_to(folder).as_posix()] = {"sha256": file_sha256(path), "size": path.stat().st_size}
         for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
             sync_folder(path)
-        write_json(folder / COST, {"seconds": round(seconds, 1), "peak_memory_bytes": memory})
+        cost = {"seconds": round(seconds, 1), "peak_memory_bytes": memory, "commit": self._commit()}
+        write_json(folder / COST, cost)
         done = {
             "identity": self.identities[spec.name],
             "tokens_trained": result.tokens_trained,
@@ -207,8 +208,13 @@ class Pipeline:
         ]
         return {"recipe": self.config.recipe, "seed": self.config.seed, "stages": stages}
 
-    def _summary(self, names: list[str]) -> dict[str, Any]:
+    def _commit(self) -> str | None:
+        """The commit of the code that runs: a later start of the same run may be another's."""
         environment = self.run_folder.json("environment") or {}
+        commit = (environment.get("git") or {}).get("commit")
+        return commit if isinstance(commit, str) else None
+
+    def _summary(self, names: list[str]) -> dict[str, Any]:
         stages, seconds, memory = [], 0.0, 0
         about: dict[str, dict[str, Any]] = {}
         for spec in self.specs:
@@ -224,13 +230,14 @@ class Pipeline:
                     "name": spec.name,
                     "parent": spec.parents[0] if spec.parents else None,
                     "minutes": round(cost["seconds"] / 60, 2),
+                    "commit": cost.get("commit"),
                     "tokens_trained": done["tokens_trained"],
                     **done["summary"],
                 }
             )
         return {
             "recipe": self.config.recipe,
-            "commit": (environment.get("git") or {}).get("commit"),
+            "commit": self._commit(),
             "seed": self.config.seed,
             "wall_seconds": round(seconds, 1),
             "peak_memory_bytes": memory,

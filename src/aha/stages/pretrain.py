@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from aha.configuration import Config
@@ -73,6 +73,11 @@ class PretrainConfig(Config):
     validation_rows: int = Field(32, ge=0, description="rows of fresh documents for the held-out loss")
     validate_every: int = Field(100, gt=0, description="steps between held-out losses")
     log_every: int = Field(10, gt=0, description="steps between rows in metrics.jsonl")
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        self.model.resolve(self.vocab_size)
+        return self
 
 
 class Pretrain:

@@ -170,6 +170,8 @@ def test_only_what_changed_and_its_descendants_are_redone_and_the_logs_keep_thei
     assert ran == ["base:0", "child:0", "other:0"]
     assert "other: changed (its parent)" in said
     assert (tmp_path / "other/model/note").read_text() == "rootother"
+    assert (tmp_path / "child.old/model/note").read_text() == "basechild", "what was put aside first is still there"
+    assert (tmp_path / "child.old1/model/note").read_text() == "basenew"
 
 
 @pytest.mark.parametrize(

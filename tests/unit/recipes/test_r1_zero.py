@@ -41,3 +41,16 @@ def test_an_unknown_arm_is_refused() -> None:
     with pytest.raises(ConfigError, match="arms"):
         resolve("r1-zero-arms", ["arms=[foo]"])
     assert len(ARMS) == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("pretrain.model.preset=tiy", "did you mean 'tiny'"),
+        ("pretrain.model.changes={n_group: 7}", "n_group must divide"),
+        ("pretrain.model.changes={heads: 7}", "unknown field 'heads'"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_refused_before_anything_is_touched(setting: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        resolve("r1-zero-tiny", [setting])
