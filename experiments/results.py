@@ -22,6 +22,8 @@ from aha.report.reading import Run
 
 ARMS = ("random-reward", "format-only", "bias-off", "dense", "no-long")
 RECIPE = "r1-zero-arms"
+WELL_FORMED = 0.9
+"""Share of answers from which thinking length is looked at."""
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1-zero"
 
 
@@ -50,15 +52,24 @@ def keep(run_: Run, seed: int) -> None:
         ]
         for name in run_.stages_of_kind("grpo")
     }
+    violations = {
+        name: [value for _, value in run_.rows(name, "max_vio")]
+        for kind in ("pretrain", "grpo")
+        for name in run_.stages_of_kind(kind)
+    }
     path = HERE / f"seed{seed}.json"
     old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     summary = dict(run_.summary)
     rows = {
-        row["name"]: {"commit": made.get("commit"), **row}
+        row["name"]: {**row, "commit": row.get("commit") or made["commit"]}
         for made in (old.get("summary", {}), summary)
         for row in made.get("stages", [])
     }
     summary["stages"] = list(rows.values())
+    formed_at = {
+        name: next((step for step, share in run_.rows(name, "rewards/format/mean") if share >= WELL_FORMED), None)
+        for name in run_.stages_of_kind("grpo")
+    }
     data = {
         "seed": seed,
         "environment": run_.environment,
@@ -66,6 +77,8 @@ def keep(run_: Run, seed: int) -> None:
         "results": {**old.get("results", {}), **run_.results},
         "per_problem": {**old.get("per_problem", {}), **per_problem},
         "curves": {**old.get("curves", {}), **curves},
+        "formed_at": {**old.get("formed_at", {}), **formed_at},
+        "max_vio": {**old.get("max_vio", {}), **{k: [round(v, 3) for v in own] for k, own in violations.items()}},
     }
     HERE.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
@@ -77,13 +90,15 @@ def write_page() -> None:
     if not seeds:
         return
     summaries = [seed["summary"] for seed in seeds]
-    commits = sorted({str(row.get("commit", one.get("commit")))[:12] for one in summaries for row in one["stages"]})
+    commits = sorted({str(row["commit"])[:12] for one in summaries for row in one["stages"]})
+    headline = seeds[0]["results"]["r1-zero"]["zero"]["trained_levels"]["pass_at_1"]
     page = [
         "# R1-Zero from random weights: results",
         "",
-        f"`make results` at commit {', '.join(commits)}; seeds {', '.join(str(seed['seed']) for seed in seeds)}. "
-        "Held-out problems of the trained levels. Mean over seeds; 95% t-interval over seeds where there are several, "
-        "else over problems.",
+        f"`make results` (recipe `{RECIPE}`, whose main arm is `r1-zero-tiny`) at commit {', '.join(commits)}; seeds "
+        f"{', '.join(str(seed['seed']) for seed in seeds)}. {headline['problems']} held-out problems of the trained "
+        f"levels, {headline['samples']} samples each at temperature 1, the same problems for every seed. Mean over "
+        "seeds; 95% t-interval over seeds where there are several, else over problems.",
         "",
         "![held-out accuracy](accuracy.svg) ![length](length.svg)",
         "",
@@ -91,6 +106,7 @@ def write_page() -> None:
         *family_tables(seeds),
         *difference_table(seeds),
         *length_table(seeds),
+        *load_table(seeds),
         *loss_table(seeds),
     ]
     (HERE / "README.md").write_text("\n".join(page).rstrip() + "\n", encoding="utf-8")
@@ -109,7 +125,7 @@ def pictures(seeds: list[dict[str, Any]]) -> dict[str, str]:
     }
     accuracy = {name: [(row["step"], row["accuracy"]) for row in curve] for name, curve in curves.items()}
     lengths = {
-        name: [(row["step"], row["mean_tokens_well_formed"]) for row in curve if row["format_rate"] >= 0.9]
+        name: [(row["step"], row["mean_tokens_well_formed"]) for row in curve if row["format_rate"] >= WELL_FORMED]
         for name, curve in curves.items()
         if name.startswith("r1-zero,")
     }
@@ -194,7 +210,7 @@ def family_tables(seeds: list[dict[str, Any]]) -> list[str]:
                 for level, value in row.items():
                     cells[family][level].append(value)
         for family, row in sorted(cells.items()):
-            shown = " | ".join(f"{100 * fmean(row[level]):.1f}" if row[level] else "–" for level in levels)
+            shown = " | ".join(spread(row[level]) for level in levels)
             table.append(f"| {model} | {family} | {shown} |")
     domains = sorted({d for s in seeds for m, w in chosen for d in _domains(s, m, w)})
     table += ["", "| model | " + " | ".join(domains) + " |", "|---|" + "---|" * len(domains)]
@@ -243,21 +259,66 @@ def _problem_means(seeds: list[dict[str, Any]], model: str, way: str) -> dict[st
 def length_table(seeds: list[dict[str, Any]]) -> list[str]:
     """Length of well-formed answers over training, from the first evaluation with 90% format."""
     table = [
-        "## Thinking length of well-formed answers, from the first evaluation with 90% format",
+        "## Thinking length of well-formed answers, from 90% format on",
         "",
-        "| arm | seed | first (step) | last (step) | right, last | wrong, last | accuracy first → last |",
-        "|---|---|---|---|---|---|---|",
+        "Tokens of answers to the same held-out problems (in training the curriculum makes them harder), at the first "
+        "evaluation, of one in twenty steps, with 90% format and at the last; and the step of training that first had "
+        "90%.",
+        "",
+        "| arm | seed | 90% at step | first (step) | last (step) | right, first → last | wrong, first → last "
+        "| accuracy, first → last |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    grown: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for seed in seeds:
         for arm, curve in seed["curves"].items():
-            formed = [row for row in curve if row["format_rate"] >= 0.9]
+            formed = [row for row in curve if row["format_rate"] >= WELL_FORMED]
             if formed:
                 one, last = formed[0], formed[-1]
-                table.append(
-                    f"| {arm} | {seed['seed']} | {one['mean_tokens_well_formed']:.1f} ({one['step']}) "
-                    f"| {last['mean_tokens_well_formed']:.1f} ({last['step']}) | {_tokens(last['mean_tokens_right'])} "
-                    f"| {_tokens(last['mean_tokens_wrong'])} | {one['accuracy']:.1%} → {last['accuracy']:.1%} |"
+                right, wrong = (
+                    " → ".join(_tokens(row[f"mean_tokens_{kind}"]) for row in (one, last))
+                    for kind in ("right", "wrong")
                 )
+                table.append(
+                    f"| {arm} | {seed['seed']} | {seed['formed_at'][arm]:.0f} "
+                    f"| {one['mean_tokens_well_formed']:.1f} ({one['step']}) "
+                    f"| {last['mean_tokens_well_formed']:.1f} ({last['step']}) | {right} | {wrong} "
+                    f"| {one['accuracy']:.1%} → {last['accuracy']:.1%} |"
+                )
+                if one["mean_tokens_right"] and last["mean_tokens_right"]:
+                    both = ("mean_tokens_well_formed", "mean_tokens_right")
+                    grown[arm].append(tuple(last[name] - one[name] for name in both))
+    table += ["", "| arm | seeds | growth of well-formed answers, tokens | growth of right answers, tokens |"]
+    table += ["|---|---|---|---|"]
+    for arm, pairs in grown.items():
+        cells = [_interval([pair[place] for pair in pairs]) for place in (0, 1)]
+        table.append(f"| {arm} | {len(pairs)} | {cells[0]} | {cells[1]} |")
+    return [*table, ""]
+
+
+def _interval(numbers: list[float]) -> str:
+    """Mean with a 95% t-interval over seeds, where there are several."""
+    interval = seed_interval(numbers)
+    return f"{interval.mean:+.1f}" + (f" [{interval.low:+.1f}, {interval.high:+.1f}]" if len(numbers) > 1 else "")
+
+
+def load_table(seeds: list[dict[str, Any]]) -> list[str]:
+    """How far the fullest expert is above its share, through pretraining and RL, with the biases on and off."""
+    table = [
+        "## Load of the experts",
+        "",
+        "MaxVio: load of the fullest expert over the mean load, minus 1, on average over layers (V3, App. C).",
+        "",
+        "| stage | seeds | first tenth | last tenth |",
+        "|---|---|---|---|",
+    ]
+    names = dict.fromkeys(name for seed in seeds for name in seed.get("max_vio", {}))
+    for name in names:
+        runs = [own for seed in seeds if (own := seed.get("max_vio", {}).get(name)) and any(own)]
+        ends = [[(fmean(own[: max(1, len(own) // 10)]), fmean(own[-max(1, len(own) // 10) :])) for own in runs]]
+        if runs:
+            first, last = (fmean(pair[place] for pair in ends[0]) for place in (0, 1))
+            table.append(f"| {name} | {len(runs)} | {first:.2f} | {last:.2f} |")
     return [*table, ""]
 
 
@@ -270,9 +331,7 @@ def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
     table = [
         "## Held-out loss after pretraining, nats per token",
         "",
-        "Each seed has its own documents, so models are compared within a seed. In runs up to commit ee5d216",
-        "each model of a seed had its own as well, which hides differences of this size:",
-        "experiments/LOG.md, section 8, has both on common documents.",
+        "Each seed has its own documents, so models are compared within a seed.",
         "",
         "| model | seeds | loss | minus experts', same seeds (95% t-interval) |",
         "|---|---|---|---|",

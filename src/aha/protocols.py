@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from aha.types import Completion, Domain, FinishReason, Language, Problem, Request, Solution, Style, Voice
+from aha.types import Completion, Domain, FinishReason, Language, Problem, Request, Solution, Step, Style, Voice
 
 
 @runtime_checkable
@@ -123,8 +123,8 @@ class Judge(Protocol):
         """
         ...
 
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """Counts (true steps, checkable steps) in a text of thinking."""
+    def check_steps(self, problem: Problem, thinking: str) -> Sequence[Step]:
+        """The steps of a text of thinking that can be checked, each with whether it is true."""
         ...
 
 

@@ -85,6 +85,18 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One written step of a text of thinking."""
+
+    text: str
+    true: bool
+    line: int
+    """The number of its line."""
+    rejects: bool = False
+    """A verdict that sends an attempt away; true where the attempt was wrong."""
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to sample one request's completions."""
 

@@ -25,7 +25,7 @@ def expert_report(model: LanguageModel, tokenizer: Tokenizer, samples: Sequence[
         model: whose routers are watched.
         tokenizer: of the model.
         samples: completions under the R1-Zero template; the first of each domain are used, and as the transcript the
-            first right and well-formed one.
+            first right and well-formed one that rejects a wrong attempt, or, without any, the first right one.
 
     Returns:
         ``by_domain``: layer to domain to one share per expert. ``transcript``: tokens, and the first expert of each
@@ -40,7 +40,8 @@ def expert_report(model: LanguageModel, tokenizer: Tokenizer, samples: Sequence[
         for layer, indices_NA in routes.items():
             counts_E = torch.bincount(indices_NA.flatten(), minlength=model.config.num_experts).double()
             by_domain.setdefault(str(layer), {})[domain] = (counts_E / counts_E.sum()).tolist()
-    shown = next((sample for sample in samples if sample.correct and sample.well_formed), None)
+    right = [sample for sample in samples if sample.correct and sample.well_formed]
+    shown = next((sample for sample in right if sample.wrong_rejected), next(iter(right), None))
     return {"by_domain": by_domain, "transcript": _transcript(model, tokenizer, shown) if shown else None}
 
 

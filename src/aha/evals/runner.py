@@ -18,6 +18,7 @@ from aha.tasks.datasets import judge_of, need_judges
 from aha.tasks.families import GENERAL
 from aha.tasks.general.requests import refuses
 from aha.tasks.scribe import REFLECTION, REFLECTION_WORDS
+from aha.tasks.steps import abandoned
 from aha.test_time.voting import majority
 from aha.text.elicitation import Elicitation, prompt_for, request_for, text_of
 from aha.text.thinking import final_answer
@@ -62,6 +63,10 @@ class Sample:
     """Requests: the response declines."""
     vote: str | None = None
     """The answer in canonical form, as votes count it; None where there is no answer that counts."""
+    rejected: int = 0
+    """Attempts that the thinking rejects and goes on from."""
+    wrong_rejected: int = 0
+    """Those of them that were wrong: a false equation, or a candidate that does not fit."""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-able dictionary."""
@@ -121,7 +126,8 @@ def grade_sample(
     parsed, shown, answer = reading.parsed, reading.shown, reading.answer
     correct = reading.counts and _is_right(judge, problem, answer)
     thinking = parsed.thinking if parsed.well_formed else text.replace(THINK, "").split(END_THINK)[0]
-    true_steps, steps = judge.check_steps(problem, thinking)
+    steps = judge.check_steps(problem, thinking)
+    wrong_rejected, rejected = abandoned(steps)
     return Sample(
         problem.key,
         problem.family,
@@ -134,8 +140,8 @@ def grade_sample(
         parsed.well_formed,
         tokens,
         truncated,
-        true_steps,
-        steps,
+        sum(step.true for step in steps),
+        len(steps),
         sum(count_reflections(thinking).values()),
         answer,
         text,
@@ -146,6 +152,8 @@ def grade_sample(
         answer_in_language=language_consistency(shown, problem.language) == 1.0,
         refused=problem.family == "requests" and refuses(shown, problem.language),
         vote=reading.vote,
+        rejected=rejected,
+        wrong_rejected=wrong_rejected,
     )
 
 

@@ -15,7 +15,9 @@ from aha.models.model_config import ModelConfig, RopeScaling
 
 
 def tiny(vocab_size: int = 512, **changes: Any) -> DeepseekV3Config:
-    """Every mechanism of V3 at a size that two CPU cores train: 2.4M parameters, 0.85M active, 0.7M for prediction.
+    """V3 at a size that two CPU cores train: 2.4M parameters, 0.85M active, 0.7M for prediction.
+
+    One group of experts, and no YaRN: its rows are short.
 
     q and k heads are as wide as v heads (16 + 16 = 32), so that CPU flash attention runs without padding.
     """
@@ -47,11 +49,9 @@ def tiny(vocab_size: int = 512, **changes: Any) -> DeepseekV3Config:
 
 
 def v2_lite(**changes: Any) -> DeepseekV3Config:
-    """The published 16B sizes (DeepSeek-V2-Lite, 2.4B active) with V3's gate.
+    """DeepSeek-V2-Lite as released: 16B parameters, 2.4B active, V2's gate (softmax, no biases, not normalised).
 
-    The released V2-Lite weights use softmax scores, no biases and no gate normalisation: load those with the
-    settings in their own config.json. V3's small ablations (V3 Table 5) are this size with the sigmoid gate, as
-    here.
+    V3's small ablations (V3 Table 5) are of this size with V3's gate: `V3_GATE` as changes.
     """
     sizes: dict[str, Any] = {
         "vocab_size": 102400,
@@ -67,13 +67,24 @@ def v2_lite(**changes: Any) -> DeepseekV3Config:
         "num_experts_per_tok": 6,
         "n_group": 1,
         "topk_group": 1,
+        "scoring_func": "softmax",
+        "topk_method": "greedy",
+        "norm_topk_prob": False,
         "routed_scaling_factor": 1.0,
         "num_nextn_predict_layers": 0,
+        "initializer_range": 0.02,
+        "bos_token_id": 100000,
+        "eos_token_id": 100001,
+        "aux_loss_alpha": 1e-3,
         "rope_scaling": RopeScaling(
             factor=40, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707
         ),
     }
     return DeepseekV3Config.checked(sizes | changes)
+
+
+V3_GATE: dict[str, Any] = {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": True}
+"""Sigmoid scores, biases for the selection alone, gates that sum to 1."""
 
 
 def v3(**changes: Any) -> DeepseekV3Config:

@@ -75,7 +75,7 @@ def _experts(run: Run, folded: bool) -> Section | None:
             title = f"{model}, layer {layer}: share of tokens per expert"
             drawn.append(figures.heatmap(list(by_domain.values()), list(by_domain), columns, title))
     text = "Share of the routed slots that each expert gets, by domain of the problem, and along one transcript."
-    transcript = next(iter(run.experts.values())).get("transcript")
+    transcript = list(run.experts.values())[-1].get("transcript")  # of the model that was trained last
     wide = _transcript_strip(transcript) if transcript else None
     if not drawn and wide is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,14 @@ from aha.report.reading import Run
 from aha.report.sections import Exchange, Section, Table, Transcript
 from aha.report.wording import percent
 from aha.tasks.scribe import WORDS
-from aha.text.tokenizer import END_THINK, THINK
 
 PER_FAMILY = 2
 RULE = (
-    "Of the held-out answers of the trained model under R1-Zero's template: right, well formed, and with at "
-    "least one attempt "
-    'that the model itself rejects ("no", "Wait, no.", 不行, 等等，不对) before it arrives. Per family the {count} '
-    "whose "
-    "problem's hash comes first; beside each, sample number 0 of the base model on the same problem."
+    "Of the held-out answers of the trained model under R1-Zero's template: right, well formed, and with at least one "
+    "wrong attempt (an equation that does not hold, a candidate that breaks a clue) that the model itself rejects "
+    '("no", "Wait, no.", 不行, 等等，不对) before it arrives. Per family the {count} whose problem\'s hash comes '
+    "first; beside each, sample number 0 of the base model on the same problem. False alarms are attempts that were "
+    "rejected though nothing was wrong with them."
 )
 _REJECTIONS = tuple(
     sorted((form.strip() for name in ("wait", "no") for form in WORDS[name].values()), key=len, reverse=True)
@@ -40,44 +39,48 @@ class Chosen:
     before: str
     before_right: bool
     after: str
-    rejections: int
+    rejected: int
+    """Wrong attempts that the answer rejects."""
 
 
 @dataclass(frozen=True)
 class Frequency:
-    """How often answers contain a rejected attempt, before and after training."""
+    """How often answers reject a wrong attempt, before and after training."""
 
     model: str
     answers: int
     rejecting: float
-    """Share of answers with a rejected attempt."""
+    """Share of answers that reject a wrong attempt."""
     right_when_rejecting: float | None
     right_otherwise: float | None
+    false_alarms: float | None
+    """Share of the rejected attempts that were not wrong."""
 
 
-def rejections(completion: str) -> int:
-    """Attempts that a completion's thinking rejects and goes on from."""
-    thinking = completion.split(END_THINK)[0].replace(THINK, "")
-    last = thinking.rstrip().rfind("\n")
-    return len(REJECTION.findall(thinking[: last + 1]))
-
-
-def frequency(model: str, samples: Iterable[dict[str, Any]]) -> Frequency:
+def frequency(model: str, samples: Iterable[Mapping[str, Any]]) -> Frequency:
     """Counts rejected attempts over a model's well-formed answers."""
-    rejecting: list[bool] = []
-    plain: list[bool] = []
-    for sample in samples:
-        if sample["well_formed"]:
-            (rejecting if rejections(sample["completion"]) else plain).append(sample["correct"])
-    total = len(rejecting) + len(plain)
-    return Frequency(model, total, len(rejecting) / max(1, total), _share(rejecting), _share(plain))
+    formed = [sample for sample in samples if sample["well_formed"]]
+    rejecting = [sample["correct"] for sample in formed if sample.get("wrong_rejected")]
+    plain = [sample["correct"] for sample in formed if not sample.get("wrong_rejected")]
+    attempts = sum(sample.get("rejected", 0) for sample in formed)
+    alarms = attempts - sum(sample.get("wrong_rejected", 0) for sample in formed)
+    return Frequency(
+        model,
+        len(formed),
+        len(rejecting) / max(1, len(formed)),
+        _share(rejecting),
+        _share(plain),
+        alarms / attempts if attempts else None,
+    )
 
 
 def _share(values: list[bool]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def choose(base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], per_family: int = 2) -> list[Chosen]:
+def choose(
+    base: Iterable[Mapping[str, Any]], trained: Iterable[Mapping[str, Any]], per_family: int = 2
+) -> list[Chosen]:
     """Applies the rule.
 
     Args:
@@ -89,7 +92,7 @@ def choose(base: Iterable[dict[str, Any]], trained: Iterable[dict[str, Any]], pe
     chosen: dict[str, list[Chosen]] = {}
     candidates = [s for s in trained if s["correct"] and s["well_formed"] and s["key"] in first]
     for sample in sorted(candidates, key=lambda s: (hashlib.sha256(s["key"].encode()).hexdigest(), s["index"])):
-        count = rejections(sample["completion"])
+        count = sample.get("wrong_rejected", 0)
         group = chosen.setdefault(sample["family"], [])
         question = sample["question"]
         if count and len(group) < per_family and all(question != other.question for other in group):
@@ -124,10 +127,11 @@ def section(run: Run, base: str, trained: str) -> Section | None:
             percent(row.rejecting),
             percent(row.right_when_rejecting),
             percent(row.right_otherwise),
+            percent(row.false_alarms),
         ]
         for row in counted
     ]
-    head = ["model", "well-formed answers", "with a rejected attempt", "right when rejecting", "right otherwise"]
+    head = ["model", "well-formed answers", "reject a wrong attempt", "right then", "right otherwise", "false alarms"]
     exchanges = [_exchange(one) for one in choose(samples[base], samples[trained], PER_FAMILY)]
     return Section(
         "Aha: an attempt abandoned, then right",
@@ -140,7 +144,7 @@ def section(run: Run, base: str, trained: str) -> Section | None:
 
 def _exchange(one: Chosen) -> Exchange:
     before = Transcript("before RL", one.before, "right" if one.before_right else "wrong", one.before_right)
-    after = Transcript("after RL", _marked(one.after), f"right, {one.rejections} rejected", True)
+    after = Transcript("after RL", _marked(one.after), f"right, {one.rejected} rejected", True)
     return Exchange(f"{one.family}, level {one.level}: {one.question}", [before, after])
 
 

@@ -57,8 +57,8 @@ def step_reward(problem: Problem, parsed: Parsed) -> float:
     """
     if not parsed.well_formed:
         return 0.0
-    true, total = judge_of(problem.family).check_steps(problem, parsed.thinking)
-    return true / total if total else 0.0
+    steps = judge_of(problem.family).check_steps(problem, parsed.thinking)
+    return sum(step.true for step in steps) / len(steps) if steps else 0.0
 
 
 def random_reward(problem: Problem, completion: str, seed: int) -> float:

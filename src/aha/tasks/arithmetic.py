@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from aha.grading.expressions import integer
 from aha.tasks.scribe import Scribe, apply
-from aha.tasks.steps import check_equations
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.tasks.steps import read_steps
+from aha.types import Domain, Language, Problem, Solution, Step, Style, Voice
 
 TERMS = {1: 3, 2: 4, 3: 5, 4: 7, 5: 9}
 LARGEST_TERM = 20
@@ -82,6 +82,6 @@ class Arithmetic:
                 at += 1
         return Solution(scribe.text, str(value))
 
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """Equations that hold."""
-        return check_equations(thinking)
+    def check_steps(self, problem: Problem, thinking: str) -> list[Step]:
+        """Equations, and what checks say of them."""
+        return read_steps(thinking)

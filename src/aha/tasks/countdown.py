@@ -8,13 +8,13 @@ whether the others make what is left, and go on to the next if not. It is reliab
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from aha.grading.expressions import evaluate
 from aha.tasks.scribe import Scribe, apply
-from aha.tasks.steps import check_equations
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.tasks.steps import Equation, read_steps
+from aha.types import Domain, Language, Problem, Solution, Step, Style, Voice
 
 COUNT = {1: 3, 2: 3, 3: 3, 4: 4, 5: 4}
 LARGEST_NUMBER = {1: 9, 2: 12, 3: 20, 4: 12, 5: 20}
@@ -159,6 +159,10 @@ class Countdown:
         scribe.say("no", text="\n")
         return None
 
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """Equations that hold."""
-        return check_equations(thinking)
+    def check_steps(self, problem: Problem, thinking: str) -> list[Step]:
+        """Equations, and the verdicts on pairs: whether one of their results is the one that was needed."""
+
+        def is_reached(text: str, equations: Sequence[Equation]) -> bool | None:
+            return any(one.right == equations[0].right for one in equations[1:]) if len(equations) > 1 else None
+
+        return read_steps(thinking, is_reached)

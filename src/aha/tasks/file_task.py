@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aha.types import Domain, Language, Problem, Solution
+from aha.types import Domain, Language, Problem, Solution, Step
 
 BOXED = r"Think step by step, and put your final answer in \boxed{}."
 
@@ -28,9 +28,9 @@ class FileTask:
     def prepare(self) -> None:
         """Nothing is needed."""
 
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
+    def check_steps(self, problem: Problem, thinking: str) -> list[Step]:
         """Nobody checks the steps of such solutions."""
-        return 0, 0
+        return []
 
     def gold(self, problem: Problem) -> str | None:
         """The answer, if one is known."""

@@ -6,8 +6,8 @@ import random
 
 from aha.grading.expressions import integer
 from aha.tasks.scribe import Scribe
-from aha.tasks.steps import check_equations
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.tasks.steps import read_steps
+from aha.types import Domain, Language, Problem, Solution, Step, Style, Voice
 
 QUESTIONS: dict[str, dict[Language, str]] = {
     "distance": {
@@ -131,6 +131,6 @@ class Motion:
     def _close(scribe: Scribe, value: int, form: str) -> Solution:
         return Solution(scribe.text, form.format(value))
 
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """Equations that hold."""
-        return check_equations(thinking)
+    def check_steps(self, problem: Problem, thinking: str) -> list[Step]:
+        """Equations, and what checks say of them."""
+        return read_steps(thinking)

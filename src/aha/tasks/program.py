@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from aha.grading.interpreter import Program as Instructions
 from aha.grading.interpreter import format_program, parse_program, run_program
 from aha.tasks.scribe import Scribe
-from aha.tasks.steps import check_equations
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.tasks.steps import Equation, read_steps
+from aha.types import Domain, Language, Problem, Solution, Step, Style, Voice
 
 HIDDEN_INPUTS = (0, 1, 2, 3, 5, 8, 13, 21, 34, 100)
 DESCRIPTIONS: dict[str, dict[Language, str]] = {
@@ -142,6 +143,11 @@ class Program:
             scribe.say("yes", text="\n")
         return format_program([("mul", slope)] if tail[1] == 0 else [("mul", slope), tail])
 
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """Equations that hold."""
-        return check_equations(thinking)
+    def check_steps(self, problem: Problem, thinking: str) -> list[Step]:
+        """Equations, and the verdicts on programs: whether the last equation before each is the second example."""
+        _, (_, wanted) = problem.facts["_examples"]
+
+        def explains(text: str, equations: Sequence[Equation]) -> bool | None:
+            return equations[-1].value == wanted if len(equations) > 1 else None
+
+        return read_steps(thinking, explains)

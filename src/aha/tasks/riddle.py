@@ -8,13 +8,14 @@ easy.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aha.grading.expressions import integer
 from aha.tasks.scribe import Scribe
-from aha.tasks.steps import check_equations
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.tasks.steps import Equation, read_steps
+from aha.types import Domain, Language, Problem, Solution, Step, Style, Voice
 
 QUESTIONS: dict[Language, str] = {
     "en": "A multiple of {step} from {low} to {high}{rest}, digit sum {digits}. Which number?",
@@ -112,9 +113,18 @@ class Riddle:
             return bool(rest == facts["r"])
         return True
 
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
-        """Equations that hold."""
-        return check_equations(thinking)
+    def check_steps(self, problem: Problem, thinking: str) -> list[Step]:
+        """Equations, and the verdicts on candidates: whether each satisfies the clues."""
+        facts = problem.facts
+
+        def is_the_number(text: str, equations: Sequence[Equation]) -> bool | None:
+            candidate = re.match(r"\s*([0-9]{1,9}):", text, re.ASCII)
+            if candidate is None:
+                return None
+            number = int(candidate[1])
+            return number in range(facts["first"], facts["last"] + 1, facts["step"]) and fits(number, facts)
+
+        return read_steps(thinking, is_the_number)
 
 
 def fits(number: int, facts: Mapping[str, Any]) -> bool:

@@ -12,14 +12,14 @@ from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.dense import Dense
 from aha.models.dense_config import DenseConfig
 from aha.models.kv_cache import KeyValueCache
-from aha.models.presets import llama_tiny, preset, qwen2_tiny, qwen3_mini, qwen3_tiny, tiny, v2_lite, v3
+from aha.models.presets import V3_GATE, llama_tiny, preset, qwen2_tiny, qwen3_mini, qwen3_tiny, tiny, v2_lite, v3
 
 CONFIGS = {
     "tiny": tiny(),
     "two-modules": tiny(num_nextn_predict_layers=2, q_lora_rank=None, n_shared_experts=0, first_k_dense_replace=0),
     "all-dense": tiny(first_k_dense_replace=8),
-    "v2-gate": v2_lite(topk_method="greedy", scoring_func="softmax"),
     "v2-lite": v2_lite(),
+    "v2-lite with v3's gate": v2_lite(**V3_GATE),
     "v3": v3(),
 }
 
@@ -47,7 +47,15 @@ def test_v3_numbers() -> None:
 
 
 def test_v2_lite_is_16b() -> None:
-    assert round(describe(preset("v2-lite")).total_parameters / 1e9, 1) == 15.7
+    counted = describe(preset("v2-lite"))
+    assert counted.total_parameters == 15_706_484_224, "as the released weights"
+    written = preset("v2-lite").to_hf_dict()
+    released = {
+        "model_type": "deepseek_v2", "topk_method": "greedy", "scoring_func": "softmax", "norm_topk_prob": False,
+        "routed_scaling_factor": 1.0, "n_group": 1, "bos_token_id": 100000, "eos_token_id": 100001,
+        "initializer_range": 0.02, "aux_loss_alpha": 0.001, "max_position_embeddings": 163840, "vocab_size": 102400,
+    }  # fmt: skip
+    assert {name: written[name] for name in released} == released
 
 
 DENSE = {

@@ -51,6 +51,47 @@ def test_it_goes_on_where_it_was_killed(model: Path, tmp_path: Path) -> None:
     )
 
 
+def test_what_was_resumed_and_runs_again_has_the_same_numbers(model: Path, tmp_path: Path) -> None:
+    """Samples of a question that was cut off are made again, and count once."""
+    run(model, tmp_path / "out")
+    whole = (tmp_path / "out" / "results.json").read_bytes()
+    samples = tmp_path / "out" / "samples.jsonl"
+    samples.write_bytes(b"".join(samples.read_bytes().splitlines(keepends=True)[:5]))
+    for _ in range(3):
+        run(model, tmp_path / "out")
+        assert (tmp_path / "out" / "results.json").read_bytes() == whole
+
+
+@pytest.mark.parametrize("counts", ["{gsm8k: 4, choice: 2}", "{gsm8k: 2, choice: 4}"])
+def test_tasks_with_numbers_of_samples_of_their_own(model: Path, tmp_path: Path, counts: str) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):
+        run(model, out, f"samples_by_task={counts}", tasks=("gsm8k", "choice"))
+        results = json.loads((out / "results.json").read_text())["base"]["zero"]["by_task"]
+        found = {name: results[name]["pass_at_1"]["samples"] for name in ("gsm8k", "choice")}
+        assert f"{{gsm8k: {found['gsm8k']}, choice: {found['choice']}}}" == counts
+    rows = (out / "samples.jsonl").read_text().splitlines()
+    assert len(rows) == 2 * 2 * (2 + 4), "nothing is asked twice"
+
+
+def test_parts_of_the_world_alone(model: Path, tmp_path: Path) -> None:
+    """Levels that are not trained, general families without requests: what was not asked has no number, and no harm."""
+    run(model, tmp_path / "hard", "levels=[4,5]", tasks=("riddle",))
+    hard = json.loads((tmp_path / "hard" / "results.json").read_text())["base"]["zero"]
+    assert hard["by_task"]["riddle"]["pass_at_1"]["problems"] == 4
+    assert hard["trained_levels"]["pass_at_1"] == {"mean": None, "low": None, "high": None, "problems": 0, "samples": 0}
+    run(model, tmp_path / "facts", "general=[facts]", "general_per_level=1", tasks=("riddle",))
+    general = json.loads((tmp_path / "facts" / "results.json").read_text())["base"]["zero"]["general"]
+    assert general["helpful"]["mean"] is not None
+    assert general["harmful_refused"] == {"mean": None, "low": None, "high": None}
+
+
+def test_pass_at_k_is_of_all_samples(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "out", "samples=3", tasks=("riddle",))
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["base"]["zero"]
+    assert set(results["by_task"]["riddle"]["pass_at_k"]) == {"1", "2", "3"}
+
+
 def test_the_numbers_do_not_depend_on_the_batch(model: Path, tmp_path: Path) -> None:
     run(model, tmp_path / "large")
     run(model, tmp_path / "small", "engine_rows=3")

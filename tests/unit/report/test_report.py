@@ -8,32 +8,17 @@ import pytest
 
 from aha.errors import RunFolderError
 from aha.report.page import make_report
-from aha.report.transcripts import choose, frequency, rejections
+from aha.report.transcripts import choose, frequency
 
 
 def sample(key: str, index: int, completion: str, correct: bool = True, **other: Any) -> dict[str, Any]:
     row = {"key": key, "index": index, "completion": completion, "correct": correct, "well_formed": True}
+    row |= {"rejected": 3, "wrong_rejected": 2} if " no\n" in completion else {"rejected": 0, "wrong_rejected": 0}
     return {**row, "family": "countdown", "level": 1, "question": f"Q {key}", "elicitation": "zero", **other}
 
 
 REJECTING = "<think>9-2=7 3+3=6 no\n9-3=6 2+3=5 no\n9+2=11 yes</think>\n<answer>1</answer>"
 PLAIN = "<think>9-2=7 yes</think>\n<answer>1</answer>"
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        (REJECTING, 2),
-        (PLAIN, 0),
-        ("<think>2+2=5 check 5-2=3 Wait, no.\n2+2=4</think>", 1),
-        ("<think>2+2=5检查5-2=3等等，不对。\n2+2=4对</think>", 1),
-        ("<think>84:8+4=12不行\n91:9+1=10成</think>", 1),
-        ("<think>it is known now</think> no", 0),
-        ("<think>9-2=7 no</think>", 0),
-    ],
-)
-def test_a_rejection_is_a_verdict_that_thinking_goes_on_from(text: str, count: int) -> None:
-    assert rejections(text) == count
 
 
 def test_the_rule_chooses_and_nobody_else() -> None:
@@ -43,14 +28,16 @@ def test_the_rule_chooses_and_nobody_else() -> None:
         sample("a", 1, REJECTING),
         sample("b", 0, REJECTING, correct=False),
         sample("c", 0, REJECTING, well_formed=False),
+        sample("c", 1, PLAIN, rejected=1),
         sample("d", 0, REJECTING),
     ]
     (chosen,) = choose(base, trained)
-    assert (chosen.question, chosen.before, chosen.before_right, chosen.rejections) == ("Q a", PLAIN, False, 2)
+    assert (chosen.question, chosen.before, chosen.before_right, chosen.rejected) == ("Q a", PLAIN, False, 2)
     counted = frequency("m", trained)
-    assert counted.answers == 4
-    assert counted.rejecting == 0.75
+    assert counted.answers == 5
+    assert counted.rejecting == 0.6
     assert counted.right_when_rejecting == pytest.approx(2 / 3)
+    assert counted.false_alarms == pytest.approx(4 / 10)
 
 
 def folder(tmp_path: Path, completion: str) -> Path:

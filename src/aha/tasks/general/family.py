@@ -6,7 +6,7 @@ import random
 from abc import ABC, abstractmethod
 
 from aha.tasks.general.lexicon import Word
-from aha.types import Domain, Language, Problem, Solution, Style, Voice
+from aha.types import Domain, Language, Problem, Solution, Step, Style, Voice
 
 
 class ScoredFamily(ABC):
@@ -48,6 +48,6 @@ class ScoredFamily(ABC):
         """The thought, and a response that is careless with probability `slip_rate`."""
         return Solution(self.think(problem), self.respond(problem, rng, 1.0 - slip_rate))
 
-    def check_steps(self, problem: Problem, thinking: str) -> tuple[int, int]:
+    def check_steps(self, problem: Problem, thinking: str) -> list[Step]:
         """There are no steps to check."""
-        return 0, 0
+        return []
