@@ -23,6 +23,7 @@ from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
 from aha.report.directions import directions
 from aha.report.figures import lines
 from aha.report.reading import Run
+from aha.report.scaling import LEVELS_AT
 from aha.report.scaling_directions import scaling_directions, scaling_figures
 
 RECIPE = "r1-arms"
@@ -218,8 +219,25 @@ def scaling_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
             points = [[one["at_equal_tokens"][budget][method] for one in results] for budget in budgets]
             cells = [cell([p["accuracy"]["mean"] for p in own], PASS) if all(own) else "–" for own in points]
             page.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
-        page.append("")
+        page += ["", *level_rows(name, results)]
     return [*page, "–: the cheapest setting costs more. “any right” looks at the truth.", ""]
+
+
+def level_rows(name: str, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One model's methods by level at the largest number of tokens that is compared up to 256."""
+    budget = [budget for budget in results[0]["at_equal_tokens"] if int(budget) <= LEVELS_AT][-1]
+    points = {
+        method: [one["at_equal_tokens"][budget][method] for one in results]
+        for method in results[0]["curves"]
+        if all(one["at_equal_tokens"][budget][method] for one in results)
+    }
+    levels = sorted({level for own in points.values() for level in own[0]["by_level"]})
+    page = ["| " + " | ".join([f"{name}, {budget} tokens", *(f"level {level}" for level in levels)]) + " |"]
+    page.append("|" + "---|" * (len(levels) + 1))
+    for method, own in points.items():
+        cells = [cell([one["by_level"][level]["accuracy"]["mean"] for one in own], PASS) for level in levels]
+        page.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
+    return [*page, ""]
 
 
 def scaling_results(seeds: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

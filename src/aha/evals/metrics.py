@@ -63,6 +63,23 @@ def paired_interval(left: Sequence[float], right: Sequence[float], seed: int = 0
     return bootstrap_interval([a - b for a, b in zip(left, right, strict=True)], seed)
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's correlation, equal values sharing their mean rank; None where one of the two is constant.
+
+    Raises:
+        ValueError: the two do not have the same number of values.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"paired values must match: {len(first)} and {len(second)}")
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return None
+    ranks = []
+    for values in (np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)):
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[inverse])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
 def seed_interval(values: Sequence[float]) -> Interval:
     """Mean and 95% t-interval over seeds (each value one seed's result)."""
     array = np.asarray(values, dtype=np.float64)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from aha.evals.metrics import Interval, bootstrap_interval, pass_at_k, sample_counts
+from aha.evals.metrics import Interval, bootstrap_interval, pass_at_k, rank_correlation, sample_counts
 from aha.files import derive_seed
 from aha.test_time.adaptive import allocate
 from aha.test_time.best_of_n import best
@@ -67,6 +67,7 @@ class Answered:
     correct: bool
     tokens: int
     forced_tokens: int
+    thinking_tokens: int
     mean_logprob: float
     truncated: bool
     completion: str
@@ -84,6 +85,8 @@ class Measured:
     tokens: float
     """Tokens sampled, on average."""
     forced_tokens: float = 0.0
+    thinking_tokens: float = 0.0
+    """Of one answer, on average; of choices among several not told."""
 
 
 Curve = dict[int, list[Measured]]
@@ -137,6 +140,7 @@ def _mean(group: Sequence[Answered]) -> Measured:
         sum(row.correct for row in group) / count,
         sum(row.tokens for row in group) / count,
         sum(row.forced_tokens for row in group) / count,
+        sum(row.thinking_tokens for row in group) / count,
     )
 
 
@@ -172,7 +176,7 @@ def _chosen(
     """A choice among k samples: of one alone exactly, of more as the mean over the orders. The cost is always exact."""
     mean = _mean(group)
     if k == 1:
-        return Measured(mean.level, mean.accuracy, mean.tokens)
+        return mean
     chosen = [choose(order[:k]) for order in orders]
     right = sum(one is not None and one.correct for one in chosen) / len(orders)
     return Measured(mean.level, right, k * mean.tokens)
@@ -268,9 +272,12 @@ def report(curves: Curves, budgets: Sequence[int]) -> dict[str, Any]:
     Returns:
         ``curves``: by method a list of points (setting, tokens per question, forced tokens, accuracy with its interval
         over problems, the same by level), in order of the tokens spent. ``at_equal_tokens``: by budget and method the
-        accuracy at that many tokens per question (see `at_tokens`).
+        accuracy at that many tokens per question (see `at_tokens`). ``length``: what thinking has to do with difficulty
+        (see `length_by_level`), where plain samples were drawn.
     """
+    single = curves.get("majority", {}).get(1)
     return {
+        "length": length_by_level(single) if single else None,
         "curves": {
             method: [_point(setting, problems) for setting, problems in _by_tokens(curve)]
             for method, curve in curves.items()
@@ -294,7 +301,11 @@ def _accuracy(problems: Sequence[Measured]) -> Interval:
 
 
 def _point(setting: int, problems: Sequence[Measured]) -> dict[str, Any]:
-    return {"setting": setting, **_figures(problems), "by_level": _by_level(problems)}
+    return {"setting": setting, **_figures_and_levels(problems)}
+
+
+def _figures_and_levels(problems: Sequence[Measured]) -> dict[str, Any]:
+    return {**_figures(problems), "by_level": _by_level(problems)}
 
 
 def _figures(problems: Sequence[Measured]) -> dict[str, Any]:
@@ -311,6 +322,21 @@ def _by_level(problems: Sequence[Measured]) -> dict[str, Any]:
     return {str(level): _figures([one for one in problems if one.level == level]) for level in levels}
 
 
+def length_by_level(problems: Sequence[Measured]) -> dict[str, Any]:
+    """Tokens of thinking by level, and their rank correlation with the level over questions.
+
+    None for the correlation where all questions are of one level, or all thinking is equally long.
+    """
+    levels = sorted({one.level for one in problems})
+    means = {str(level): _mean_of([one.thinking_tokens for one in problems if one.level == level]) for level in levels}
+    correlation = rank_correlation([one.level for one in problems], [one.thinking_tokens for one in problems])
+    return {"by_level": means, "rank_correlation": correlation, "questions": len(problems)}
+
+
+def _mean_of(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
 def at_tokens(curve: Curve, budget: float) -> dict[str, Any] | None:
     """A method's accuracy at a budget of tokens per question, or None where its cheapest setting costs more.
 
@@ -323,10 +349,10 @@ def at_tokens(curve: Curve, budget: float) -> dict[str, Any] | None:
         return None
     left = below[-1]
     if len(below) == len(points):
-        return _figures(left)
+        return _figures_and_levels(left)
     right = points[len(below)]
     share = (budget - _tokens(left)) / (_tokens(right) - _tokens(left))
-    return _figures([_between(one, other, share) for one, other in zip(left, right, strict=True)])
+    return _figures_and_levels([_between(one, other, share) for one, other in zip(left, right, strict=True)])
 
 
 def _between(left: Measured, right: Measured, share: float) -> Measured:
@@ -344,7 +370,11 @@ def _between(left: Measured, right: Measured, share: float) -> Measured:
 def to_json(curves: Curves) -> list[Any]:
     """Curves as plain values, for a checkpoint."""
     return [
-        [method, setting, [[one.level, one.accuracy, one.tokens, one.forced_tokens] for one in problems]]
+        [
+            method,
+            setting,
+            [[one.level, one.accuracy, one.tokens, one.forced_tokens, one.thinking_tokens] for one in problems],
+        ]
         for method, curve in curves.items()
         for setting, problems in curve.items()
     ]

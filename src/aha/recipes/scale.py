@@ -20,7 +20,8 @@ from aha.evals.stage import LONGEST_PROMPT
 from aha.files import derive_seed, write_atomic, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
-from aha.report.scaling import curves_figure
+from aha.report.scaling import curves_figure, levels_table
+from aha.report.sections import Table as Shown
 from aha.test_time.candidates import Respondent
 from aha.text.elicitation import ELICITATIONS, Elicitation
 from aha.text.tokenizer import Tokenizer
@@ -67,7 +68,10 @@ def scale(
     subset_seed = derive_seed(seed, "subsets")
     curves = curves_of(rows, config.methods, config.max_completion_tokens, config.subsets, subset_seed)
     result = report(curves, config.compared_at)
-    Console().print(_table(result, config, elicitation))
+    console = Console()
+    console.print(_table(result, config, elicitation))
+    if (by_level := levels_table(result, f"asked as {elicitation!r}")) is not None:
+        console.print(_plain(by_level))
     if svg is not None:
         title = f"{checkpoint.parent.name if checkpoint.name == 'model' else checkpoint.name}, asked as {asked}"
         write_atomic(svg, curves_figure(result, title) + "\n")
@@ -124,6 +128,16 @@ def measure(checkpoint: Path, config: ModelScaling, elicitation: Elicitation, se
                 rows += answer(job, respondent, some, config, rewards)
                 task.update(number * len(problems) + start + len(some), {job.source: job.setting})
     return rows
+
+
+def _plain(shown: Shown) -> Table:
+    """A table of the report in the terminal."""
+    table = Table(title=shown.note, title_justify="left")
+    for place, head in enumerate(shown.head):
+        table.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for row in shown.rows:
+        table.add_row(*row)
+    return table
 
 
 def _table(result: dict[str, Any], config: ModelScaling, elicitation: Elicitation) -> Table:

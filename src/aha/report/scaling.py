@@ -13,6 +13,7 @@ from aha.report.reading import Run
 from aha.report.sections import Section, Table
 
 XLABEL = "tokens per question"
+LEVELS_AT = 256
 TEXT = (
     "Held-out questions, answered with more and more tokens: several samples and a vote (over answers that mean the "
     "same, not over strings; by confidence, each vote weighs as much as its sample was probable), a vote whose samples "
@@ -39,6 +40,7 @@ def section(run: Run) -> Section | None:
         drawn.insert(0, _lines(votes, "majority vote, all models"))
     drawn += [levels_figure(points, f"{name}: majority vote by level") for name, points in votes.items()]
     tables = [_equal(name, result) for name, result in named.items()]
+    tables += [table for name, result in named.items() if (table := levels_table(result, name)) is not None]
     tables += [table for name, result in named.items() if (table := _spent(name, result)) is not None]
     return Section("Thinking longer", TEXT, tables=tables, figures=[Markup(svg) for svg in drawn])
 
@@ -86,6 +88,26 @@ def _equal(name: str, result: Result) -> Table:
         f"{name}: accuracy at equal tokens, %, with 95% intervals over {_problems(result)} problems. –: even the "
         "cheapest setting costs more. Between two settings: choosing one of the two by a coin.",
     )
+
+
+def levels_table(result: Result, name: str) -> Table | None:
+    """All methods by level, at one number of tokens per question: the largest that is compared up to 256."""
+    budgets = [budget for budget in result["at_equal_tokens"] if int(budget) <= LEVELS_AT]
+    if not budgets:
+        return None
+    by_method = {m: point for m, point in result["at_equal_tokens"][budgets[-1]].items() if point is not None}
+    levels = sorted({level for point in by_method.values() for level in point["by_level"]})
+    rows = [
+        [
+            _title(method),
+            *(_cell(point["by_level"].get(level)) for level in levels),
+            *(f"{point['by_level'][level]['tokens']:.0f}" for level in levels),
+        ]
+        for method, point in by_method.items()
+    ]
+    head = ["", *(f"level {level}" for level in levels), *(f"tokens, {level}" for level in levels)]
+    note = f"{name}: accuracy by level, %, at {budgets[-1]} tokens per question on average, and what each level got."
+    return Table(head, rows, note)
 
 
 def _cell(point: Result | None) -> str:

@@ -12,27 +12,22 @@ from aha.report.wording import number, percent
 BASE, R1 = "pretrain", "r1"
 CHEAPER = 0.6
 """The part of a vote's tokens with which the adaptive one must do as well."""
+LEAST_CORRELATION = 0.2
 TOLERANCE = 0.01
 """An accuracy is reached from one point below."""
-Curves = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Method to points, in order of the tokens spent (`aha.evals.scaling.report`)."""
 
 
 def scaling_figures(scaling: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, float]:
     """The figures that the directions are about; those whose curves are not there are left out.
 
     Args:
-        scaling: model, then way of asking, then `curves`.
+        scaling: model, then way of asking, then what `aha.evals.scaling.report` says.
     """
-    r1, base = _curves(scaling, R1), _curves(scaling, BASE)
+    r1, base = _result(scaling, R1).get("curves", {}), _result(scaling, BASE).get("curves", {})
     found: dict[str, float] = {}
     if votes := r1.get("majority"):
         found["samples"] = votes[-1]["setting"]
         found["one"], found["vote"] = (_accuracy(point) for point in (votes[0], votes[-1]))
-        levels = {int(level): figures["tokens"] for level, figures in votes[0]["by_level"].items()}
-        if len(levels) > 1:
-            found["length"] = rank_correlation(list(levels), list(levels.values()))
-            found["shortest"], found["longest"] = levels[min(levels)], levels[max(levels)]
         if "any_right" in r1:
             found["any"] = _accuracy(r1["any_right"][-1])
         if "adaptive" in r1:
@@ -40,6 +35,10 @@ def scaling_figures(scaling: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> d
         if "majority" in base:
             found["base, as many tokens"] = accuracy_at(base["majority"], votes[0]["tokens"])
             found["base, all samples"] = _accuracy(base["majority"][-1])
+    if (length := _result(scaling, R1).get("length")) and length["rank_correlation"] is not None:
+        levels = {int(level): tokens for level, tokens in length["by_level"].items()}
+        found["length"] = length["rank_correlation"]
+        found["easiest"], found["hardest"] = levels[min(levels)], levels[max(levels)]
     if cut := sorted(r1.get("end_thinking", ()), key=lambda point: point["setting"]):
         found["cut short"], found["cut late"] = _accuracy(cut[0]), _accuracy(cut[-1])
         found["least"], found["most"] = cut[0]["setting"], cut[-1]["setting"]
@@ -74,9 +73,9 @@ def scaling_directions(figures: Mapping[str, float]) -> list[Direction]:
         ),
         _Rule(
             "harder questions are thought about for longer",
-            "rank correlation of level and length {length:number}; {shortest:tokens} tokens at the lowest level, "
-            "{longest:tokens} at the highest",
-            lambda length, shortest, longest: length > 0.5 and longest > shortest,
+            "rank correlation of level and tokens of thinking, over questions, {length:number}; {easiest:tokens} "
+            "tokens at the lowest level, {hardest:tokens} at the highest",
+            lambda length, easiest, hardest: length > LEAST_CORRELATION and hardest > easiest,
         ),
     )
     return [one for rule in rules if (one := rule.judge(figures)) is not None]
@@ -113,23 +112,9 @@ def accuracy_at(points: Sequence[Mapping[str, Any]], tokens: float) -> float:
     return _accuracy(left) + share * (_accuracy(right) - _accuracy(left))
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's, of values without ties.
-
-    Raises:
-        ValueError: fewer than two values, or not as many of one as of the other.
-    """
-    n = len(first)
-    if n < 2 or len(second) != n:
-        raise ValueError(f"{n} and {len(second)} values: expected as many of both, at least 2")
-    ranks = [[sorted(values).index(value) for value in values] for values in (first, second)]
-    squares = sum((a - b) ** 2 for a, b in zip(*ranks, strict=True))
-    return 1 - 6 * squares / (n * (n * n - 1))
-
-
-def _curves(scaling: Mapping[str, Mapping[str, Mapping[str, Any]]], model: str) -> Curves:
-    ways = scaling.get(model, {})
-    return next((result["curves"] for result in ways.values()), {})
+def _result(scaling: Mapping[str, Mapping[str, Mapping[str, Any]]], model: str) -> Mapping[str, Any]:
+    """What was measured of a model, as it was asked first."""
+    return next(iter(scaling.get(model, {}).values()), {})
 
 
 def _accuracy(point: Mapping[str, Any]) -> float:

@@ -30,6 +30,8 @@ class Candidate:
     mean_logprob: float
     """Of the sampled tokens, in nats at temperature 1; 0 without any."""
     truncated: bool
+    thinking_tokens: int
+    """Tokens up to the end of the thinking, of all where it has none."""
     thinking: str
     """What it thought, and `shown` what a user would be shown as the answer: what reward models read."""
     shown: str
@@ -165,6 +167,7 @@ class Respondent:
             trace.forced,
             trace.logprobs / trace.sampled if trace.sampled else 0.0,
             not trace.ended,
+            len(closed.before) if (closed := find_tag(self.tokenizer, ids, END_THINK)) else len(ids),
             reading.parsed.thinking or text.replace(THINK, "").split(END_THINK)[0].strip(),
             reading.shown,
         )

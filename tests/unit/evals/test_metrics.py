@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from aha.evals.metrics import bootstrap_interval, paired_interval, pass_at_k, seed_interval
+from aha.evals.metrics import bootstrap_interval, paired_interval, pass_at_k, rank_correlation, seed_interval
 from aha.evals.runner import Sample, by_problem, count_reflections, grade_sample, summarize
 from aha.tasks.families import held_out_suite
 
@@ -48,6 +48,15 @@ def test_seed_interval_is_students() -> None:
     interval = seed_interval([0.5, 0.6, 0.7])
     assert (interval.mean, interval.high - interval.mean) == pytest.approx((0.6, 4.303 * 0.1 / math.sqrt(3)))
     assert math.isnan(seed_interval([0.5]).low)
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    assert rank_correlation([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
+    assert rank_correlation([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
+    assert rank_correlation([1, 1, 2, 2], [5, 6, 6, 7]) == pytest.approx(1 / math.sqrt(2))
+    assert rank_correlation([1, 1], [3, 4]) is None
+    with pytest.raises(ValueError, match="must match"):
+        rank_correlation([1, 2], [1])
 
 
 def test_reflections_are_whole_words_in_both_languages() -> None:

@@ -1,6 +1,7 @@
 """The curves against brute force, and what they cost."""
 
 import itertools
+import math
 import json
 import random
 from typing import Any
@@ -15,8 +16,8 @@ from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 
 def row(key: str, index: int, vote: str | None, tokens: int = 10, level: int = 1, **other: Any) -> Answered:
     values = {
-        "source": "samples", "setting": 0, "forced_tokens": 0, "mean_logprob": -1.0, "truncated": False,
-        "completion": "", **other,
+        "source": "samples", "setting": 0, "forced_tokens": 0, "thinking_tokens": tokens - 3, "mean_logprob": -1.0,
+        "truncated": False, "completion": "", **other,
     }  # fmt: skip
     return Answered(
         key, "riddle", level, f"Q {key}", index=index, vote=vote, correct=vote == "1", tokens=tokens, **values
@@ -93,7 +94,7 @@ def test_forced_answers_are_means_over_repetitions() -> None:
     ]
     curves = curves_of(rows, ["majority", "wait"], 50, 4, 0)
     assert set(curves) == {"wait"}
-    assert curves["wait"] == {16: [Measured(1, 0.5, 25.0, 2.0)], 32: [Measured(1, 1.0, 25.0, 2.0)]}
+    assert curves["wait"] == {16: [Measured(1, 0.5, 25.0, 2.0, 22.0)], 32: [Measured(1, 1.0, 25.0, 2.0, 22.0)]}
 
 
 def test_between_two_settings_a_coin_decides() -> None:
@@ -167,3 +168,27 @@ def test_the_parents_of_a_stage() -> None:
     suites = (ScalingSuite(stage="r1", elicitation="chat"), ScalingSuite(stage="r1", elicitation="zero"))
     assert ScalingConfig(suites=suites).parents() == ("r1",)
     assert ScalingConfig(suites=suites, reward_model="helpful-rm").parents() == ("r1", "helpful-rm")
+
+
+def test_thinking_by_level_is_of_plain_samples_and_correlates_over_questions() -> None:
+    rows = [
+        row(f"{level}{place}", index, "1", tokens=tokens + index, level=level)
+        for level, lengths in ((1, (13, 23)), (2, (23, 33)), (3, (43, 53)))
+        for place, tokens in enumerate(lengths)
+        for index in range(2)
+    ]
+    curves = curves_of(rows, ["majority"], 99, 4, 0)
+    for told in (report(curves, [64])["length"], report(from_json(to_json(curves)), [64])["length"]):
+        assert told["by_level"] == {"1": 15.5, "2": 25.5, "3": 45.5}
+        assert told["questions"] == 6
+        assert told["rank_correlation"] == pytest.approx(15 / math.sqrt(16 * 17)), "ties share their mean rank"
+    assert report(curves_of(rows, ["any_right"], 99, 4, 0), [64])["length"] is None
+
+
+def test_equal_tokens_have_levels() -> None:
+    rows = [*pool({"a": "11"}, level=1), *pool({"b": "12"}, level=4)]
+    curves = curves_of(rows, ["majority"], 50, 8, 0)
+    point = report(curves, [15])["at_equal_tokens"]["15"]["majority"]
+    assert set(point["by_level"]) == {"1", "4"}
+    assert point["by_level"]["1"]["accuracy"]["mean"] == 1.0
+    assert point["by_level"]["1"]["tokens"] == pytest.approx(15)

@@ -49,7 +49,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     written = json.loads(out.read_text())
     assert {row["family"] for row in written["answers"]} == {"riddle", "motion"}
     assert (written["asked"], written["seed"]) == ("zero", 0)
-    assert set(written["results"]) == {"curves", "at_equal_tokens"}
+    assert set(written["results"]) == {"curves", "at_equal_tokens", "length"}
     assert svg.read_text().startswith("<svg")
     first = out.read_bytes()
     assert CliRunner().invoke(app, arguments, env={"COLUMNS": "160"}).exit_code == 0

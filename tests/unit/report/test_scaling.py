@@ -57,9 +57,11 @@ def test_the_section_has_curves_levels_and_equal_budgets(run: Path) -> None:
     assert "any right" not in made.figures[1]
     assert "majority vote" in made.figures[1]
     assert "something new" in made.figures[1]
-    equal, _, spent, _ = made.tables
+    equal, _, levels, _, spent, _ = made.tables
     assert equal.rows[0] == ["16", "–", "–", "–"]
     assert equal.rows[1][1:3] == ["50.0 [40, 60]", "55.0 [45, 65]"]
+    assert levels.rows[0] == ["majority vote", "50.0 [40, 60]", "50.0 [40, 60]", "40", "120"]
+    assert "at 40 tokens" in levels.note
     assert spent.rows == [["one sample", "20", "60"], ["adaptive, 2 samples on average", "40", "120"]]
     page = make_report(run).read_text(encoding="utf-8")
     assert "Thinking longer" in page

@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 
-from aha.report.scaling_directions import accuracy_at, rank_correlation, scaling_directions, scaling_figures
+from aha.report.scaling_directions import accuracy_at, scaling_directions, scaling_figures
 
 
 def point(setting: int, tokens: float, mean: float) -> dict[str, Any]:
-    by_level = {str(level): {"tokens": tokens * level} for level in (1, 2, 3)}
-    return {"setting": setting, "tokens": tokens, "accuracy": {"mean": mean}, "by_level": by_level}
+    return {"setting": setting, "tokens": tokens, "accuracy": {"mean": mean}}
 
 
 R1 = {
@@ -19,7 +18,8 @@ R1 = {
     "end_thinking": [point(128, 60, 0.69), point(16, 20, 0.30)],
 }
 BASE = {"majority": [point(1, 30, 0.2), point(16, 480, 0.5)]}
-SCALING = {"pretrain": {"zero": {"curves": BASE}}, "r1": {"chat": {"curves": R1}}}
+LENGTH = {"by_level": {"1": 50.2, "5": 149.9}, "rank_correlation": 0.61, "questions": 240}
+SCALING = {"pretrain": {"zero": {"curves": BASE}}, "r1": {"chat": {"curves": R1, "length": LENGTH}}}
 
 
 def test_all_directions_of_good_curves_hold() -> None:
@@ -33,9 +33,7 @@ def test_all_directions_of_good_curves_hold() -> None:
     assert all(one.holds for one in found)
     assert "base 21.3% (with all its samples 50.0%), R1 70.0%" in found[3].measured
     assert "16 tokens 30.0%, 128 tokens 69.0%, no budget 70.0%" in found[4].measured
-    assert (
-        "correlation of level and length 1.00; 50 tokens at the lowest level, 150 at the highest" in found[5].measured
-    )
+    assert "over questions, 0.61; 50 tokens at the lowest level, 150 at the highest" in found[5].measured
 
 
 @pytest.mark.parametrize(
@@ -47,7 +45,7 @@ def test_all_directions_of_good_curves_hold() -> None:
         ({"base, as many tokens": 0.71}, 3),
         ({"cut short": 0.72}, 4),
         ({"cut late": 0.60}, 4),
-        ({"length": 0.4}, 5),
+        ({"length": 0.1}, 5),
     ],
 )
 def test_a_direction_fails_with_its_numbers(changed: dict[str, float], number: int) -> None:
@@ -58,13 +56,9 @@ def test_a_direction_fails_with_its_numbers(changed: dict[str, float], number: i
 def test_what_was_not_measured_is_not_judged() -> None:
     assert scaling_directions(scaling_figures({})) == []
     only = scaling_figures({"r1": {"chat": {"curves": {"majority": R1["majority"]}}}})
-    assert len(scaling_directions(only)) == 2
+    assert len(scaling_directions(only)) == 1
 
 
-def test_rank_correlation_and_interpolation() -> None:
-    assert rank_correlation([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
-    assert rank_correlation([1, 2, 3], [9, 4, 1]) == -1
-    with pytest.raises(ValueError, match="as many of both"):
-        rank_correlation([1], [1])
+def test_between_points_a_curve_is_straight() -> None:
     assert accuracy_at(R1["majority"], 10) == 0.70
     assert accuracy_at(R1["majority"], 9000) == 0.82

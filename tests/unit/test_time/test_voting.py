@@ -19,7 +19,7 @@ from aha.types import Problem
 
 
 def candidate(vote: str | None, tokens: int = 10, mean_logprob: float = -1.0, answer: str = "") -> Candidate:
-    return Candidate("text", answer or vote or "", vote, tokens, 1, mean_logprob, False, "thinking", "shown")
+    return Candidate("text", answer or vote or "", vote, tokens, 1, mean_logprob, False, 1, "thinking", "shown")
 
 
 def test_majority() -> None:
