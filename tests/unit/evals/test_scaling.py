@@ -1,8 +1,8 @@
 """The curves against brute force, and what they cost."""
 
 import itertools
-import math
 import json
+import math
 import random
 from typing import Any
 
