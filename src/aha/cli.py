@@ -241,7 +241,8 @@ def compare(
 def scale(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A model folder in Hugging Face layout.")],
     task: Annotated[
-        str, typer.Option(metavar="FAMILY[,FAMILY]", help="The families that are asked.", show_default="reasoning")
+        str,
+        typer.Option(metavar="TASK[,TASK]", help="The families and tasks that are asked.", show_default="reasoning"),
     ] = "",
     asked: Annotated[
         str, typer.Option(help="How the model is asked: chat, zero, zero_think, chat_direct, direct, steps.")
@@ -260,6 +261,8 @@ def scale(
       aha scale runs/r1-tiny-seed0/r1/model --task countdown --svg curves.svg
 
       aha scale runs/r1-tiny-seed0/r1-zero/model --asked zero --task riddle,motion --set samples=32
+
+      aha scale ./Qwen3-0.6B --task gsm8k --set problems_limit=50 --set max_completion_tokens=1024 --set room=2048
     """
     from aha.recipes.acts import scale as scale_model
 

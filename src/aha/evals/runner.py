@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from aha.errors import CannotGradeError, GradingError
 from aha.evals.metrics import bootstrap_interval, pass_at_k, sample_counts
 from aha.evals.readability import repetition_rate
 from aha.files import derive_seed
-from aha.protocols import Generator, Judge
+from aha.protocols import Generator
 from aha.rewards.rules import language_consistency
 from aha.tasks.answers import read_completion
-from aha.tasks.datasets import judge_of, need_judges
+from aha.tasks.datasets import is_right, judge_of, need_judges
 from aha.tasks.families import GENERAL
 from aha.tasks.general.requests import refuses
 from aha.tasks.scribe import REFLECTION, REFLECTION_WORDS
@@ -124,7 +123,7 @@ def grade_sample(
     judge = judge_of(problem.family)
     reading = read_completion(problem, text, truncated, elicitation)
     parsed, shown, answer = reading.parsed, reading.shown, reading.answer
-    correct = reading.counts and _is_right(judge, problem, answer)
+    correct = reading.counts and is_right(problem, answer)
     thinking = parsed.thinking if parsed.well_formed else text.replace(THINK, "").split(END_THINK)[0]
     steps = judge.check_steps(problem, thinking)
     wrong_rejected, rejected = abandoned(steps)
@@ -155,16 +154,6 @@ def grade_sample(
         rejected=rejected,
         wrong_rejected=wrong_rejected,
     )
-
-
-def _is_right(judge: Judge, problem: Problem, answer: str) -> bool:
-    """An evaluation counts an answer without a verdict as wrong: nobody may gain by breaking the judge."""
-    try:
-        return judge.verify(problem, answer)
-    except CannotGradeError:
-        raise
-    except GradingError:
-        return False
 
 
 def count_reflections(text: str) -> dict[str, int]:

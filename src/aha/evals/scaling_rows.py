@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.evals.scaling import METHODS, REWARDED, Answered, Method, Source
+from aha.tasks.datasets import is_right
 from aha.tasks.families import FAMILIES, get_family, held_out_suite
 from aha.test_time.best_of_n import scores_by_verifier
 from aha.test_time.budget_forcing import ANSWER_TOKENS, CLOSING_TOKENS, end_thinking_at, think_at_least
@@ -28,7 +29,7 @@ class ScalingSettings(Config):
     """Which problems are asked, by which methods, and how far."""
 
     methods: tuple[Method, ...] = Field(WITHOUT_REWARDS, min_length=1, description="ways to spend tokens")
-    families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
+    families: tuple[str, ...] = Field(tuple(FAMILIES), description="families that are asked")
     levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
     problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
     suite_seed: int = Field(0, description="of the choice of problems: the same for all seeds of a recipe")
@@ -132,7 +133,7 @@ def _revised(job: Job, respondent: Respondent, problems: Sequence[Problem], numb
     rows = []
     for problem, outcomes in zip(problems, revise(respondent, problems, job.setting, number), strict=True):
         for turn, one in enumerate(outcomes):
-            right = one.vote is not None and get_family(problem.family).verify(problem, one.answer)
+            right = one.vote is not None and is_right(problem, one.answer)
             rows.append(
                 Answered(
                     problem.key,

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from aha.configuration import override_config
 from aha.errors import ConfigError, UnknownNameError
+from aha.evals.file_tasks import FileTaskSettings
 from aha.evals.kept import RESULTS, Identity, KeptSamples, identity
 from aha.evals.runner import Sample, evaluate, longest_prompt
 from aha.evals.stage import EvaluationSettings, question_sets, report
@@ -20,7 +21,7 @@ from aha.files import fingerprint, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.stages.checkpoint import checkpoint_identity
-from aha.tasks.datasets import is_dataset, load_dataset, make_dataset
+from aha.tasks.datasets import is_dataset, make_dataset
 from aha.tasks.families import FAMILIES
 from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
@@ -37,23 +38,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Sampling settings by name. Greedy decoding repeats itself and varies between checkpoints (R1, section 3)."""
 
 
-class ModelEvaluation(EvaluationSettings):
+class ModelEvaluation(EvaluationSettings, FileTaskSettings):
     """What `aha eval` does; change it with --set."""
 
     elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
     device: str = Field("cpu", description="where to compute: cpu or cuda")
-    tasks: tuple[str, ...] = Field((), description="tasks from files (gsm8k, humaneval, ...), besides the families")
-    data: str = Field("", description="their data folder or file; empty: AHA_DATA, else the hub")
-    problems_limit: int = Field(
-        0, ge=0, description="at most so many problems of each such task, from the front; 0: all"
-    )
-    instruction: str | None = Field(None, description="said below each of their questions; none: the task's own")
     samples_by_task: dict[str, int] = Field(default_factory=dict, description="samples where they differ, by task")
 
     @model_validator(mode="after")
     def _asks(self) -> ModelEvaluation:
-        for name in self.tasks:
-            make_dataset(name)
         if not self.tasks and not self.families and not self.general:
             raise ValueError("nothing is asked: name families, tasks or general families")
         return self
@@ -203,13 +196,8 @@ def _sample(
 def _questions(config: ModelEvaluation) -> list[tuple[list[Problem], int]]:
     """Generated and general problems, and each file task's, with the samples of each."""
     sets = [(problems, count) for problems, count in question_sets(config) if problems]
-    for name in config.tasks:
-        task = make_dataset(name)
-        told = task.instruction if config.instruction is None else config.instruction
-        problems = load_dataset(task, Path(config.data) if config.data else None)
-        some = problems[: config.problems_limit or None]
-        sets.append(([one.told(told) for one in some], config.samples_by_task.get(name, config.samples)))
-    return sets
+    counts = config.samples_by_task
+    return [*sets, *((config.file_problems(name), counts.get(name, config.samples)) for name in config.tasks)]
 
 
 def _by_task(samples: Sequence[Sample], config: ModelEvaluation) -> dict[str, Any]:

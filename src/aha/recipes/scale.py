@@ -5,40 +5,55 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.console import Console
 from rich.table import Table
 
 from aha.configuration import override_config
 from aha.errors import ConfigError
+from aha.evals.file_tasks import FileTaskSettings
+from aha.evals.runner import longest_prompt
 from aha.evals.scaling import METHODS, Answered, curves_of, report
 from aha.evals.scaling_rows import WITHOUT_REWARDS, ScalingSettings, answer, unfit_method
 from aha.evals.scaling_stage import load_rewards
-from aha.evals.stage import LONGEST_PROMPT
 from aha.files import derive_seed, write_atomic, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.report.scaling import curves_figure, levels_table
 from aha.report.sections import Table as Shown
+from aha.tasks.datasets import is_dataset, make_dataset, need_judges
+from aha.tasks.families import FAMILIES, GENERAL
 from aha.test_time.candidates import Respondent
 from aha.text.elicitation import ELICITATIONS, Elicitation
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
+from aha.types import Problem
 
 PROBLEMS_AT_ONCE = 32
 
 
-class ModelScaling(ScalingSettings):
+class ModelScaling(ScalingSettings, FileTaskSettings):
     """What `aha scale` does; change it with --set. `reward_model` is a reward model's folder."""
 
     device: Literal["cpu", "cuda"] = Field("cpu", description="where to compute")
+    engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if not self.families and not self.tasks:
+            raise ValueError("nothing is asked: name families or tasks")
+        return self
+
+    def problems(self) -> list[Problem]:
+        """The held-out problems of the families, and the tests of the tasks."""
+        return [*super().problems(), *(one for name in self.tasks for one in self.file_problems(name))]
 
 
 def scale(
     checkpoint: Path,
-    families: Sequence[str],
+    tasks: Sequence[str],
     asked: str,
     overrides: Sequence[str],
     out: Path | None,
@@ -49,7 +64,7 @@ def scale(
 
     Args:
         checkpoint: a folder in Hugging Face layout.
-        families: what is asked; none for the default.
+        tasks: families and tasks that are asked; none for the default.
         asked: the way of asking. Where it has no thinking, methods that take hold of one are left out by default.
         overrides: ``a.b=c`` settings of `ModelScaling`.
         out: a JSON file for the results and all completions.
@@ -63,7 +78,7 @@ def scale(
     elicitation = next((known for known in ELICITATIONS if known == asked), None)
     if elicitation is None:
         raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
-    config = settings_for(elicitation, families, overrides, seed)
+    config = settings_for(elicitation, tasks, overrides, seed)
     rows = measure(checkpoint, config, elicitation, seed)
     subset_seed = derive_seed(seed, "subsets")
     curves = curves_of(rows, config.methods, config.max_completion_tokens, config.subsets, subset_seed)
@@ -80,9 +95,7 @@ def scale(
         write_json(out, {**about, "results": result, "answers": [asdict(row) for row in rows]})
 
 
-def settings_for(
-    elicitation: Elicitation, families: Sequence[str], overrides: Sequence[str], seed: int
-) -> ModelScaling:
+def settings_for(elicitation: Elicitation, tasks: Sequence[str], overrides: Sequence[str], seed: int) -> ModelScaling:
     """The settings of one measurement.
 
     Raises:
@@ -90,8 +103,12 @@ def settings_for(
     """
     default = tuple(method for method in WITHOUT_REWARDS if unfit_method([method], elicitation) is None)
     data: dict[str, Any] = {"methods": list(default), "suite_seed": seed}
-    if families:
-        data["families"] = list(families)
+    for name in tasks:
+        if name not in FAMILIES and name not in GENERAL:
+            make_dataset(name)  # says which tasks and families there are
+    if tasks:
+        data["families"] = [name for name in tasks if not is_dataset(name)]
+        data["tasks"] = [name for name in tasks if is_dataset(name)]
     config = override_config(ModelScaling(), data, overrides)
     if unfit := unfit_method(config.methods, elicitation):
         raise ConfigError(
@@ -108,8 +125,11 @@ def measure(checkpoint: Path, config: ModelScaling, elicitation: Elicitation, se
         CheckpointError: the folder is not a model, or damaged; or the reward model's.
     """
     model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
+    problems, jobs = config.problems(), config.jobs()
+    need_judges(problem.family for problem in problems)
+    longest = longest_prompt(tokenizer, problems, elicitation)
     respondent = Respondent(
-        Engine(model, max_rows=256, max_context=LONGEST_PROMPT + config.room),
+        Engine(model, max_rows=config.engine_rows, max_context=longest + config.room),
         tokenizer,
         elicitation,
         config.max_completion_tokens,
@@ -119,7 +139,6 @@ def measure(checkpoint: Path, config: ModelScaling, elicitation: Elicitation, se
         config.top_p,
     )
     rewards = load_rewards(Path(config.reward_model), config.device) if config.reward_model else None
-    problems, jobs = config.problems(), config.jobs()
     rows: list[Answered] = []
     with Progress().task(f"asked as {elicitation!r}", len(jobs) * len(problems)) as task:
         for number, job in enumerate(jobs):
@@ -143,7 +162,8 @@ def _plain(shown: Shown) -> Table:
 def _table(result: dict[str, Any], config: ModelScaling, elicitation: Elicitation) -> Table:
     """All points of all curves, in order of what they cost."""
     table = Table(
-        title=f"asked as {elicitation!r}: accuracy against tokens per question, {', '.join(config.families)}",
+        title=f"asked as {elicitation!r}: accuracy against tokens per question, "
+        + ", ".join((*config.families, *config.tasks)),
         title_justify="left",
         caption_justify="left",
     )
@@ -164,7 +184,7 @@ def _table(result: dict[str, Any], config: ModelScaling, elicitation: Elicitatio
                 end_section=place == len(points) - 1,
             )
     table.caption = (
-        f"{problems} held-out problems, levels {', '.join(map(str, config.levels))}; {config.samples} samples each at "
+        f"{problems} held-out problems; {config.samples} samples each at "
         f"temperature {config.temperature}; tokens per question; an adaptive vote has so many samples on average"
     )
     return table

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aha.data.sources import GYM, HUB, Reading, Source, read_source
-from aha.errors import ConfigError, UnknownNameError
+from aha.errors import CannotGradeError, ConfigError, GradingError, UnknownNameError
 from aha.grading.sandbox.outcome import SandboxConfig, default_sandbox
 from aha.protocols import DatasetTask, Judge
 from aha.tasks.families import FAMILIES, GENERAL
@@ -81,6 +81,20 @@ def judge_of(name: str) -> Judge:
         _judges[name] = judge
         atexit.register(judge.close)
     return _judges[name]
+
+
+def is_right(problem: Problem, answer: str) -> bool:
+    """Whether an answer is right; one without a verdict is wrong: nobody may gain by breaking the judge.
+
+    Raises:
+        CannotGradeError: answers to the task cannot be judged here.
+    """
+    try:
+        return judge_of(problem.family).verify(problem, answer)
+    except CannotGradeError:
+        raise
+    except GradingError:
+        return False
 
 
 def need_judges(names: Iterable[str]) -> None:

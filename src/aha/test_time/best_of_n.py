@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from aha.tasks.families import get_family
+from aha.tasks.datasets import is_right
 from aha.test_time.candidates import Candidate, Outcome, outcome
 from aha.types import Problem
 
@@ -51,5 +51,4 @@ def scores_by_model(
 
 def scores_by_verifier(problem: Problem, candidates: Sequence[Candidate]) -> list[float]:
     """1 for a right answer, 0 for a wrong one: the oracle."""
-    family = get_family(problem.family)
-    return [float(one.vote is not None and family.verify(problem, one.answer)) for one in candidates]
+    return [float(one.vote is not None and is_right(problem, one.answer)) for one in candidates]

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aha.cli import app
-from aha.errors import AhaError, CheckpointError, ConfigError
+from aha.errors import AhaError, CheckpointError, ConfigError, UnknownNameError
 from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.recipes.r1 import r1_tiny
 from aha.recipes.recipe import identities
@@ -56,6 +56,16 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert out.read_bytes() == first
 
 
+def test_tasks_from_files(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "curves.json"
+    data = Path(__file__).resolve().parents[2] / "data"
+    scale(model, ["riddle", "gsm8k"], "zero", [*SETTINGS, f"data={data}", "problems_limit=3"], out, None, 0)
+    answers = json.loads(out.read_text())["answers"]
+    assert {row["family"] for row in answers} == {"riddle", "gsm8k"}
+    assert len({row["question"] for row in answers if row["family"] == "gsm8k"}) == 3
+    assert {row["source"] for row in answers if row["family"] == "gsm8k"} >= {"samples", "wait", "revision"}
+
+
 def test_ways_without_thinking_leave_out_what_takes_hold_of_it() -> None:
     assert settings_for("direct", [], [], 0).methods == ("any_right", "majority", "confidence", "adaptive")
     assert "wait" in settings_for("chat", [], [], 0).methods
@@ -68,12 +78,14 @@ def test_ways_without_thinking_leave_out_what_takes_hold_of_it() -> None:
         ([], "shouting", [], "expected one of zero, zero_think"),
         (["ridle"], "chat", [], "did you mean 'riddle'"),
         ([], "direct", ["methods=[majority,wait]"], "wait needs a model that thinks"),
+        (["gsm8l"], "chat", [], "did you mean 'gsm8k'"),
+        ([], "chat", ["families=[]"], "nothing is asked"),
         ([], "chat", ["sampels=3"], "did you mean 'samples'"),
         ([], "chat", ["methods=[best_of_n]"], "needs a reward model"),
     ],
 )
 def test_what_cannot_be_is_said(families: list[str], asked: str, overrides: list[str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises((ConfigError, UnknownNameError), match=words):
         scale(Path("nowhere"), families, asked, overrides, None, None, 0)
 
 
