@@ -6,12 +6,13 @@ r"""MATH-style problems: the gold answer in `\boxed`, judged by math-verify in a
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from aha.data.rows import text_of, written
 from aha.errors import CannotGradeError, ConfigError, GradingError
-from aha.grading.math_answers import boxed, stated
+from aha.grading.math_answers import boxed, number, stated
 from aha.tasks.file_task import FileTask
 from aha.types import Problem
 from aha.workers import KillableWorker
@@ -84,8 +85,15 @@ class MathBoxed(FileTask):
         return same is True
 
     def canonical(self, problem: Problem, answer: str) -> str | None:
-        """The answer as LaTeX without spaces: what math-verify would call equal in other words counts apart."""
-        return "".join(_final(answer).replace("\\left", "").replace("\\right", "").split()) or None
+        r"""The number, where the answer is one (0.5, 1/2, \dfrac{1}{2}); else its LaTeX without spaces and sizes.
+
+        Other expressions that math-verify would call equal count apart.
+        """
+        final = _final(answer)
+        value = number(final)
+        if value is not None:
+            return str(value)
+        return "".join(re.sub(r"\\(?:left|right)(?![a-z])|(?<=\\)[dt](?=frac)", "", final).split()) or None
 
     def gold(self, problem: Problem) -> str:
         """The answer, boxed."""

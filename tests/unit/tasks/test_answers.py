@@ -3,11 +3,14 @@
 import pytest
 
 from aha.tasks.answers import read_completion
+from aha.tasks.math_boxed import MathBoxed
 from aha.text.elicitation import ELICITATIONS, THINKING, Elicitation, prompt_for
 from aha.text.tokenizer import THINK, Tokenizer
 from aha.types import Problem
 
-PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
+PROBLEM = Problem(
+    "arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"sum": [1, 2, 2], "_terms": [2, 2, 1], "_ops": "++"}
+)
 
 
 @pytest.mark.parametrize(
@@ -45,3 +48,31 @@ def test_what_the_prompt_has_begun() -> None:
         assert inside == (way in ("zero_think", "chat"))
         assert PROBLEM.question in written
     assert set(THINKING) == {"zero", "zero_think", "chat"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "votes"),
+    [
+        (
+            [
+                r"\boxed{0.5}",
+                r"\boxed{1/2}",
+                r"\boxed{\frac{1}{2}}",
+                r"So it is \boxed{\dfrac{1}{2}}.",
+                "answer is 0.50",
+            ],
+            1,
+        ),
+        ([r"\boxed{\left(1, 2\right)}", r"\boxed{(1,2)}"], 1),
+        ([r"\boxed{\dfrac{x}{2}}", r"\boxed{\frac{x}{2}}", r"\boxed{ \tfrac{x}{2} }"], 1),
+        ([r"\boxed{2\sqrt{3}}", r"\boxed{3\sqrt{2}}"], 2),
+        ([r"\boxed{1/2}", r"\boxed{1/3}", r"\boxed{-1/2}"], 3),
+    ],
+)
+def test_latex_answers_vote_by_their_value_where_they_are_numbers(answers: list[str], votes: int) -> None:
+    task = MathBoxed()
+    problem = Problem("math", "math", 1, "en", "?", r"\frac{1}{2}")
+    found = [task.canonical(problem, answer) for answer in answers]
+    assert None not in found
+    assert len(set(found)) == votes, found
+    assert task.canonical(problem, r"\boxed{}") is None
