@@ -174,7 +174,10 @@ def evaluate(
         ),
     ] = "",
     preset: Annotated[
-        str, typer.Option(help="Sampling: paper (temperature 0.6, top-p 0.95, k by benchmark), or greedy.")
+        str,
+        typer.Option(
+            metavar="NAME[,NAME]", help="Sampling: paper (temperature 0.6, top-p 0.95, k by benchmark), greedy."
+        ),
     ] = "",
     data: Annotated[
         Path | None, typer.Option(help="The data folder (or file) of gsm8k and the like.", show_default="AHA_DATA")

@@ -67,7 +67,7 @@ def evaluate_models(
         checkpoints: folders in Hugging Face layout.
         tasks: families and tasks that are asked; empty: all families.
         asked: ways of asking; empty: R1-Zero's template.
-        preset: of sampling settings; empty: none.
+        preset: of sampling settings, or several with commas between, each measured; empty: none.
         overrides: ``a.b=c`` settings of `ModelEvaluation`, applied last.
         out: the folder of the completions and results; where one is there already, it is completed.
         seed: of the problems and of the sampling.
@@ -77,9 +77,11 @@ def evaluate_models(
         ConfigError: a setting is unknown or out of bounds.
         RunFolderError: the folder holds another evaluation.
     """
-    if preset and preset not in PRESETS:
-        raise UnknownNameError("preset of sampling settings", preset, PRESETS)
-    chosen: dict[str, Any] = dict(PRESETS.get(preset, {}))
+    presets = [name.strip() for name in preset.split(",")]
+    for name in filter(None, presets):
+        if name not in PRESETS:
+            raise UnknownNameError("preset of sampling settings", name, PRESETS)
+    chosen: dict[str, Any] = {}
     for name in tasks:
         if name not in FAMILIES:
             make_dataset(name)  # says which tasks and families there are
@@ -88,22 +90,28 @@ def evaluate_models(
         chosen["tasks"] = [name for name in tasks if is_dataset(name)]
     if asked:
         chosen["elicitations"] = list(asked)
-    config = override_config(ModelEvaluation(suite_seed=seed), chosen, overrides)
+    base = ModelEvaluation(suite_seed=seed)
+    configs = {name: override_config(base, {**PRESETS.get(name, {}), **chosen}, overrides) for name in presets}
+    dumps = {
+        name: config.model_dump(mode="json", exclude={"device", "engine_rows"}) for name, config in configs.items()
+    }
     names = _names(checkpoints)
     settings = {
         "models": {name: checkpoint_identity(str(path)) for name, path in zip(names, checkpoints, strict=True)},
         "seed": seed,
-        **config.model_dump(mode="json", exclude={"device", "engine_rows"}),
+        **(dumps[presets[0]] if len(dumps) == 1 else {"presets": dumps}),
     }
     folder = out or Path("evaluations") / f"{'-'.join(names)[:60]}-{fingerprint(settings)[:10]}"
     results: dict[str, dict[str, Any]] = {}
     with KeptSamples(folder, settings) as kept:
         for name, path in zip(names, checkpoints, strict=True):
-            for elicitation in config.elicitations:
-                samples = _measure(path, name, config, elicitation, seed, kept)
-                results.setdefault(name, {})[elicitation] = _by_task(samples, config)
+            for label, config in configs.items():
+                for elicitation in config.elicitations:
+                    way = f"{elicitation}, {label}" if len(configs) > 1 else elicitation
+                    samples = _measure(path, name, config, elicitation, seed, kept, way)
+                    results.setdefault(name, {})[way] = _by_task(samples, config)
     write_json(folder / RESULTS, results)
-    Console().print(_table(results, config))
+    Console().print(_table(results, configs))
     print(f"completions and results: {folder}")
 
 
@@ -115,7 +123,7 @@ def measure(
     Returns:
         The numbers (see `aha.evals.stage.report`), and all graded completions.
     """
-    samples = _measure(checkpoint, checkpoint.name, config, elicitation, seed, None)
+    samples = _measure(checkpoint, checkpoint.name, config, elicitation, seed, None, elicitation)
     return report(samples, config), samples
 
 
@@ -136,17 +144,19 @@ def _measure(
     elicitation: Elicitation,
     seed: int,
     kept: KeptSamples | None,
+    way: str,
 ) -> list[Sample]:
+    """All samples of one model asked in one way, under the name by which they are kept."""
     sets = _questions(config)
     total = sum(len(problems) for problems, _ in sets)
-    found = dict(kept.of(name, elicitation)) if kept else {}
+    found = dict(kept.of(name, way)) if kept else {}
     missing = [
         ([one for one in problems if any((one.family, one.question, i) not in found for i in range(count))], count)
         for problems, count in sets
     ]
     left = sum(len(problems) for problems, _ in missing)
     if left:
-        _sample(checkpoint, name, config, elicitation, seed, kept, missing, total - left, found)
+        _sample(checkpoint, name, config, elicitation, seed, kept, way, missing, total - left, found)
     return [
         found[problem.family, problem.question, index]
         for problems, count in sets
@@ -162,6 +172,7 @@ def _sample(
     elicitation: Elicitation,
     seed: int,
     kept: KeptSamples | None,
+    way: str,
     missing: Sequence[tuple[list[Problem], int]],
     finished: int,
     found: dict[Identity, Sample],
@@ -171,7 +182,7 @@ def _sample(
     longest = longest_prompt(tokenizer, [problem for problems, _ in missing for problem in problems], elicitation)
     engine = Engine(model, max_rows=config.engine_rows, max_context=longest + config.max_completion_tokens)
     total = finished + sum(len(problems) for problems, _ in missing)
-    with Progress().task(f"{name}, asked as {elicitation!r}", total, finished) as task:
+    with Progress().task(f"{name}, asked as {way!r}", total, finished) as task:
         for problems, count in missing:
             for start in range(0, len(problems), PROBLEMS_AT_ONCE):
                 some = problems[start : start + PROBLEMS_AT_ONCE]
@@ -187,7 +198,7 @@ def _sample(
                     config.top_p,
                 )
                 if kept:
-                    kept.add(name, elicitation, new)
+                    kept.add(name, way, new)
                 found.update({identity(sample): sample for sample in new})
                 finished += len(some)
                 task.update(finished)
@@ -210,11 +221,14 @@ def _by_task(samples: Sequence[Sample], config: ModelEvaluation) -> dict[str, An
     return {**together, "by_task": own}
 
 
-def _table(results: dict[str, dict[str, Any]], config: ModelEvaluation) -> Table:
+def _table(results: dict[str, dict[str, Any]], configs: dict[str, ModelEvaluation]) -> Table:
     """For each model, way of asking and task: pass@1 with its interval over problems, votes, k, n problems, tokens."""
-    title = (
-        f"held-out problems; temperature {config.temperature:g}, top-p {config.top_p:g}; 95% intervals over problems"
+    sampling = "; ".join(
+        f"{label}: temperature {one.temperature:g}, top-p {one.top_p:g}".removeprefix(": ")
+        for label, one in configs.items()
     )
+    title = f"held-out problems; {sampling}; 95% intervals over problems"
+    config = next(iter(configs.values()))
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("model", "asked", "task"):
         table.add_column(column)

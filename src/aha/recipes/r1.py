@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import Field
 
 from aha.configuration import Config
-from aha.evals.scaling_stage import ScalingConfig
+from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1_zero import SMOKE_TASKS, smoke_pretrain
+from aha.recipes.r1_zero import SMOKE_TASKS, curves, smoke_pretrain
 from aha.recipes.recipe import RecipeConfig, StageSpec
 from aha.recipes.rl_stage import rl_stage
 from aha.rewards.rubric import RubricConfig
@@ -101,7 +101,7 @@ class R1Config(RecipeConfig):
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph."""
-        return (*self.teacher(), *self.student_stages(), self.comparison(), *self.curves())
+        return (*self.teacher(), *self.student_stages(), self.comparison(), *curves(self.scaling))
 
     def teacher(self) -> list[StageSpec]:
         """V3, R1-Zero and the four stages of R1."""
@@ -143,12 +143,6 @@ class R1Config(RecipeConfig):
         suites = tuple(Suite(stage=stage, elicitations=(way,)) for stage, way in asked.items())
         config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
         return StageSpec("evaluation", "evaluation", config, parents=tuple(asked))
-
-    def curves(self) -> list[StageSpec]:
-        """Accuracy against tokens spent at test time, where models are named for it."""
-        if not self.scaling.suites:
-            return []
-        return [StageSpec("scaling", "scaling", self.scaling, parents=self.scaling.parents())]
 
 
 FAMILIES = ("arithmetic", "program", "motion", "riddle")
@@ -220,6 +214,14 @@ def r1_tiny() -> R1Config:
             Student(name="qwen3", model=ModelChoice(preset="qwen3-tiny")),
             Student(name="llama", model=ModelChoice(preset="llama-tiny")),
         ),
+        scaling=ScalingConfig(
+            families=FAMILIES,
+            problems_per_level=6,
+            repeats=1,
+            suites=tuple(
+                ScalingSuite(stage=stage, elicitation=ASKED[stage]) for stage in ("pretrain", "r1-zero", "r1")
+            ),
+        ),
         evaluation=EvaluationConfig(
             problems_per_level=15,
             samples=16,
@@ -271,6 +273,17 @@ def r1_smoke() -> R1Config:
             "distillation_data": config.distillation_data.model_copy(update=sampling),
             "student_pretrain": pretrain.model_copy(update={"steps": 100}),
             "distillation": config.distillation.model_copy(update=tuning),
+            "scaling": config.scaling.model_copy(
+                update={
+                    **families,
+                    "problems_per_level": 2,
+                    "samples": 4,
+                    "budgets": (8, 16),
+                    "rounds": 1,
+                    "max_completion_tokens": 64,
+                    "room": 160,
+                }
+            ),
             "evaluation": config.evaluation.model_copy(
                 update={
                     **families,

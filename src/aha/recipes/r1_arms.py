@@ -16,7 +16,8 @@ from pydantic import Field
 
 from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1 import FAMILIES, R1Config, Student, r1_tiny, read_by
+from aha.recipes.r1 import ASKED, FAMILIES, R1Config, Student, r1_tiny, read_by
+from aha.recipes.r1_zero import curves
 from aha.recipes.recipe import StageSpec
 from aha.recipes.rl_stage import rl_stage
 from aha.rl.config import GRPOConfig
@@ -48,7 +49,7 @@ class R1ArmsConfig(R1Config):
 
     def _arm(self, arm: R1Arm) -> list[StageSpec]:
         if arm == "scaling":
-            return self.curves()
+            return curves(self.scaling)
         if arm in MORE_STUDENTS:
             student = MORE_STUDENTS[arm]
             return [*self.student(student), self._evaluation(arm, {student.name: "chat"})]
@@ -73,15 +74,11 @@ def r1_arms() -> R1ArmsConfig:
     settings: dict[str, Any] = {name: getattr(main, name) for name in type(main).model_fields}
     assert main.final_rl.general is not None
     general = main.final_rl.general.model_copy(update={"from_step": 0, "share": 0.8})
-    curves: tuple[tuple[str, Elicitation], ...] = (
-        ("pretrain", "zero"), ("r1-zero", "zero"), ("r1", "chat"), ("qwen3", "chat")
-    )  # fmt: skip
-    settings |= {
-        "recipe": "r1-arms",
-        "scaling": ScalingConfig(
-            families=FAMILIES, suites=tuple(ScalingSuite(stage=stage, elicitation=way) for stage, way in curves)
-        ),
-    }
+    asked: dict[str, Elicitation] = {**ASKED, "qwen3": "chat"}
+    suites = tuple(
+        ScalingSuite(stage=stage, elicitation=asked[stage]) for stage in ("pretrain", "r1-zero", "r1", "qwen3")
+    )
+    settings |= {"recipe": "r1-arms", "scaling": ScalingConfig(families=FAMILIES, suites=suites)}
     return R1ArmsConfig(
         **settings,
         student_rl=main.r1_zero,

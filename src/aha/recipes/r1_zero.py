@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from aha.evals.scaling_stage import ScalingConfig
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.recipe import RecipeConfig, StageSpec
 from aha.recipes.rl_stage import rl_stage
@@ -29,6 +30,9 @@ class R1ZeroConfig(RecipeConfig):
     evaluation: EvaluationConfig = Field(
         default_factory=lambda: EvaluationConfig(suites=SUITES), description="held-out comparison"
     )
+    scaling: ScalingConfig = Field(
+        default_factory=ScalingConfig, description="curves of test-time scaling, of the models that its suites name"
+    )
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph."""
@@ -36,7 +40,13 @@ class R1ZeroConfig(RecipeConfig):
             StageSpec("pretrain", "pretrain", self.pretrain),
             rl_stage("r1-zero", self.rl, "pretrain"),
             StageSpec("evaluation", "evaluation", self.evaluation, parents=("pretrain", "r1-zero")),
+            *curves(self.scaling),
         )
+
+
+def curves(scaling: ScalingConfig) -> list[StageSpec]:
+    """The stage of the curves, where models are named for it."""
+    return [StageSpec("scaling", "scaling", scaling, parents=scaling.parents())] if scaling.suites else []
 
 
 def r1_zero_tiny() -> R1ZeroConfig:

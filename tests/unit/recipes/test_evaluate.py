@@ -118,6 +118,19 @@ def test_presets(model: Path, tmp_path: Path) -> None:
         run(model, tmp_path / "out", preset="papr")
 
 
+def test_several_sampling_settings_at_once(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        run(model, tmp_path / "out", "samples_by_task={}", preset="paper,greedy", tasks=("riddle",))
+        results = json.loads((tmp_path / "out" / "results.json").read_text())["base"]
+        assert set(results) == {"zero, paper", "zero, greedy", "chat, paper", "chat, greedy"}
+        title = " ".join(capsys.readouterr().out.split())
+        assert "paper: temperature 0.6, top-p 0.95; greedy: temperature 0, top-p 1" in title
+    rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 * 2 * 2
+    greedy = {row["completion"] for row in rows if row["elicitation"] == "zero, greedy"}
+    assert len(greedy) <= 2, "the most likely answer, whatever the sample"
+
+
 def test_bad_names(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean 'riddle'.*gsm8k"):
         run(model, tmp_path / "out", tasks=("ridle",))

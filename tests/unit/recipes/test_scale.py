@@ -8,10 +8,8 @@ from typer.testing import CliRunner
 
 from aha.cli import app
 from aha.errors import AhaError, CheckpointError, ConfigError, UnknownNameError
-from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
-from aha.recipes.r1 import r1_tiny
 from aha.recipes.recipe import identities
-from aha.recipes.registry import make_stage
+from aha.recipes.registry import make_stage, resolve
 from aha.recipes.scale import scale, settings_for
 from aha.text.tokenizer import Tokenizer
 
@@ -96,12 +94,14 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
         scale(tmp_path / "missing", ["riddle"], "chat", [], None, None, 0)
 
 
-def test_the_recipe_has_the_stage_where_models_are_named() -> None:
-    config = r1_tiny()
-    assert "scaling" not in identities(config)
-    scaling = ScalingConfig(suites=(ScalingSuite(stage="r1", elicitation="chat"), ScalingSuite(stage="pretrain")))
-    more = config.model_copy(update={"scaling": scaling})
-    (spec,) = more.curves()
-    assert (spec.kind, spec.parents) == ("scaling", ("r1", "pretrain"))
+@pytest.mark.parametrize("recipe", ["r1-tiny", "r1-zero-tiny"])
+def test_recipes_have_the_stage_where_models_are_named(recipe: str) -> None:
+    without = resolve(recipe, ["scaling.suites=[]"])
+    assert "scaling" not in identities(without)
+    more = resolve(recipe, ["scaling.suites=[{stage: r1-zero, elicitation: zero}, {stage: pretrain}]"])
+    spec = more.stages()[-1]
+    assert (spec.name, spec.kind, spec.parents) == ("scaling", "scaling", ("r1-zero", "pretrain"))
     assert make_stage(spec.kind).kind == spec.kind
-    assert identities(config).items() <= identities(more).items()
+    assert identities(without).items() <= identities(more).items()
+    if recipe == "r1-tiny":
+        assert resolve(recipe).stages()[-1].parents == ("pretrain", "r1-zero", "r1")
