@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_imports_point_down() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     finished = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def test_the_layers_are_those_of_the_document() -> None:
+    told = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
+    shown = [set(re.split(r" \| ", line.split("   ")[0])) for line in told.strip().splitlines()]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    layers = next(one["layers"] for one in contracts["contracts"] if one["type"] == "layers")
+    held = [{name.strip("()") for name in layer.split(" | ")} for layer in layers]
+    there = {path.stem for path in SOURCE.iterdir()}
+    assert shown == [layer & there for layer in held], "what is optional and not there is in no document"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
