@@ -1,14 +1,15 @@
 """Pretraining throughput of a preset on this machine's cores, as a share of what its matrix products can do.
 
     python bench/train.py                      two one-thread processes, tiny preset, 32 x 256 tokens each
-    python bench/train.py --mtp 0 --rounds 5
+    python bench/train.py --mtp-share 1 --rounds 5
 
 One process per core with one thread each, all at once, as `aha run` starts them. Each round times square float32
-matrix products (best of 1024, 2048, 4096), then training steps (forward, backward, AdamW, routing biases), then
-products again. The share is 6 x active parameters x tokens/s over the product rate of the same round, where active
-parameters are those in matrix products: no embedding, which is a lookup, but the prediction module and its pass
-through the head. Attention scores are work that this does not count. The share is of processor seconds, so that
-other programs on the machine disturb it less; tokens/s are by the clock.
+matrix products (best of 1024, 2048, 4096), then steps of the pretraining stage as `r1-zero-tiny` has it (documents made
+and packed, forward, backward, gradients summed over the processes, Muon and AdamW, routing biases), then products
+again. The share is 6 x active parameters x tokens/s over the product rate of the same round, where active parameters
+are those in matrix products: no embedding, which is a lookup, but the prediction module and its pass through the head,
+on the rows that it is trained on. Attention scores, Muon and the documents are work that this does not count. The
+share is of processor seconds, so that other programs on the machine disturb it less; tokens/s are by the clock.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rows", type=int, default=32, help="sequences per process and step")
     parser.add_argument("--length", type=int, default=256, help="tokens per sequence")
-    parser.add_argument("--mtp", type=int, default=1, choices=(0, 1), help="train the prediction modules as well")
+    parser.add_argument("--mtp-share", type=float, help="rows with prediction modules (default: the recipe's)")
     parser.add_argument("--steps", type=int, default=6, help="steps per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--changes", default="{}", help="fields of the configuration, as JSON")
@@ -54,10 +56,17 @@ def main() -> None:
 def lead(arguments: argparse.Namespace) -> list[list[dict[str, float]]]:
     """Runs all workers through the same phases at once; one list of results per round."""
     command = [sys.executable, __file__, *sys.argv[1:], "--worker"]
-    environment = os.environ | SETTINGS
+    size = str(arguments.processes)
+    group = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     workers = [
-        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(arguments.processes)
+        subprocess.Popen(
+            command,
+            env=os.environ | SETTINGS | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(arguments.processes)
     ]
 
     def together(phase: str) -> list[dict[str, float]]:
@@ -80,6 +89,13 @@ def lead(arguments: argparse.Namespace) -> list[list[dict[str, float]]]:
     for worker in workers:
         worker.communicate("end\n")
     return rounds
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def report(rounds: list[list[dict[str, float]]], arguments: argparse.Namespace) -> None:
@@ -138,75 +154,57 @@ def product_rate() -> float:
 
 
 class Trainer:
-    """A model, its optimizer and one batch of random tokens."""
+    """The stage's own training loop, step by step, on the recipe's corpus."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        import torch
+        from types import SimpleNamespace
 
-        from aha.models.deepseek_v3 import DeepseekV3
-        from aha.models.layouts import Rectangle
-        from aha.models.presets import preset
+        from aha.recipes.r1_zero import r1_zero_tiny
+        from aha.stages.pretrain import ModelChoice, Pretrainer, build_model, train_tokenizer
+        from aha.training.distributed import Distributed
+        from aha.training.parallel import ParallelConfig
 
-        torch.manual_seed(0)
-        changes = {"num_nextn_predict_layers": arguments.mtp} | json.loads(arguments.changes)
-        config = preset(arguments.preset, **changes)
-        self.model = DeepseekV3(config).init_weights()
-        self.layout = Rectangle(arguments.rows, arguments.length)
-        self.ids = torch.randint(0, config.vocab_size, (self.layout.num_tokens,))
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
-        self.active = active_in_products(self.model)
+        changes = {"model": ModelChoice(preset=arguments.preset, changes=json.loads(arguments.changes))}
+        sizes = {"rows_per_step": arguments.rows * arguments.processes, "row_tokens": arguments.length}
+        shares = {} if arguments.mtp_share is None else {"mtp_share": arguments.mtp_share}
+        config = r1_zero_tiny().pretrain.model_copy(update={**changes, **sizes, **shares})
+        context = SimpleNamespace(
+            seed=0, distributed=Distributed.join("cpu"), parallel=ParallelConfig(), derive_seed=lambda *parts: 0
+        )
+        tokenizer = train_tokenizer(config, 0)
+        model = build_model(config, tokenizer, context)  # type: ignore[arg-type]
+        self.stage = Pretrainer(config, model, tokenizer, context)  # type: ignore[arg-type]
+        self.active = active_in_products(model, config.mtp_share)
+        self.tokens = arguments.rows * arguments.length
+        self.steps = 0
 
     def train(self, steps: int) -> dict[str, float]:
         """Median time of training steps."""
         times = []
         for _ in range(steps):
             clock, processor = time.perf_counter(), time.process_time()
-            self.step()
+            self.stage.step(self.steps)
+            self.steps += 1
             times.append((time.perf_counter() - clock, time.process_time() - processor))
         by_clock, by_processor = (statistics.median(column) for column in zip(*times, strict=True))
-        tokens = self.layout.num_tokens
         return {
             "ms_per_step": 1e3 * by_clock,
-            "tokens_per_s": tokens / by_clock,
-            "tokens_per_processor_s": tokens / by_processor,
+            "tokens_per_s": self.tokens / by_clock,
+            "tokens_per_processor_s": self.tokens / by_processor,
             "active": self.active,
         }
 
-    def step(self) -> None:
-        """Forward, backward, optimizer, routing biases."""
-        import torch
 
-        from aha.models.moe import update_router_bias
-
-        hidden = self.model(self.ids, self.layout)
-        ahead = self.model.mtp_hidden(hidden, self.ids, self.layout)
-        loss = sum(
-            self.loss(h, shift) * (1.0 if shift == 1 else 0.3) for shift, h in enumerate([hidden, *ahead], start=1)
-        )
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        counts = torch.cat([hidden.router_counts, *(h.router_counts for h in ahead)])
-        update_router_bias(self.model.routers(), counts, 0.001)
-
-    def loss(self, hidden: Any, shift: int) -> Any:
-        """Cross-entropy of the token `shift` places ahead, plus the balance loss."""
-        from aha.training.logprobs import chunked_logprobs
-
-        targets, there = self.layout.shift(self.ids, shift)
-        logprobs, _ = chunked_logprobs(hidden.hidden_ND, self.model.lm_head.weight, targets, entropy=False)
-        return hidden.balance_loss - (logprobs * there).sum() / there.sum()
-
-
-def active_in_products(model: Any) -> float:
-    """Parameters that one token meets in matrix products, the head once per depth."""
+def active_in_products(model: Any, mtp_share: float) -> float:
+    """Parameters that one token meets in matrix products, prediction modules weighed by their share of the rows."""
     config = model.config
-    total = config.num_nextn_predict_layers * model.lm_head.weight.numel()
+    total = mtp_share * config.num_nextn_predict_layers * model.lm_head.weight.numel()
     for name, parameter in model.named_parameters():
+        share = mtp_share if name.startswith("mtp.") else 1.0
         if ".experts." in name and "shared" not in name:
-            total += parameter.numel() * config.num_experts_per_tok / config.n_routed_experts
+            total += share * parameter.numel() * config.num_experts_per_tok / config.n_routed_experts
         elif parameter.dim() > 1 and name != "embed_tokens.weight":
-            total += parameter.numel()
+            total += share * parameter.numel()
     return total
 
 
