@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from aha.errors import nearest
+from aha.errors import AhaError, nearest
 from aha.serve.errors import ApiError
 from aha.serve.generation import Reply, start_chat
 from aha.serve.judging import NUMBERS, ProblemName, find_problem, judge
@@ -96,6 +96,8 @@ class Terminal:
                 self._screen.note("\n/quit or Ctrl-D leaves")
             except ApiError as error:
                 self._screen.fault(error.message)
+            except AhaError as error:  # a model that cannot be loaded: others may
+                self._screen.fault(str(error))
 
     def close(self) -> None:
         """Ends all work."""

@@ -28,6 +28,8 @@ from aha.serve.served import Asked, ServedModel
 from aha.text.tokenizer import Tokenizer
 from aha.types import Request
 
+from ...foreign import write_tokenizer
+
 SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -35,6 +37,13 @@ SMALL = {
     "moe_intermediate_size": 32,
     "n_routed_experts": 4,
 }
+ALTERNATING = (
+    "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Roles must alternate\\n\x1b[2Juser/assistant/user/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{% else %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+"""A template as Mistral's: no system prompt, and never two questions in a row. Its words try to clear the screen."""
 TEXTS = ["What is 2+2? The answer is 4. 2+2等于多少？答案是4。 <think> </think> é ü 😀"] * 20
 CONTEXT = 160
 
@@ -90,6 +99,27 @@ class Scripted:
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return Tokenizer.train(TEXTS, 340)
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokenizer]:
+    """Somebody else's tokenizer, whose chat template refuses some conversations."""
+    folder = tmp_path_factory.mktemp("strict")
+    write_tokenizer(folder, TEXTS, 340)
+    (folder / "chat_template.jinja").write_text(ALTERNATING)
+    loaded = Tokenizer.load(folder)
+    assert loaded.template is not None
+    with loaded.template:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def untemplated(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Somebody else's tokenizer, of a base model: it has no chat template."""
+    folder = tmp_path_factory.mktemp("untemplated")
+    write_tokenizer(folder, TEXTS, 340)
+    (folder / "chat_template.jinja").unlink()
+    return Tokenizer.load(folder)
 
 
 @pytest.fixture(scope="session")

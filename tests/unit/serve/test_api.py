@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from aha.serve.app import create_app
+from aha.serve.catalog import Catalog
+from aha.serve.config import ServeConfig
+from aha.serve.served import ServedModel
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, Tokenizer
 from aha.types import Request
+
+from .conftest import talking
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 Body = dict[str, Any]
@@ -202,6 +208,23 @@ def test_a_prefix_is_the_end_and_nothing_else(client: TestClient) -> None:
     ):  # fmt: skip
         assert client.post(CHAT, json=chat(messages=messages)).status_code == 400
     assert client.post(CHAT, json=chat(messages=[question, begun], max_completion_tokens=2)).status_code == 200
+
+
+def test_what_a_checkpoints_template_refuses_is_the_clients_error(strict: Tokenizer, scripted_generator: Any) -> None:
+    generator = scripted_generator(lambda *_: [*strict.encode("4"), strict.eos_id])
+    question, system = {"role": "user", "content": "2+2?"}, {"role": "system", "content": "Be brief."}
+    with talking(create_app(Catalog([ServedModel("m", strict, generator, "chat_direct")], ServeConfig()))) as http:
+        for messages in ([question, question], [system, question]):
+            for stream in (False, True):
+                answer = http.post(CHAT, json=chat("m", messages=messages, stream=stream))
+                error = answer.json()["error"]
+                assert (answer.status_code, error["type"]) == (400, "invalid_request_error")
+                assert (error["param"], error["code"]) == ("messages", "template_refused")
+                words = "the chat template refuses the conversation: Roles must alternate [2Juser/assistant/user/..."
+                assert error["message"] == f"'m' cannot be asked this: {words}"
+        reply = {"role": "assistant", "content": "4"}
+        for messages in ([question], [question, reply, question]):
+            assert post(http, chat("m", messages=messages))["choices"][0]["message"]["content"] == "4"
 
 
 def test_limits_are_cut_to_the_context(client: TestClient) -> None:

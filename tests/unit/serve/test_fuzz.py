@@ -25,7 +25,7 @@ from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
-from aha.text.tokenizer import CONTROL_TOKENS, Tokenizer
+from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, Tokenizer
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
 PAGE_PATHS = ("/api/problem", "/api/judge", "/api/runs/panels", "/api/runs/search", "/api/runs/group")
@@ -56,11 +56,13 @@ ROLLOUT = {
 }  # fmt: skip
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, 10**9, 2**63, -(2**63), 10**400, 1e308, -0.0, 0.5, 16, 64, 1, 2.0, "", "x", "\x00",
-    "high", "\ud800", "é" * 999, "9" * 999, "../../etc/passwd", "r1", "v3", "r1-zero", "{{7*7}}", "%s%n", [], [[]], {},
-    {"": {}}, ["x"] * 300, ["\n", "a"], [None], {"a": [1, {"b": None}]}, {"type": "disabled"},
+    "high", "\ud800", "é" * 999, "9" * 999, "../../etc/passwd", "r1", "v3", "r1-zero", "strict", "{{7*7}}", "%s%n", [],
+    [[]], {}, {"": {}}, ["x"] * 300, ["\n", "a"], [None], {"a": [1, {"b": None}]}, {"type": "disabled"},
     [{"role": "tool", "content": "x"}],
     [{"role": "assistant"}, {"role": "user", "content": ""}],
     [{"role": "user", "content": [{"type": "text", "text": "\u202e\ufeff"}]}],
+    [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
+    [{"role": "system", "content": "{{ raise_exception('x') }}"}, {"role": "user", "content": "a"}],
 ]  # fmt: skip
 BROKEN = (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"[" * 9999, b'{"a":' * 999, b'"\\ud800"', b"\xff")
 JSON = {"content-type": "application/json"}
@@ -75,11 +77,15 @@ ODD_HEADERS: tuple[dict[str, str], ...] = (
 
 
 @pytest.fixture
-def fuzzed(network: DeepseekV3, tokenizer: Tokenizer, tmp_path: Path) -> Iterator[TestClient]:
+def fuzzed(
+    network: DeepseekV3, tokenizer: Tokenizer, strict: Tokenizer, scripted_generator: Any, tmp_path: Path
+) -> Iterator[TestClient]:
+    said = [*strict.encode("so 4"), strict.control_id(END_THINK), *strict.encode("4"), strict.eos_id]
     models = [
         ServedModel("r1", tokenizer, Engine(deepcopy(network), 8, 48), "chat"),
         ServedModel("v3", tokenizer, Engine(deepcopy(network), 8, 48), "chat_direct"),
         ServedModel("r1-zero", tokenizer, Engine(deepcopy(network), 8, 100), "zero"),
+        ServedModel("strict", strict, scripted_generator(lambda *_: said, max_rows=8, max_context=48), "chat"),
     ]
     config = ServeConfig(body_bytes=50_000, deadline_seconds=60)
     (tmp_path / "s").mkdir()
@@ -104,6 +110,7 @@ def hostile_request(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:
     body = {key: value for key, value in VALID[path].items() if key in needed or rng.random() < 0.7}
     if path in PATHS:
         body["stream"] = rng.random() < 0.3
+        body["model"] = rng.choice((body["model"], "strict"))
     for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
         key = rng.choice([*VALID[path], "prompt", "messages", "suffix", "best_of", "logit_bias", "\x00", "unknown"])
         body[key] = hostile_value(rng)
@@ -192,7 +199,7 @@ def by_schema(client: TestClient, count: int) -> int:
         nonlocal sent
         given_body = case.body if isinstance(case.body, dict | list | str | int | float | bool) else None
         if isinstance(given_body, dict) and given_body.get("model"):
-            given_body["model"] = "v3"  # one that exists, so that the rest is looked at
+            given_body["model"] = ("v3", "strict")[sent % 2]  # one that exists, so that the rest is looked at
         arguments = {} if given_body is None else {"json": given_body}
         try:
             answer = client.request(case.method, case.formatted_path, **arguments)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -37,17 +38,18 @@ def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
         asked: dict[str, Asked] | None = None,
         colours: bool = False,
         raw: bool = False,
+        tokenizers: dict[str, Tokenizer] | None = None,
         **options: Any,
     ) -> str:
         asked = asked or {"m": "chat"}
         waiting = list(lines)
 
-        def script(request: Request, index: int) -> Sequence[int]:
+        def script(own: Tokenizer, request: Request, index: int) -> Sequence[int]:
             if raw:
                 return say(request, index)
-            thinking, content = say(tokenizer.decode(request.prompt_token_ids), index)
-            thought = [*tokenizer.encode(thinking), tokenizer.control_id(END_THINK)] if thinking else []
-            return [*thought, *tokenizer.encode(content), tokenizer.eos_id]
+            thinking, content = say(own.decode(request.prompt_token_ids), index)
+            thought = [*own.encode(thinking), own.control_id(END_THINK)] if thinking else []
+            return [*thought, *own.encode(content), own.eos_id]
 
         def ask(prompt: str) -> str:
             if not waiting:
@@ -58,8 +60,9 @@ def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
             return line if isinstance(line, str) else line()
 
         def load(name: str) -> ServedModel:
-            generator = scripted_generator(script, max_context=800, **options)
-            return ServedModel(name, tokenizer, generator, asked[name])
+            own = (tokenizers or {}).get(name, tokenizer)
+            generator = scripted_generator(partial(script, own), max_context=800, **options)
+            return ServedModel(name, own, generator, asked[name])
 
         screen = io.StringIO()
         console = Console(file=screen, width=100, force_terminal=colours, highlight=False)
@@ -166,6 +169,17 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     assert "0 of them thinking" in talk(
         ["/think off", "/think free", "hello"], lambda *_: ("", "hi"), {"m": "chat_direct"}
     )
+
+
+def test_what_a_checkpoints_template_refuses_is_said_and_the_chat_goes_on(
+    talk: Talk, strict: Tokenizer, untemplated: Tokenizer
+) -> None:
+    lines = ["/system Be kind.", "What is 1+2?", "/system", "What is 2+2?", "/model b", "hello?", "/model m", "More?"]
+    own = {"m": strict, "b": untemplated}
+    said = talk(lines, adds, {"m": "chat", "b": "chat"}, tokenizers=own)
+    assert "template refuses the conversation: Roles must alternate [2Juser/assistant" in " ".join(said.split())
+    assert "\x1b" not in said and "The answer is 3." not in said and said.count("The answer is 4.") == 2
+    assert "'b' has no chat template and cannot be asked as chat" in said
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk: Talk) -> None:
