@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 
@@ -24,10 +23,11 @@ from aha.serve.openapi import document
 from aha.serve.run import check_exposure
 from aha.serve.served import ServedModel
 
+from .conftest import Headers, ask
+
 KEY = "correct-horse-battery"
 FAULT = f"a fault with {KEY} in /srv/private"
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "CONNECT"]
-Headers = list[tuple[bytes, bytes]]
 HOST = (b"host", b"server.example")
 
 
@@ -69,27 +69,6 @@ TRICKS: dict[str, tuple[Callable[[str], str], Headers, str]] = {
     "null byte": (lambda path: path + "%00", [HOST], ""),
     "backslash": (lambda path: "\\" + path, [HOST], ""),
 }
-
-
-def ask(
-    app: Guard, method: str, raw: str, headers: Headers, query: str = "", version: str = "1.1"
-) -> tuple[int, bytes]:
-    """Calls the application as uvicorn would; returns status and body."""
-    sent: list[dict[str, Any]] = []
-    scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": version, "method": method,
-        "path": unquote(raw), "raw_path": raw.encode(), "query_string": query.encode(), "root_path": "",
-        "headers": headers, "scheme": "http", "server": ("127.0.0.1", 1), "client": ("10.0.0.9", 2), "state": {},
-    }  # fmt: skip
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    asyncio.run(app(scope, receive, send))
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
 @pytest.fixture
