@@ -1,12 +1,13 @@
 """One sample's reply: joined deltas are the whole, counts add up, the budget closes the thinking."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aha.serve.budget import ThinkingBudget, budget_of
 from aha.serve.reply import Delta, ReplyReader
 from aha.serve.schemas import ChatRequest
-from aha.serve.voting import majority_vote
+from aha.serve.voting import canonical, majority_vote, named_answer
 from aha.text.incremental import Phase, Splitter
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, EOS, THINK, Tokenizer
 from aha.types import FinishReason
@@ -108,3 +109,31 @@ def test_votes_go_to_the_answer_named_most_often() -> None:
     assert (outcome.winner, outcome.answer, outcome.count) == (1, "4", 2)
     assert outcome.counts == {"4": 2, "5": 1, "6": 1}
     assert majority_vote(["", "!?"]).answer is None
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        (r"So $x=4$, thus \boxed{4} it is", "4"),
+        (r"The answer is \boxed{4}.", "4"),
+        ("First \\boxed{3}, no: \\boxed{\\frac{1}{2}}.\nI am sure.", r"\frac{1}{2}"),
+        ("In a box: \\boxed{3}. But the answer is 5.", "5"),
+        (r"\boxed{\fbox{7}}", "7"),
+        ("Cut off: \\boxed{4", "Cut off: \\boxed{4"),
+        (r"\boxed{}", r"\boxed{}"),
+        ("The answer is x.\n", "x"),
+        (r"\boxed{" * 9999, None),
+    ],
+)
+def test_an_answer_stands_after_its_cue_or_in_its_box_or_last(content: str, answer: str | None) -> None:
+    assert (named_answer(content) or "")[:60] == (content[:60] if answer is None else answer)
+
+
+def test_numbers_vote_by_their_value() -> None:
+    halves = ["The answer is 0.5.", "The answer is 1/2.", r"so \boxed{\frac{1}{2}}", r"the answer is $\frac12$"]
+    outcome = majority_vote(["The answer is 7.", *halves, "The answer is 7.0", "The answer is 7"])
+    assert (outcome.winner, outcome.answer, outcome.count) == (1, "0.5", 4)
+    assert outcome.counts == {"0.5": 4, "7": 3}
+    apart = ["5 apples", "5 pears", "x = 5", "5", "room 5", "5/0", "5!", ">5", "(2, 3)", "2,3"]
+    assert len({canonical(answer) for answer in apart}) == len(apart)
+    assert canonical("1,080.50") == canonical("$1080.5$") == canonical(r"\frac{2161}{2}")
