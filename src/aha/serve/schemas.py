@@ -94,10 +94,20 @@ class StreamOptions(Strict):
 
 
 class Thinking(Strict):
-    """Whether and how long to think (DeepSeek's field; `budget_tokens` is an extension)."""
+    """Whether and how long to think (DeepSeek's field; the numbers are an extension)."""
 
     type: Literal["enabled", "disabled"] = "enabled"
     budget_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    """At most; then the end of the thinking is forced."""
+    min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    """At least: an end of the thinking that comes before is replaced by "Wait"."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        most = 0 if self.type == "disabled" else self.budget_tokens
+        if most is not None and (self.min_tokens or 0) > most:
+            raise ValueError(f"min_tokens is {self.min_tokens}, but thinking ends after {most} tokens")
+        return self
 
 
 class ResponseFormat(Strict):

@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 
 from aha.errors import AhaError, nearest
+from aha.serve.budget import wait_for
 from aha.serve.errors import ApiError
 from aha.serve.generation import Reply, start_chat
 from aha.serve.judging import NUMBERS, ProblemName, find_problem, judge
@@ -26,7 +27,6 @@ from aha.serve.schemas import MAX_N, ChatRequest, read
 from aha.serve.screen import Screen
 from aha.serve.served import Asked, ServedModel
 from aha.tasks.families import FAMILIES, GENERAL
-from aha.test_time.budget_forcing import WAIT
 from aha.types import Language
 
 SETTINGS = ("temperature", "top_p", "seed", "max_completion_tokens", "stop")
@@ -74,7 +74,11 @@ class Terminal:
             "model": (self._choose, "[NAME]", "list the models, or talk to another; the conversation goes on with it"),
             "problem": (self._problem, "[FAMILY [LEVEL [zh]]]", "ask a held-out problem, and let a verifier judge"),
             "longer": (self._longer, "", 'go on with the last thinking: "Wait"'),
-            "think": (self._think, "free|off|N", "think as long as it likes, not at all, or at most N tokens"),
+            "think": (
+                self._think,
+                "free|off|N|N+",
+                "think as long as it likes, not at all, at most N tokens, or at least",
+            ),
             "votes": (self._votes, "N", "draw N answers and show how they agree"),
             "again": (self._again, "", "answer the last question anew"),
             "set": (self._set, "[NAME VALUE]", f"show the settings, or change one: {', '.join(SETTINGS)}"),
@@ -241,8 +245,7 @@ class Terminal:
         turn = self._last()
         if not turn.reply.reasoning:
             raise ApiError(400, "the last answer had no thinking to go on with")
-        chinese = any("\u4e00" <= character <= "\u9fff" for character in turn.question)
-        wait = WAIT["zh" if chinese else "en"]
+        wait = wait_for(turn.question)
         self._screen.go_on(wait)
         self._answer(turn, f"{turn.reply.reasoning}\n{wait}")
 
@@ -255,12 +258,12 @@ class Terminal:
         return self._turns[-1]
 
     def _think(self, rest: str) -> None:
-        if rest not in ("free", "off") and not rest.isdecimal():
-            raise ApiError(400, f"/think {rest}: expected free, off, or a number of tokens")
-        self._settings.pop("thinking", None)
-        if rest != "free":
-            off = {"type": "disabled"}
-            self._change("thinking", off if rest == "off" else {"type": "enabled", "budget_tokens": int(rest)})
+        number = rest.removesuffix("+")
+        if rest not in ("free", "off") and not number.isdecimal():
+            raise ApiError(400, f"/think {rest}: expected free, off, a number of tokens, or one with a + behind it")
+        bound = "min_tokens" if rest.endswith("+") else "budget_tokens"
+        chosen = {"free": None, "off": {"type": "disabled"}}
+        self._change("thinking", chosen[rest] if rest in chosen else {"type": "enabled", bound: int(number)})
 
     def _votes(self, rest: str) -> None:
         if not rest.isdecimal():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -150,6 +151,59 @@ def test_thinking_is_bounded(client: TestClient) -> None:
             assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] <= most
     disabled = post(client, chat(seed=0, max_completion_tokens=40, thinking={"type": "disabled"}))
     assert disabled["choices"][0]["message"]["reasoning_content"] is None
+
+
+@pytest.mark.parametrize("model", ["r1", "r1-zero"])
+def test_thinking_is_prolonged(client: TestClient, model: str) -> None:
+    """Whatever a random model says: it thinks long enough, or has not begun to, and a stream is the whole answer."""
+    begun = 0
+    for seed in range(6):
+        thinking = {"min_tokens": 30, "budget_tokens": 40}
+        body = chat(model, seed=seed, max_completion_tokens=80, temperature=1.8, thinking=thinking, logprobs=True)
+        answer = post(client, body)
+        thought = answer["usage"]["completion_tokens_details"]["reasoning_tokens"]
+        assert thought == 0 or 30 < thought <= 41
+        begun += thought > 0
+        message, stream = answer["choices"][0]["message"], joined(events(client, body))
+        assert (message["reasoning_content"] or "", message["content"]) == (
+            stream["reasoning_content"],
+            stream["content"],
+        )
+        assert len(stream["logprobs"]) == sum(map(len, answer["choices"][0]["logprobs"].values()))
+    assert begun == 6 or model == "r1-zero"
+
+
+def test_the_word_that_prolongs_is_in_the_questions_language(scripted: Any, tokenizer: Tokenizer) -> None:
+    end = tokenizer.control_id(END_THINK)
+
+    def ask(text: str, limit: int = 100) -> tuple[str, str, int]:
+        with scripted(lambda *_: [*tokenizer.encode("a"), *[end] * 99]) as (http, _, _):
+            body = chat("m", text, thinking={"min_tokens": 12}, max_completion_tokens=limit, logprobs=True)
+            whole, stream = post(http, body), joined(events(http, body))
+        message = whole["choices"][0]["message"]
+        assert stream["reasoning_content"] == message["reasoning_content"]
+        tokens = [score["token"] for score in whole["choices"][0]["logprobs"]["reasoning_content"]]
+        assert tokens.count(END_THINK) == 1 and tokens[-1] == END_THINK
+        return message["reasoning_content"], message["content"], len(tokens) - 1
+
+    reasoning, content, thought = ask("What is 2+2?")
+    assert re.fullmatch(r"a( Wait)+", reasoning) and content == "" and thought >= 12
+    reasoning, _, thought = ask("2+2等于多少？")
+    assert re.fullmatch(r"a(等等)+", reasoning) and thought >= 12
+    assert ask("What is 2+2?", limit=12)[2] <= 9  # the limit comes first, and a quarter of it is left for an answer
+
+
+def test_who_does_not_think_cannot_think_longer(client: TestClient) -> None:
+    for thinking, param in (
+        ({"min_tokens": 9, "budget_tokens": 8}, "thinking"),
+        ({"min_tokens": 9, "type": "disabled"}, "thinking"),
+        ({"min_tokens": -1}, "thinking.min_tokens"),
+    ):
+        refused = client.post(CHAT, json=chat(thinking=thinking))
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == param
+    refused = client.post(CHAT, json=chat("v3", thinking={"min_tokens": 9}))
+    assert refused.status_code == 400 and "answers without thinking" in refused.json()["error"]["message"]
+    assert refused.json()["error"]["param"] == "thinking.min_tokens"
 
 
 def test_votes(client: TestClient) -> None:

@@ -273,7 +273,11 @@ def test_sampling_and_budget_reach_the_server(opened: Open) -> None:
         page.select_option("#thinking", "off")
         ask(page, "What is 1+2?")
         page.locator('.answer[data-status="done"]').nth(1).wait_for()
-        first, second = sent
+        page.select_option("#thinking", "least")
+        ask(page, "What is 1+2?")
+        page.locator('.answer[data-status="done"]').nth(2).wait_for()
+        first, second, third = sent
+        assert third["thinking"] == {"type": "enabled", "min_tokens": 3}
         assert first["thinking"] == {"type": "enabled", "budget_tokens": 3} and second["thinking"] == {
             "type": "disabled"
         }

@@ -37,8 +37,9 @@ BESIDE = {**GOOD, "n": 1, "temperature": 0.0}
 VALID: dict[str, dict[str, Any]] = {
     PATHS[0]: {
         **GOOD, "temperature": 1.0, "top_p": 0.9, "stop": ["x"], "stream": False, "logprobs": True, "top_logprobs": 2,
-        "reasoning_effort": "low", "thinking": {"type": "enabled", "budget_tokens": 3}, "user": "u", "metadata": {},
+        "reasoning_effort": "low", "thinking": {"type": "enabled", "budget_tokens": 3, "min_tokens": 2}, "user": "u",
         "stream_options": {"include_usage": True}, "response_format": {"type": "text"}, "tools": [], "votes": None,
+        "metadata": {},
     },
     PATHS[1]: {"model": "v3", "prompt": "2+2", "max_tokens": 5, "n": 1, "stop": None, "logprobs": 1, "echo": False},
     PAGE_PATHS[0]: {"family": "facts", "level": 1, "language": "zh", "number": 3},

@@ -166,6 +166,8 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     assert "'n': Input should be less" in said and "did you mean 'think'" in said
     bounded = talk(["/think 2", "What is 1+2?"], adds)
     assert "3 of them thinking" in bounded
+    prolonged = talk(["/think 20+", "What is 1+2?"], lambda *_: ("so", "3"))
+    assert "│ so Wait Wait" in prolonged and "/think x+" in talk(["/think x+"], adds)
     assert "0 of them thinking" in talk(
         ["/think off", "/think free", "hello"], lambda *_: ("", "hi"), {"m": "chat_direct"}
     )

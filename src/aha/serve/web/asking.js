@@ -36,7 +36,8 @@ function request(model, conversation, n) {
   if (max_tokens) body.max_completion_tokens = max_tokens;
   if (seed !== null) body.seed = seed;
   if (card(model)?.asked !== "chat_direct" && thinking !== "free") {
-    body.thinking = thinking === "off" ? { type: "disabled" } : { type: "enabled", budget_tokens: budget };
+    const bounds = { off: { type: "disabled" }, budget: { type: "enabled", budget_tokens: budget }, least: { type: "enabled", min_tokens: budget } };
+    body.thinking = bounds[thinking];
   }
   return body;
 }
