@@ -105,14 +105,13 @@ def start_chat(model: ServedModel, request: ChatRequest, prompt: Sequence[int]) 
     sampling = _sampling(
         model, request, request.limit, [prompt], count, CHAT_TEMPERATURE, CHAT_TOP_P, request.top_logprobs or 0
     )
-    begun = request.thought is not None
     readers = [
         ReplyReader(
             index,
             model.tokenizer,
-            splitter_for(model.tokenizer, think_prefilled=begun or model.asked == "chat"),
+            splitter_for(model.tokenizer, think_prefilled=request.thought is not None or model.asked == "chat"),
             request.stops,
-            begun=begun,
+            begun=bool(request.thought),
             logprobs=bool(request.logprobs),
             steering=steering_of(request, model.tokenizer, sampling.max_completion_tokens),
         )

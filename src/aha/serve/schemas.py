@@ -55,7 +55,7 @@ class ChatMessage(Strict):
     """One turn. Reasoning of earlier turns is accepted and never shown to the model again.
 
     With `prefix` (DeepSeek's field) an assistant's turn at the end is no reply but the beginning of one: the model goes
-    on with the thinking in its `reasoning_content`.
+    on with the thinking in its `reasoning_content`, which may be empty: then a thinking is opened and no more.
     """
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -74,7 +74,7 @@ class ChatMessage(Strict):
     def _check(self) -> Self:
         if self.content is None and self.role != "assistant":
             raise ValueError(f"a message of role '{self.role}' needs content")
-        if self.prefix and (self.role != "assistant" or self.text or not self.reasoning_content):
+        if self.prefix and (self.role != "assistant" or self.text or self.reasoning_content is None):
             raise ValueError("prefix: true needs the role 'assistant', reasoning_content to go on with, and no content")
         return self
 

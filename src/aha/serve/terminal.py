@@ -31,6 +31,8 @@ from aha.types import Language
 
 SETTINGS = ("temperature", "top_p", "seed", "max_completion_tokens", "stop")
 """Fields of a request that /set changes; the others have commands of their own."""
+OFF = {"type": "disabled"}
+"""The `thinking` of a request that is to be answered at once."""
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Terminal:
         self._commands: dict[str, tuple[Callable[[str], None], str, str]] = {
             "model": (self._choose, "[NAME]", "list the models, or talk to another; the conversation goes on with it"),
             "problem": (self._problem, "[FAMILY [LEVEL [zh]]]", "ask a held-out problem, and let a verifier judge"),
-            "longer": (self._longer, "", 'go on with the last thinking: "Wait"'),
+            "longer": (self._longer, "", 'go on with the last thinking ("Wait"), or think where there was none'),
             "think": (
                 self._think,
                 "free|off|N|N+",
@@ -171,8 +173,10 @@ class Terminal:
         settings = dict(self._settings)
         if thought is not None:
             settings.pop("n", None)
+        if thought is not None and settings.get("thinking") == OFF:
+            settings.pop("thinking")
         if closed:
-            settings["thinking"] = {"type": "disabled"}
+            settings["thinking"] = OFF
         if self._models[self._model] == "chat_direct":
             settings.pop("thinking", None)
         return self._checked({**settings, "messages": messages})
@@ -183,7 +187,7 @@ class Terminal:
     def _generate(self, model: ServedModel, request: ChatRequest) -> tuple[list[Reply], bool]:
         """Streams one answer to the screen, or draws several; what there is when Ctrl-C comes is kept."""
         replies = [Reply() for _ in range(request.samples)]
-        shown = self._screen.stream(silent=len(replies) > 1, thinking=request.thought is not None)
+        shown = self._screen.stream(silent=len(replies) > 1, thinking=bool(request.thought))
         tokens, thought, started = 0, 0, time.monotonic()
 
         async def listen() -> None:
@@ -243,8 +247,11 @@ class Terminal:
 
     def _longer(self, rest: str) -> None:
         turn = self._last()
+        if self._models[self._model] == "chat_direct":
+            raise ApiError(400, f"{self._model!r} answers without thinking: choose a model that thinks with /model")
         if not turn.reply.reasoning:
-            raise ApiError(400, "the last answer had no thinking to go on with")
+            self._answer(turn, "")
+            return
         wait = wait_for(turn.question)
         self._screen.go_on(wait)
         self._answer(turn, f"{turn.reply.reasoning}\n{wait}")
@@ -262,7 +269,7 @@ class Terminal:
         if rest not in ("free", "off") and not number.isdecimal():
             raise ApiError(400, f"/think {rest}: expected free, off, a number of tokens, or one with a + behind it")
         bound = "min_tokens" if rest.endswith("+") else "budget_tokens"
-        chosen = {"free": None, "off": {"type": "disabled"}}
+        chosen = {"free": None, "off": OFF}
         self._change("thinking", chosen[rest] if rest in chosen else {"type": "enabled", bound: int(number)})
 
     def _votes(self, rest: str) -> None:

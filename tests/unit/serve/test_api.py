@@ -252,12 +252,30 @@ def test_thinking_goes_on_from_a_prefix(scripted: Any, tokenizer: Tokenizer) -> 
         assert http.post(CHAT, json=body).status_code == 400
 
 
+def test_an_empty_prefix_opens_a_thinking(scripted: Any, tokenizer: Tokenizer) -> None:
+    asked: list[str] = []
+
+    def script(request: Request, index: int) -> list[int]:
+        asked.append(tokenizer.decode(request.prompt_token_ids))
+        return [*tokenizer.encode("\nso"), tokenizer.control_id(END_THINK), *tokenizer.encode("5"), tokenizer.eos_id]
+
+    begun = {"role": "assistant", "content": "", "reasoning_content": "", "prefix": True}
+    body = {"model": "m", "messages": [{"role": "user", "content": "2+3?"}, begun]}
+    for way, opening in (("chat", "<think>\n"), ("zero", "<think>")):
+        with scripted(script, way) as (http, _, _):
+            message = post(http, body)["choices"][0]["message"]
+        assert (message["reasoning_content"], message["content"]) == ("so", "5")
+        assert asked[-1].endswith(opening)
+    with scripted(script, "chat_direct") as (http, _, _):
+        assert http.post(CHAT, json=body).status_code == 400
+
+
 def test_a_prefix_is_the_end_and_nothing_else(client: TestClient) -> None:
     question = {"role": "user", "content": "2+3?"}
     begun = {"role": "assistant", "content": "", "reasoning_content": "x", "prefix": True}
     for messages in (
         [begun], [begun, question], [question, begun, begun], [question, {**begun, "content": "5"}],
-        [question, {**begun, "reasoning_content": ""}], [question, {**question, "prefix": True}],
+        [question, {**begun, "reasoning_content": None}], [question, {**question, "prefix": True}],
         [question, {**begun, "prefix": False}],
     ):  # fmt: skip
         assert client.post(CHAT, json=chat(messages=messages)).status_code == 400

@@ -20,7 +20,7 @@ from aha.serve.errors import ApiError
 from aha.serve.screen import visible
 from aha.serve.served import Asked, ServedModel
 from aha.serve.terminal import Terminal, start_model
-from aha.text.tokenizer import END_THINK, Tokenizer
+from aha.text.tokenizer import END_THINK, THINK, Tokenizer
 from aha.types import Request
 
 Talk = Callable[..., str]
@@ -129,6 +129,23 @@ def test_thinking_goes_on(talk: Talk) -> None:
     said = talk(["2+3?", "/longer", "/longer"], say)
     assert "│ ... Wait, no. 5\n\nThe answer is 5." in said
     assert "nothing has been answered" in talk(["/longer", "/again"], say)
+
+
+def test_a_thinking_is_opened_where_there_was_none(talk: Talk, tokenizer: Tokenizer) -> None:
+    end, five = tokenizer.control_id(END_THINK), tokenizer.encode("5")  # one token, in whose place the end is forced
+
+    def script(request: Request, index: int) -> list[int]:
+        opened = tokenizer.decode(request.prompt_token_ids).rstrip().endswith(THINK)
+        answer = [*tokenizer.encode("The answer is 5."), tokenizer.eos_id]
+        return [*five, end, *answer] if opened else answer
+
+    for asked, first in (("chat", "/think off"), ("zero", "/think free")):
+        said = talk([first, "2+3?", "/longer"], script, {"m": asked}, raw=True)
+        before, after = said.split("tokens, ")[0], said.split("thinking, in")[1]
+        assert "│" not in before and "The answer is 5.\n" in before
+        assert "│ 5\n\nThe answer is 5.\n" in after and "Wait" not in said
+    direct = talk(["hello", "/longer"], lambda *_: ("", "hi"), {"m": "chat_direct"})
+    assert "'m' answers without thinking: choose a model that thinks with /model" in direct
 
 
 def test_an_answer_is_forced_where_thinking_on_would_end_without_one(talk: Talk, tokenizer: Tokenizer) -> None:
