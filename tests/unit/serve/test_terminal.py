@@ -20,7 +20,7 @@ from aha.serve.errors import ApiError
 from aha.serve.screen import visible
 from aha.serve.served import Asked, ServedModel
 from aha.serve.terminal import Terminal, start_model
-from aha.text.tokenizer import END_THINK, THINK, Tokenizer
+from aha.text.tokenizer import ASSISTANT, END_THINK, THINK, Tokenizer
 from aha.types import Request
 
 Talk = Callable[..., str]
@@ -106,6 +106,49 @@ def test_models_are_switched_in_a_conversation(talk: Talk) -> None:
     said = talk(["who?", "/model b", "who?", "/model", "/model c"], adds, {"a": "chat", "b": "chat_direct"})
     assert "* b" in said and "answers directly" in said
     assert "there is no model 'c'" in said
+
+
+def test_a_second_model_is_asked_the_same_and_goes_on_with_its_own_answers(talk: Talk) -> None:
+    prompts: list[str] = []
+
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        prompts.append(prompt)
+        return ("so", "from a") if THINK in prompt.rpartition(ASSISTANT)[2] else ("", "from b")
+
+    asked: dict[str, Asked] = {"a": "chat", "b": "chat_direct"}
+    said = talk(["/beside b", "one?", "/model", "two?", "/longer", "/beside", "three?"], say, asked)
+    assert re.search(r"\na\n│ so\n\nfrom a\n.*tokens.*\nb\nfrom b\n", said)
+    assert "* a" in said and "+ b" in said
+    asking = [prompt for prompt in dict.fromkeys(prompts) if "one?" in prompt and "two?" in prompt]
+    assert "from a" in asking[0] and "from b" not in asking[0]
+    assert "from b" in asking[1] and "from a" not in asking[1]
+    assert said.split("two?")[0].count("\nb\n") == 2 and len(asking) == 4  # neither to think on nor when switched off
+    refused = talk(["/beside c", "/beside a", "/beside b", "/model b", "one?"], say, asked)
+    assert "there is no model 'c'" in refused and "'a' answers already" in refused and "from a" not in refused
+
+
+def test_a_problem_is_judged_for_both(talk: Talk) -> None:
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        return adds(prompt, index) if prompt.rstrip().endswith(THINK) else ("", "no")
+
+    said = talk(["/beside b", "/problem arithmetic 1"], say, {"a": "chat", "b": "chat_direct"})
+    assert "✓ right" in said.split("\nb\n")[0] and "✗ wrong" in said.split("\nb\n")[1]
+
+
+def test_the_last_question_is_replaced(talk: Talk) -> None:
+    prompts: list[str] = []
+
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        prompts.append(prompt)
+        return adds(prompt, index)
+
+    lines = ["/edit x", "What is 1+2?", "What is 2+2?", "/edit", "/edit What is 5+6?", "What is 1+1?"]
+    said = talk(lines, say)
+    assert "nothing has been answered" in said and "/edit needs the words" in said and "The answer is 11." in said
+    assert all(words in prompts[-1] for words in ("1+2", "5+6", "1+1")) and "2+2" not in prompts[-1]
+    refused = talk(["What is 1+2?", "/edit " + "long " * 2000, "What is 2+2?"], say)
+    assert "there is no room for a reply" in refused
+    assert "1+2" in prompts[-1] and "long" not in prompts[-1]
 
 
 def test_a_problem_is_judged(talk: Talk) -> None:
