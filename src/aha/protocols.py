@@ -72,8 +72,12 @@ class LiveSample(Protocol):
         """Makes these its next tokens, whatever the model would say; then it goes on by itself."""
         ...
 
+    def take_back(self, count: int) -> None:
+        """Takes the last tokens away again, for `watcher` to call: what comes next follows the ones that are left."""
+        ...
+
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Has `watcher` called after each new token, before the next is decided: it may `force` or `end`."""
+        """Has `watcher` called after each new token, before the next is decided: it may force, take back, or end."""
         ...
 
     def end(self, reason: FinishReason) -> None:

@@ -25,7 +25,7 @@ START_SECONDS = 60.0
 
 
 class KillableWorker:
-    """One killable process around a function.
+    """One killable process around a function. Threads may share it: their items are graded one after another.
 
     Args:
         target: ``module:function``; called with an item's JSON values as positional arguments, returns a JSON value.
@@ -38,9 +38,14 @@ class KillableWorker:
         self.kills = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
+        self._turn = threading.Lock()
 
     def grade(self, items: Sequence[Sequence[Any]]) -> list[Any | None]:
         """Grades items in order; None where the function raised, ran too long, or its process died."""
+        with self._turn:  # an answer must not go to another thread's item
+            return self._grade(items)
+
+    def _grade(self, items: Sequence[Sequence[Any]]) -> list[Any | None]:
         results: list[Any | None] = []
         while len(results) < len(items):
             process = self._ensure_started()

@@ -247,6 +247,28 @@ def test_a_watcher_ends_a_sample_inside_a_draft(model: DeepseekV3) -> None:
     assert [tuple(item.tokens) for item in items] == [c.token_ids[: 6 + i] for i, c in enumerate(whole)]
 
 
+@pytest.mark.parametrize(("at", "count"), [(1, 1), (4, 2), (9, 9), (7, 1)])
+def test_tokens_taken_back_inside_a_draft_leave_the_rest_the_same(model: DeepseekV3, at: int, count: int) -> None:
+    completions = []
+    for drafted in (0, 2):
+        engine = Engine(model, 4, 32, speculative_tokens=drafted)
+        items = engine.add(requests(4, temperature=1.0)[3])
+        refused = []
+
+        def refuse(item: Sample, refused: list[int]) -> None:
+            if len(item.tokens) == at and not refused:
+                refused += item.tokens[-count:]
+                item.take_back(count)
+                item.force([21, 22])
+
+        items[1].watch(partial(refuse, items[1], refused))
+        while engine.step():
+            pass
+        assert refused and items[1].tokens[at - count : at - count + 2] == [21, 22]
+        completions.append([item.completion(0) for item in items])
+    assert_same([completions[1]], [completions[0]])
+
+
 def test_forced_tokens_cost_no_steps_and_count_nowhere(model: DeepseekV3) -> None:
     engine = Engine(model, 1, 32, speculative_tokens=2)
     (item,) = engine.add(requests(1, n=1, max_completion_tokens=7)[0])

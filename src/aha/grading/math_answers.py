@@ -22,7 +22,7 @@ _NUMBER = re.compile(
     re.ASCII,
 )
 _BOLD = re.compile(r"(?<![\w)\]*])(\*\*|\*|`)(?=\S)([^*`]*\S)\1(?![\w(*])")
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}", re.ASCII)
+_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))\s*(?:\{\s*([0-9]+)\s*\}|([0-9]))", re.ASCII)
 _JOINED_BEFORE = re.compile(r"[A-Za-z_.)\]]$|[-+*/×^]\s*$")
 _JOINED_AFTER = re.compile(
     r"\s*(?:[\^_*π]|/\s*[A-Za-z]\b|(?:k|thousand|million|billion|hundred|dozens?)\b)|[(\[]", re.IGNORECASE
@@ -69,8 +69,8 @@ def boxed(text: str) -> list[str]:
 def number(text: str) -> Fraction | None:
     r"""Reads the one number of a text, exactly.
 
-    Thousands separators, decimals, fractions (3/4, 1 1/2, \frac{3}{4}), currency signs, percent signs and units around
-    the number are understood. After an equals sign only what follows the last one counts.
+    Thousands separators, decimals, fractions (3/4, 1 1/2, \frac{3}{4}, \frac34), currency signs, percent signs and
+    units around the number are understood. After an equals sign only what follows the last one counts.
 
     Returns:
         None where there is no number, more than one, or digits that belong to a word, an exponent or a list.
@@ -78,7 +78,7 @@ def number(text: str) -> Fraction | None:
     text = _SPACING.sub(" ", text[: MAX_CHARACTERS + 1].replace("−", "-").replace("{,}", ","))
     if len(text) > MAX_CHARACTERS:
         return None
-    text = _TEXT.sub(r" \1 ", _FRACTION.sub(r" \1/\2 ", text)).rsplit("=", 1)[-1]
+    text = _TEXT.sub(r" \1 ", _FRACTION.sub(r" \1\2/\3\4 ", text)).rsplit("=", 1)[-1]
     text = _BOLD.sub(r"\2", text)
     found = list(_NUMBER.finditer(text))
     if len(found) != 1:

@@ -133,8 +133,9 @@ class Engine:
             if self.speculative_tokens:
                 self._speculate(scheduler.running, cache)
             else:
-                last = torch.tensor([item.tokens[-1] for item in scheduler.running], device=cache.device)
-                self._take(scheduler.running, self.model.decode(last, cache))
+                last = torch.tensor([item.last for item in scheduler.running], device=cache.device)
+                if self._take(scheduler.running, self.model.decode(last, cache)):
+                    _forget(scheduler.running, 0, cache)
             self._retire(cache)
         return bool(scheduler.running or scheduler.waiting)
 
@@ -145,7 +146,7 @@ class Engine:
 
     def _prefill(self, groups: list[list[Sample]], cache: RowCache) -> None:
         """Fills the cache for newly admitted samples and draws their first tokens."""
-        row = len(self._scheduler.running) - sum(map(len, groups))
+        row = first_row = len(self._scheduler.running) - sum(map(len, groups))
         prompts, rows, siblings = [], [], []
         for group in groups:
             prompts.append(list(group[0].request.prompt_token_ids))
@@ -158,7 +159,9 @@ class Engine:
                 cache.fork(source, targets)
         repeats = torch.tensor([len(group) for group in groups], device=logits_PV.device)
         self._settings = None
-        self._take([item for group in groups for item in group], logits_PV.repeat_interleave(repeats, 0))
+        samples = [item for group in groups for item in group]
+        if self._take(samples, logits_PV.repeat_interleave(repeats, 0)):
+            _forget(samples, first_row, cache)
         self._settings = None
 
     def _speculate(self, samples: Sequence[Sample], cache: RowCache) -> None:
@@ -168,20 +171,23 @@ class Engine:
         drafts = with_forced(samples, self.model.draft(window_BW, cache).tolist())
         known = [min(len(item.forced), self.speculative_tokens) for item in samples]
         lengths = [len(item.tokens) for item in samples]
-        ids = [[item.tokens[-1], *draft] for item, draft in zip(samples, drafts, strict=True)]
+        ids = [[item.last, *draft] for item, draft in zip(samples, drafts, strict=True)]
         self._take(samples, self.model.decode(torch.tensor(ids, device=cache.device), cache), drafts)
         for row, (item, forced, length) in enumerate(zip(samples, known, lengths, strict=True)):
             cache.truncate(row, item.held)
             accepted = len(item.tokens) - length - 1
             self.drafts.add(self.speculative_tokens - forced, max(0, accepted - forced))
 
-    def _take(self, samples: Sequence[Sample], logits_NV: Tensor, drafts: Sequence[Sequence[int]] = ()) -> None:
+    def _take(self, samples: Sequence[Sample], logits_NV: Tensor, drafts: Sequence[Sequence[int]] = ()) -> bool:
         """Draws the next token of each sample, and further ones as long as they are what its draft foretold.
 
         Args:
             samples: B of them.
             logits_NV: of each sample one row for every token of its draft and one more.
             drafts: of each sample; none of them in plain decoding.
+
+        Returns:
+            Whether tokens were taken back by who watches a sample.
         """
         width = logits_NV.shape[0] // len(samples)
         if self._settings is None:
@@ -191,15 +197,20 @@ class Engine:
         positions = np.add.outer([len(item.tokens) for item in samples], np.arange(width)).ravel()
         tokens_N, logprobs_N = sample(logits_NV, self._settings, uniforms(keys, positions))
         tokens, logprobs = tokens_N.tolist(), logprobs_N.tolist()
+        shortened = False
         for row, item in enumerate(samples):
             for index in range(row * width, (row + 1) * width):
                 token, logprob = tokens[index], logprobs[index]
                 if item.forced or item.request.sampling.top_logprobs:
                     token, logprob = self._look_closer(item, token, logprob, logits_NV[index])
+                length, place = len(item.tokens) + 1, index - row * width
                 item.append(token, logprob)
-                place = index - row * width
+                if len(item.tokens) < length:
+                    shortened = True
+                    break
                 if item.finish_reason is not None or place + 1 == width or token != drafts[row][place]:
                     break
+        return shortened
 
     def _look_closer(self, item: Sample, token: int, logprob: float, logits_V: Tensor) -> tuple[int, float]:
         """Replaces a drawn token by a forced one, and keeps the most likely tokens where the request wants them."""
@@ -275,6 +286,12 @@ class Engine:
                 scores.append(chosen.squeeze(-1).tolist())
                 start = stop
         return scores
+
+
+def _forget(samples: Sequence[Sample], first_row: int, cache: RowCache) -> None:
+    """Cuts the rows of samples, the first in `first_row`, back to the tokens that they still have."""
+    for row, item in enumerate(samples, first_row):
+        cache.truncate(row, item.held)
 
 
 def _batches(

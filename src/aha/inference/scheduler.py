@@ -35,6 +35,11 @@ class Sample:
         """Tokens that a cache holds of it: all but the last."""
         return len(self.request.prompt_token_ids) + len(self.tokens) - 1
 
+    @property
+    def last(self) -> int:
+        """The last token of prompt and completion."""
+        return self.tokens[-1] if self.tokens else self.request.prompt_token_ids[-1]
+
     def latest(self, count: int) -> list[int]:
         """The last `count` tokens of prompt and completion, or all but the very first."""
         prompt, missing = self.request.prompt_token_ids, count - len(self.tokens)
@@ -47,6 +52,14 @@ class Sample:
     def force(self, token_ids: Sequence[int]) -> None:
         """Makes these the next tokens; their log-probabilities are the model's."""
         self.forced.extend(token_ids)
+
+    def take_back(self, count: int) -> None:
+        """Takes the last `count` tokens away again; a sample that ended with the last of them goes on."""
+        kept = len(self.tokens) - count
+        for drawn in (self.tokens, self.logprobs, self.top_logprobs):
+            del drawn[kept:]
+        if self.finish_reason is FinishReason.STOP:
+            self.finish_reason = None
 
     def end(self, reason: FinishReason) -> None:
         """Ends the sample with what it has. One that has ended already stays as it is."""

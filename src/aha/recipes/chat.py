@@ -17,7 +17,7 @@ from aha.serve.terminal import Terminal, start_model
 
 
 def chat(paths: Sequence[Path], model: str, asked: str, overrides: Sequence[str]) -> None:
-    """Talks to the models that the paths hold, each loaded when it is first asked.
+    """Talks to the models that the paths hold, each loaded when it is first asked; one that cannot be is said to be so.
 
     Args:
         paths: run folders, or model folders.
@@ -27,7 +27,6 @@ def chat(paths: Sequence[Path], model: str, asked: str, overrides: Sequence[str]
 
     Raises:
         ConfigError: a path holds no model, there is none of that name, or a setting is wrong.
-        CheckpointError: a model is damaged.
     """
     config = override_config(ServeConfig(), {}, overrides)
     found = {one.name: one for one in find_models(paths, asked)}

@@ -1,4 +1,4 @@
-"""How long a model may think: when the budget is used up, the end-of-think token is forced and the model goes on."""
+"""How long a model may think, and has to: the end is forced when a budget is used up, and refused when it is early."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from aha.serve.schemas import ChatRequest, Effort
+from aha.test_time.budget_forcing import ANSWER_TOKENS, WAIT
 from aha.text.incremental import Phase
+from aha.text.tokenizer import END_THINK, Tokenizer
 
 SHARES: dict[Effort, float | None] = {
     "none": 0.0,
@@ -21,32 +23,76 @@ SHARES: dict[Effort, float | None] = {
 
 
 class Steering(Protocol):
-    """Decides while a reply is made whether tokens are to be forced next."""
+    """Decides while a reply is made whether tokens are to be forced next, and whether its thinking may end."""
 
     def forced(self, phase: Phase, thinking_tokens: int) -> Sequence[int]:
         """Token ids that come next, or nothing. Asked before the first token and after each one."""
         ...
 
+    def instead_of_end(self, thinking_tokens: int, last: str) -> Sequence[int]:
+        """Token ids that take the place of the end of the thinking; nothing where it may end.
+
+        Args:
+            thinking_tokens: in front of the end.
+            last: the last character of the thinking, where it is known.
+        """
+        ...
+
 
 class ThinkingBudget:
-    """Ends the thinking after so many tokens.
+    """Ends the thinking after so many tokens, and keeps it from ending before it has so many.
 
     Args:
-        tokens: of thinking, at most; 0 closes it at once.
-        end_think_ids: what closes it.
+        tokenizer: of the model.
+        most: tokens of thinking; 0 closes it at once, None sets no bound.
+        least: tokens of thinking; an end that comes before is replaced by `wait`.
+        wait: the word to go on with.
     """
 
-    def __init__(self, tokens: int, end_think_ids: Sequence[int]) -> None:
-        self.tokens = tokens
-        self._end_think_ids = tuple(end_think_ids)
+    def __init__(self, tokenizer: Tokenizer, most: int | None, least: int = 0, wait: str = WAIT["en"]) -> None:
+        self.most, self.least = most, least
+        self._tokenizer, self._wait = tokenizer, wait
         self._closed = False
 
     def forced(self, phase: Phase, thinking_tokens: int) -> Sequence[int]:
         """The closing tokens, once, when thinking has used its budget."""
-        if self._closed or phase is not Phase.THINKING or thinking_tokens < self.tokens:
+        if self._closed or phase is not Phase.THINKING or self.most is None or thinking_tokens < self.most:
             return ()
         self._closed = True
-        return self._end_think_ids
+        return self._tokenizer.encode_markup(END_THINK)
+
+    def instead_of_end(self, thinking_tokens: int, last: str) -> Sequence[int]:
+        """The word to go on with, while thinking is too short and there is room for more."""
+        if self._closed or thinking_tokens >= self.least:
+            return ()
+        apart = " " if self._wait.isascii() and last and not last.isspace() else ""
+        ids = self._tokenizer.encode(apart + self._wait)
+        return ids if self.most is None or thinking_tokens + len(ids) < self.most else ()
+
+
+def wait_for(question: str) -> str:
+    """What a thinking goes on with, in the language of its question."""
+    return WAIT["zh" if any("\u4e00" <= character <= "\u9fff" for character in question) else "en"]
+
+
+def steering_of(request: ChatRequest, tokenizer: Tokenizer, limit: int) -> ThinkingBudget | None:
+    """What a request says about its thinking, for one sample; None where it says nothing.
+
+    Where thinking is prolonged, its end is forced in time for an answer before the limit.
+
+    Args:
+        request: whose thinking it is.
+        tokenizer: of the model.
+        limit: tokens of the whole completion.
+    """
+    most, least = budget_of(request, limit), (request.thinking and request.thinking.min_tokens) or 0
+    if least:
+        answer = ANSWER_TOKENS + len(tokenizer.encode_markup(END_THINK))
+        room = limit - min(answer, limit // 4)
+        most = room if most is None else min(most, room)
+    if most is None:
+        return None
+    return ThinkingBudget(tokenizer, most, least, wait_for(request.turns[-1].text))
 
 
 def budget_of(request: ChatRequest, limit: int) -> int | None:

@@ -9,14 +9,14 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 
 from aha import __version__
-from aha.serve.budget import ThinkingBudget, budget_of
+from aha.serve.budget import steering_of
+from aha.serve.errors import ApiError
 from aha.serve.reply import Delta, End, ReplyReader, TokenScore
 from aha.serve.responses import CompletionTokens, Finish, TokenLogprob, TopLogprob, Usage
 from aha.serve.schemas import ChatRequest, CompletionRequest, SamplingRequest
 from aha.serve.served import ServedModel
 from aha.serve.worker import Job, follow
 from aha.text.incremental import RawText, splitter_for
-from aha.text.tokenizer import END_THINK
 from aha.types import FinishReason, Request, SamplingParams
 
 FINGERPRINT = f"aha-{__version__}"
@@ -96,24 +96,24 @@ def start_chat(model: ServedModel, request: ChatRequest, prompt: Sequence[int]) 
     """Queues a chat request.
 
     Raises:
-        ApiError: the queue is full, or the server is stopping.
+        ApiError: the queue is full, the server is stopping, or a model that does not think is to think on.
     """
+    if model.asked == "chat_direct" and request.thinking is not None and request.thinking.min_tokens:
+        message = f"{model.name!r} answers without thinking: there is none to prolong"
+        raise ApiError(400, message, "thinking.min_tokens")
     count = request.votes or request.samples
     sampling = _sampling(
         model, request, request.limit, [prompt], count, CHAT_TEMPERATURE, CHAT_TOP_P, request.top_logprobs or 0
     )
-    budget = budget_of(request, sampling.max_completion_tokens)
-    end_think = model.tokenizer.encode_markup(END_THINK)
-    begun = request.thought is not None
     readers = [
         ReplyReader(
             index,
             model.tokenizer,
-            splitter_for(model.tokenizer, think_prefilled=begun or model.asked == "chat"),
+            splitter_for(model.tokenizer, think_prefilled=request.thought is not None or model.asked == "chat"),
             request.stops,
-            begun=begun,
+            begun=bool(request.thought),
             logprobs=bool(request.logprobs),
-            steering=None if budget is None else ThinkingBudget(budget, end_think),
+            steering=steering_of(request, model.tokenizer, sampling.max_completion_tokens),
         )
         for index in range(count)
     ]

@@ -54,13 +54,13 @@ class Guard:
     Args:
         app: what to protect.
         api_key: None for none.
-        known_paths: that may be named in the log.
+        known_paths: those of the routes, which may be named in the log.
     """
 
     def __init__(self, app: ASGIApp, api_key: str | None, known_paths: Collection[str] = ()) -> None:
         self._app = app
         self._digest = hashlib.sha256(api_key.encode()).digest() if api_key is not None else None
-        self._known_paths = frozenset(known_paths)
+        self.known_paths = frozenset(known_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets a request in, or answers in the application's place."""
@@ -102,7 +102,7 @@ class Guard:
             logger.error("request %s failed with %s at\n%s", number, type(error).__name__, frames)
             if not status:
                 await error_response(internal_error(number))(scope, receive, numbered)
-        path = scope["path"] if scope["path"] in self._known_paths else "(unknown path)"
+        path = scope["path"] if scope["path"] in self.known_paths else "(unknown path)"
         milliseconds = 1000 * (time.monotonic() - started)
         logger.info("%s %s %s %d %.0f ms", number, _method(scope), path, status, milliseconds)
 

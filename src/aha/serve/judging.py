@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from aha.errors import UnknownNameError
 from aha.serve.errors import ApiError
 from aha.serve.schemas import Name, Strict
-from aha.serve.voting import named_answer
+from aha.serve.voting import canonical, named_answer
 from aha.tasks.families import FAMILIES, GENERAL, draw, get_family
 from aha.test_time.voting import majority
 from aha.types import Language, Problem
@@ -83,7 +83,7 @@ def find_problem(name: ProblemName) -> Problem:
 
 
 def judge(replies: Sequence[str], problem: Problem | None) -> Judgement:
-    """Groups what replies answer, by the family's equivalence or as text, and scores it where there is a problem."""
+    """Groups what replies answer, by the family's equivalence or by value, and scores it where there is a problem."""
     answers = [_answer(reply, problem) for reply in replies]
     votes = [_vote(answer, problem) for answer in answers]
     order = sorted(dict.fromkeys(vote for vote in votes if vote is not None), key=lambda vote: -votes.count(vote))
@@ -111,9 +111,9 @@ def _answer(reply: str, problem: Problem | None) -> str | None:
 
 
 def _vote(answer: str | None, problem: Problem | None) -> str | None:
-    if answer is None or problem is None:
-        return answer
-    return get_family(problem.family).canonical(problem, answer)
+    if answer is None:
+        return None
+    return canonical(answer) if problem is None else get_family(problem.family).canonical(problem, answer)
 
 
 def _score(answer: str | None, problem: Problem) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aha.errors import CheckpointError
 from aha.serve.errors import ApiError
 from aha.serve.schemas import ChatMessage
 from aha.serve.served import ServedModel
@@ -21,8 +22,8 @@ def chat_ids(model: ServedModel, messages: Sequence[ChatMessage], thought: str |
         thought: thinking that the reply begins with.
 
     Raises:
-        ApiError: it is longer than the model's context, R1-Zero, which knows single questions only, is asked more, or
-            a model that does not think is given a thought.
+        ApiError: it is longer than the model's context, R1-Zero, which knows single questions only, is asked more, a
+            model that does not think is given a thought, or the checkpoint's own template refuses the conversation.
     """
     _check_size(model, sum(len(message.text.encode()) for message in messages) + len((thought or "").encode()))
     if thought is not None and model.asked == "chat_direct":
@@ -32,7 +33,11 @@ def chat_ids(model: ServedModel, messages: Sequence[ChatMessage], thought: str |
         ids = zero_prompt(model.tokenizer, question, think_prefilled=thought is not None)
     else:
         turns = [_turn(message) for message in messages]
-        ids = chat_prompt(model.tokenizer, turns, think_prefilled=model.asked == "chat")
+        try:
+            ids = chat_prompt(model.tokenizer, turns, think_prefilled=model.asked == "chat")
+        except CheckpointError as error:
+            message = f"{model.name!r} cannot be asked this: {error}"
+            raise ApiError(400, message, "messages", "template_refused") from None
     return _checked(model, ids + model.tokenizer.encode(thought or ""))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aha.serve.budget import Steering
-from aha.text.incremental import Decoder, Phase, RawText, Splitter, StopScanner, TagSplitter, Trimmer
+from aha.text.incremental import Decoder, Ending, Phase, RawText, Splitter, StopScanner, TagSplitter, Trimmer
 from aha.text.tokenizer import Tokenizer
 from aha.types import FinishReason
 
@@ -60,7 +60,11 @@ class ReplyReader:
         trim: leave out whitespace around thinking and answer.
         begun: the prompt holds the beginning of the thinking, so that whitespace may follow it.
         logprobs: keep log-probabilities.
-        steering: may force tokens.
+        steering: may force tokens, and may refuse the end of the thinking.
+
+    Attributes:
+        taken_back: how many of the newest tokens the last `push` has refused: the end of a thinking that is to go on.
+            They have never been; take them from the sample too, and then force what `forced` says.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class ReplyReader:
         self.index = index
         self.completion_tokens = 0
         self.reasoning_tokens = 0
+        self.taken_back = 0
+        self._encode = tokenizer.encode
         self._token_bytes = tokenizer.token_bytes
         self._eos_ids = tokenizer.eos_ids
         self._splitter = splitter
@@ -85,6 +91,12 @@ class ReplyReader:
         self._trims = (Trimmer(begun), Trimmer()) if trim else None
         self._logprobs = logprobs
         self._steering = steering
+        self._last = "." if begun else ""
+        """The last character of the thinking; of one that the prompt has begun it is only known that there is one."""
+        self._instead: list[int] = []
+        self._shown = 0
+        """Of the next tokens, those whose text has been given already."""
+        self._held_scores: list[TokenScore] = []
 
     @property
     def stopped(self) -> bool:
@@ -93,26 +105,68 @@ class ReplyReader:
 
     def forced(self) -> Sequence[int]:
         """Token ids that have to come next, or nothing."""
-        return self._steering.forced(self._splitter.phase, self.reasoning_tokens) if self._steering else ()
+        if self._steering is None:
+            return ()
+        instead, self._instead = self._instead, []
+        return [*instead, *self._steering.forced(self._splitter.phase, self.reasoning_tokens)]
 
-    def push(self, token_id: int, logprob: float, top: Sequence[tuple[int, float]] = ()) -> Delta:
-        """Takes a token."""
-        phase, data = self._splitter.push(token_id)
-        thinking = phase is Phase.THINKING
-        self.completion_tokens += 1
-        self.reasoning_tokens += thinking
+    def push(
+        self, token_id: int, logprob: float, top: Sequence[tuple[int, float]] = (), stopped: bool = False
+    ) -> Delta:
+        """Takes a token.
+
+        Args:
+            token_id: of the token.
+            logprob: its log-probability.
+            top: the most likely tokens in its place.
+            stopped: the sample ends with it.
+        """
+        self.taken_back = 0
         scores: tuple[TokenScore, ...] = ()
         if self._logprobs and token_id not in self._eos_ids:
             likely = tuple((self._bytes_of(other), value) for other, value in top)
             scores = (TokenScore(self._bytes_of(token_id), logprob, likely),)
-        if thinking:
-            text = self._thinking.push(data)
-            if self._splitter.phase is not Phase.THINKING:
-                text += self._thinking.end()
-            return Delta(self.index, reasoning=self._trim(0, text), reasoning_scores=scores)
+        self.completion_tokens += 1
+        if self._shown:
+            self._shown -= 1
+            self.reasoning_tokens += 1
+            return Delta(self.index, reasoning_scores=scores)
+        phase, data = self._splitter.push(token_id)
+        if phase is Phase.THINKING:
+            self.reasoning_tokens += 1
+            return self._think(data, scores, stopped)
         return Delta(
             self.index, content=self._trim(1, self._scanner.push(self._answer.push(data))), content_scores=scores
         )
+
+    def _think(self, data: bytes, scores: Sequence[TokenScore], stopped: bool) -> Delta:
+        """What a token of thinking adds. Scores wait as long as their text: both may be those of a refused end."""
+        text = self._thinking.push(data)
+        self._last = text[-1:] or self._last
+        ending = Ending() if stopped and self._splitter.phase is Phase.THINKING else self._splitter.ending
+        self._held_scores += scores
+        if ending is not None and self._goes_on(ending):
+            del self._held_scores[len(self._held_scores) - (len(scores) if stopped else ending.tokens) :]
+        elif self._splitter.phase is not Phase.THINKING:
+            text += self._thinking.end()
+        waiting = self._splitter.phase is Phase.THINKING and self._splitter.holding
+        given, self._held_scores = ([], self._held_scores) if waiting else (self._held_scores, [])
+        return Delta(self.index, reasoning=self._trim(0, text), reasoning_scores=tuple(given))
+
+    def _goes_on(self, ending: Ending) -> bool:
+        """Takes the end of the thinking back, if it has come too early."""
+        thought = self.reasoning_tokens - ending.tokens
+        instead = self._steering.instead_of_end(thought, self._last) if self._steering else ()
+        if not instead:
+            return False
+        if self._splitter.ending is not None:
+            self._splitter.reopen()
+        before = self._encode(ending.before.decode(errors="replace"))
+        self._instead, self._shown = [*before, *instead], len(before)
+        self.taken_back = ending.tokens
+        self.completion_tokens -= ending.tokens
+        self.reasoning_tokens = thought
+        return True
 
     def finish(self, reason: FinishReason) -> Delta:
         """Gives what was held back. A stop string that is complete makes the reason `stop`, whatever came after."""
@@ -122,7 +176,8 @@ class ReplyReader:
         content = self._answer.push(said) + self._answer.end()
         content = self._trim(1, self._scanner.push(content) + self._scanner.end())
         reason = FinishReason.STOP if self.stopped else reason
-        return Delta(self.index, reasoning, content, end=End(reason, self.completion_tokens, self.reasoning_tokens))
+        end = End(reason, self.completion_tokens, self.reasoning_tokens)
+        return Delta(self.index, reasoning, content, tuple(self._held_scores), end=end)
 
     def _trim(self, which: int, text: str) -> str:
         return self._trims[which].push(text) if self._trims else text

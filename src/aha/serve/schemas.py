@@ -55,7 +55,7 @@ class ChatMessage(Strict):
     """One turn. Reasoning of earlier turns is accepted and never shown to the model again.
 
     With `prefix` (DeepSeek's field) an assistant's turn at the end is no reply but the beginning of one: the model goes
-    on with the thinking in its `reasoning_content`.
+    on with the thinking in its `reasoning_content`, which may be empty: then a thinking is opened and no more.
     """
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -74,7 +74,7 @@ class ChatMessage(Strict):
     def _check(self) -> Self:
         if self.content is None and self.role != "assistant":
             raise ValueError(f"a message of role '{self.role}' needs content")
-        if self.prefix and (self.role != "assistant" or self.text or not self.reasoning_content):
+        if self.prefix and (self.role != "assistant" or self.text or self.reasoning_content is None):
             raise ValueError("prefix: true needs the role 'assistant', reasoning_content to go on with, and no content")
         return self
 
@@ -94,10 +94,20 @@ class StreamOptions(Strict):
 
 
 class Thinking(Strict):
-    """Whether and how long to think (DeepSeek's field; `budget_tokens` is an extension)."""
+    """Whether and how long to think (DeepSeek's field; the numbers are an extension)."""
 
     type: Literal["enabled", "disabled"] = "enabled"
     budget_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    """At most; then the end of the thinking is forced."""
+    min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    """At least: an end of the thinking that comes before is replaced by "Wait"."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        most = 0 if self.type == "disabled" else self.budget_tokens
+        if most is not None and (self.min_tokens or 0) > most:
+            raise ValueError(f"min_tokens is {self.min_tokens}, but thinking ends after {most} tokens")
+        return self
 
 
 class ResponseFormat(Strict):

@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aha.errors import ConfigError
+from aha.errors import CheckpointError, ConfigError
 from aha.protocols import BatchGenerator
 from aha.serve.config import ServeConfig
 from aha.serve.responses import ModelCard
 from aha.serve.worker import Worker
+from aha.text.templates import chat_prompt
 from aha.text.tokenizer import Tokenizer
+from aha.types import Message
 
 Asked = Literal["chat", "chat_direct", "zero"]
 ASKED: tuple[Asked, ...] = ("chat", "chat_direct", "zero")
@@ -22,7 +24,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One model of the server."""
+    """One model of the server.
+
+    Raises:
+        ConfigError: the name is none.
+        CheckpointError: it is to be asked in chats, and the checkpoint's chat template is missing or does not render.
+    """
 
     name: str
     tokenizer: Tokenizer
@@ -36,6 +43,8 @@ class ServedModel:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"model name {self.name!r}: expected letters, digits, '.', '_', ':' and '-'")
+        if self.asked != "zero":
+            _check_template(self.name, self.tokenizer, self.asked)
         object.__setattr__(self, "worker", Worker(self.generator, self.config.queue_samples, self.name))
 
     @property
@@ -49,3 +58,14 @@ class ServedModel:
         return ModelCard(
             id=self.name, created=self.created, asked=self.asked, context_tokens=self.generator.max_context
         )
+
+
+def _check_template(name: str, tokenizer: Tokenizer, asked: Asked) -> None:
+    """Renders a question, so that a checkpoint that cannot be asked at all is refused before anybody asks."""
+    instead = "--asked zero puts one question into R1-Zero's template, and /v1/completions goes on with any text"
+    if not tokenizer.is_own and tokenizer.template is None:
+        raise CheckpointError(f"{name!r} has no chat template and cannot be asked as {asked}: {instead}")
+    try:
+        chat_prompt(tokenizer, [Message("user", "?")])
+    except CheckpointError as error:
+        raise CheckpointError(f"{name!r} cannot be asked as {asked}: {error}; {instead}") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import time
@@ -17,7 +18,8 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from aha.errors import nearest
+from aha.errors import AhaError, nearest
+from aha.serve.budget import wait_for
 from aha.serve.errors import ApiError
 from aha.serve.generation import Reply, start_chat
 from aha.serve.judging import NUMBERS, ProblemName, find_problem, judge
@@ -26,20 +28,23 @@ from aha.serve.schemas import MAX_N, ChatRequest, read
 from aha.serve.screen import Screen
 from aha.serve.served import Asked, ServedModel
 from aha.tasks.families import FAMILIES, GENERAL
-from aha.test_time.budget_forcing import WAIT
 from aha.types import Language
 
 SETTINGS = ("temperature", "top_p", "seed", "max_completion_tokens", "stop")
 """Fields of a request that /set changes; the others have commands of their own."""
+OFF = {"type": "disabled"}
+"""The `thinking` of a request that is to be answered at once."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Turn:
     """A question, and what was answered."""
 
     question: str
     problem: ProblemName | None = None
     reply: Reply = field(default_factory=Reply)
+    beside: Reply | None = None
+    """The second model's."""
 
 
 class Leave(Exception):  # noqa: N818 - not an error
@@ -66,16 +71,23 @@ class Terminal:
         ask: Callable[[str], str] = input,
     ) -> None:
         self._models, self._load, self._model, self._screen, self._ask = models, load, model, Screen(console), ask
+        self._beside = ""
         self._loaded: dict[str, ServedModel] = {}
         self._turns: list[Turn] = []
         self._settings: dict[str, Any] = {}
         self._system = ""
         self._commands: dict[str, tuple[Callable[[str], None], str, str]] = {
             "model": (self._choose, "[NAME]", "list the models, or talk to another; the conversation goes on with it"),
+            "beside": (self._set_beside, "[NAME]", "ask a second model the same questions, or no other any more"),
             "problem": (self._problem, "[FAMILY [LEVEL [zh]]]", "ask a held-out problem, and let a verifier judge"),
-            "longer": (self._longer, "", 'go on with the last thinking: "Wait"'),
-            "think": (self._think, "free|off|N", "think as long as it likes, not at all, or at most N tokens"),
+            "longer": (self._longer, "", 'go on with the last thinking ("Wait"), or think where there was none'),
+            "think": (
+                self._think,
+                "free|off|N|N+",
+                "think as long as it likes, not at all, at most N tokens, or at least",
+            ),
             "votes": (self._votes, "N", "draw N answers and show how they agree"),
+            "edit": (self._edit, "TEXT", "ask this instead of the last question"),
             "again": (self._again, "", "answer the last question anew"),
             "set": (self._set, "[NAME VALUE]", f"show the settings, or change one: {', '.join(SETTINGS)}"),
             "system": (self._set_system, "[TEXT]", "put a text before the conversation, or none"),
@@ -96,6 +108,8 @@ class Terminal:
                 self._screen.note("\n/quit or Ctrl-D leaves")
             except ApiError as error:
                 self._screen.fault(error.message)
+            except AhaError as error:  # a model that cannot be loaded: others may
+                self._screen.fault(str(error))
 
     def close(self) -> None:
         """Ends all work."""
@@ -115,49 +129,67 @@ class Terminal:
     # ---- answering ----
 
     def _answer(self, turn: Turn, thought: str | None = None) -> None:
-        """Asks, shows, judges. A turn that is new is kept when something has been said to it.
+        """Asks, shows, judges; and asks the model beside, unless it is a thinking that goes on.
+
+        A turn that is new is kept when something has been said to it.
+        """
+        asked = [self._model, self._beside] if self._beside and thought is None else [self._model]
+        for name in asked:
+            if len(asked) > 1:
+                self._screen.write("", title=name)
+            reply, stopped = self._reply(turn, name, thought)
+            if reply is not None and name == self._model:
+                turn.reply = reply
+                self._turns += [] if turn in self._turns else [turn]
+            elif reply is not None:
+                turn.beside = reply
+            if stopped:
+                return
+
+    def _reply(self, turn: Turn, name: str, thought: str | None) -> tuple[Reply | None, bool]:
+        """One model's reply, or the one that won; None where nothing was said. Tells too whether it was stopped.
 
         A model that was made to think on, and ends inside its thinking, has the end of it forced, and answers.
         """
-        model = self._served(self._model)
-        replies, stopped = self._generate(model, self._request(turn, thought))
+        model = self._served(name)
+        replies, stopped = self._generate(model, self._request(turn, name, thought))
         if thought is not None and not stopped and not replies[0].content:
             whole = thought + replies[0].reasoning
-            answered, stopped = self._generate(model, self._request(turn, whole, closed=True))
+            answered, stopped = self._generate(model, self._request(turn, name, whole, closed=True))
             replies[0].content = answered[0].content
-        known = any(turn is other for other in self._turns)
         if not any(reply.reasoning or reply.content for reply in replies):
             self._screen.note("(no answer)")
-            return
+            return None, stopped
         problem = find_problem(turn.problem) if turn.problem else None
         judgement = judge([reply.content for reply in replies], problem)
-        turn.reply = replies[judgement.winner]
-        turn.reply.reasoning = (thought or "") + turn.reply.reasoning
+        reply = replies[judgement.winner]
+        reply.reasoning = (thought or "") + reply.reasoning
         if len(replies) > 1:
             self._screen.votes(judgement)
-            self._screen.write(turn.reply.content)
+            self._screen.write(reply.content)
         if problem is not None and not stopped:
             self._screen.verdict(judgement)
-        if not known:
-            self._turns.append(turn)
+        return reply, stopped
 
-    def _request(self, turn: Turn, thought: str | None, closed: bool = False) -> ChatRequest:
+    def _request(self, turn: Turn, name: str, thought: str | None, closed: bool = False) -> ChatRequest:
         """What is asked for a turn.
 
         Args:
             turn: to answer.
+            name: of the model; the one beside goes on with its own replies.
             thought: thinking that the reply begins with.
             closed: nothing is added to it.
 
         Raises:
             ApiError: a setting does not hold.
         """
-        single = self._models[self._model] == "zero"
-        earlier = [] if single else [other for other in self._turns if other is not turn]
+        single = self._models[name] == "zero"
+        earlier = [] if single else itertools.takewhile(lambda other: other is not turn, self._turns)
         messages: list[dict[str, Any]] = [{"role": "system", "content": self._system}] if self._system else []
         for other in earlier:
+            reply = other.reply if name == self._model else other.beside or other.reply
             messages.append({"role": "user", "content": other.question})
-            messages.append({"role": "assistant", "content": other.reply.content})
+            messages.append({"role": "assistant", "content": reply.content})
         messages.append({"role": "user", "content": turn.question})
         if thought is not None:
             begun = {"role": "assistant", "content": "", "reasoning_content": thought, "prefix": True}
@@ -165,19 +197,21 @@ class Terminal:
         settings = dict(self._settings)
         if thought is not None:
             settings.pop("n", None)
+        if thought is not None and settings.get("thinking") == OFF:
+            settings.pop("thinking")
         if closed:
-            settings["thinking"] = {"type": "disabled"}
-        if self._models[self._model] == "chat_direct":
+            settings["thinking"] = OFF
+        if self._models[name] == "chat_direct":
             settings.pop("thinking", None)
-        return self._checked({**settings, "messages": messages})
+        return self._checked({**settings, "model": name, "messages": messages})
 
     def _checked(self, settings: dict[str, Any]) -> ChatRequest:
-        return read(ChatRequest, json.dumps({"model": self._model, **settings}).encode())
+        return read(ChatRequest, json.dumps(settings).encode())
 
     def _generate(self, model: ServedModel, request: ChatRequest) -> tuple[list[Reply], bool]:
         """Streams one answer to the screen, or draws several; what there is when Ctrl-C comes is kept."""
         replies = [Reply() for _ in range(request.samples)]
-        shown = self._screen.stream(silent=len(replies) > 1, thinking=request.thought is not None)
+        shown = self._screen.stream(silent=len(replies) > 1, thinking=bool(request.thought))
         tokens, thought, started = 0, 0, time.monotonic()
 
         async def listen() -> None:
@@ -211,14 +245,24 @@ class Terminal:
     # ---- commands ----
 
     def _choose(self, name: str) -> None:
-        if name and name not in self._models:
+        if name:
+            self._model = self._known(name)
+            self._beside = "" if self._beside == name else self._beside
+            return
+        self._screen.pairs(
+            (f"{'*' if known == self._model else '+' if known == self._beside else ' '} {known}", _MEANS[asked])
+            for known, asked in self._models.items()
+        )
+
+    def _set_beside(self, name: str) -> None:
+        if name and self._known(name) == self._model:
+            raise ApiError(400, f"{name!r} answers already: choose another model to set beside it")
+        self._beside = name
+
+    def _known(self, name: str) -> str:
+        if name not in self._models:
             raise ApiError(404, f"there is no model {name!r}{nearest(name, self._models)}")
-        self._model = name or self._model
-        if not name:
-            self._screen.pairs(
-                (f"{'*' if known == self._model else ' '} {known}", _MEANS[asked])
-                for known, asked in self._models.items()
-            )
+        return name
 
     def _problem(self, rest: str) -> None:
         family, level, language, *_ = [*rest.split(), "", "", ""]
@@ -237,12 +281,26 @@ class Terminal:
 
     def _longer(self, rest: str) -> None:
         turn = self._last()
+        if self._models[self._model] == "chat_direct":
+            raise ApiError(400, f"{self._model!r} answers without thinking: choose a model that thinks with /model")
         if not turn.reply.reasoning:
-            raise ApiError(400, "the last answer had no thinking to go on with")
-        chinese = any("\u4e00" <= character <= "\u9fff" for character in turn.question)
-        wait = WAIT["zh" if chinese else "en"]
+            self._answer(turn, "")
+            return
+        wait = wait_for(turn.question)
         self._screen.go_on(wait)
         self._answer(turn, f"{turn.reply.reasoning}\n{wait}")
+
+    def _edit(self, rest: str) -> None:
+        old = self._last()
+        if not rest:
+            raise ApiError(400, "/edit needs the words to ask instead of the last question")
+        new = Turn(rest, old.problem if rest == old.question else None)
+        self._turns.remove(old)
+        try:
+            self._answer(new)
+        finally:
+            if new not in self._turns:  # nothing was said to it
+                self._turns.append(old)
 
     def _again(self, rest: str) -> None:
         self._answer(self._last())
@@ -253,12 +311,12 @@ class Terminal:
         return self._turns[-1]
 
     def _think(self, rest: str) -> None:
-        if rest not in ("free", "off") and not rest.isdecimal():
-            raise ApiError(400, f"/think {rest}: expected free, off, or a number of tokens")
-        self._settings.pop("thinking", None)
-        if rest != "free":
-            off = {"type": "disabled"}
-            self._change("thinking", off if rest == "off" else {"type": "enabled", "budget_tokens": int(rest)})
+        number = rest.removesuffix("+")
+        if rest not in ("free", "off") and not number.isdecimal():
+            raise ApiError(400, f"/think {rest}: expected free, off, a number of tokens, or one with a + behind it")
+        bound = "min_tokens" if rest.endswith("+") else "budget_tokens"
+        chosen = {"free": None, "off": OFF}
+        self._change("thinking", chosen[rest] if rest in chosen else {"type": "enabled", bound: int(number)})
 
     def _votes(self, rest: str) -> None:
         if not rest.isdecimal():
@@ -284,7 +342,7 @@ class Terminal:
         changed = {key: other for key, other in self._settings.items() if key != name}
         if value is not None:
             changed[name] = value
-        self._checked({**changed, "messages": [{"role": "user", "content": "?"}]})
+        self._checked({**changed, "model": self._model, "messages": [{"role": "user", "content": "?"}]})
         self._settings = changed
 
     def _set_system(self, rest: str) -> None:

@@ -204,9 +204,12 @@ class Worker:
 
 
 def _show(sample: LiveSample, reader: ReplyReader, deltas: list[Delta]) -> None:
-    """Shows a sample's newest token to its reader, who may end the sample or force its next tokens."""
+    """Shows a sample's newest token to its reader, who may end the sample, force its next tokens or refuse the last."""
     top = sample.top_logprobs[-1] if sample.top_logprobs else ()
-    deltas.append(reader.push(sample.tokens[-1], sample.logprobs[-1], top))
+    stopped = sample.finish_reason is FinishReason.STOP
+    deltas.append(reader.push(sample.tokens[-1], sample.logprobs[-1], top, stopped))
+    if reader.taken_back:
+        sample.take_back(reader.taken_back)
     if reader.stopped:
         sample.end(FinishReason.STOP)
     elif sample.finish_reason is None:

@@ -62,7 +62,8 @@ class ChatTemplate:
             variables: what the template asks for besides, such as `tools` or `enable_thinking`.
 
         Raises:
-            CheckpointError: the template fails, takes too long, or makes too much; the message says which.
+            CheckpointError: the template refuses the conversation, fails, takes too long, or makes too much; the
+                message says which, in the template's own words where it refuses.
         """
         given = {
             **self.special,
@@ -75,8 +76,11 @@ class ChatTemplate:
             raise CheckpointError(
                 f"the chat template took more than {self._worker.seconds_per_item:g} s and was stopped: use another one"
             )
+        if "refusal" in result:
+            words = _printable(result["refusal"]) or "it does not say why"
+            raise CheckpointError(f"the chat template refuses the conversation: {words}")
         if "error" in result:
-            raise CheckpointError(f"the chat template cannot be used: {result['error']}")
+            raise CheckpointError(f"the chat template cannot be used: {_printable(result['error'])}")
         return str(result["text"])
 
     def close(self) -> None:
@@ -88,3 +92,8 @@ class ChatTemplate:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _printable(words: str) -> str:
+    """A stranger's words on one line, without characters that could steer a terminal."""
+    return " ".join("".join(character if character.isprintable() else " " for character in words).split())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aha.text.tokenizer import END_THINK, THINK, Tokenizer
 
@@ -21,6 +22,16 @@ class Phase(enum.Enum):
     """Nothing has been said: it may think, or answer directly."""
     THINKING = "thinking"
     ANSWERING = "answering"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a thinking was ended by the newest token."""
+
+    tokens: int = 1
+    """Those that the end tag stands in, the newest of all tokens."""
+    before: bytes = b""
+    """What of them is thinking, in front of the tag."""
 
 
 class Decoder:
@@ -114,22 +125,30 @@ class Splitter:
     Args:
         tokenizer: whose control tokens to look for.
         think_prefilled: the prompt ended inside the thinking.
+
+    Attributes:
+        ending: set by the token that ends the thinking, until the next one.
+        holding: whether text is held back that may become a tag; never.
     """
+
+    holding = False
 
     def __init__(self, tokenizer: Tokenizer, think_prefilled: bool) -> None:
         self._think, self._end_think = tokenizer.control_id(THINK), tokenizer.control_id(END_THINK)
         self._control = set(tokenizer.control_tokens.values())
         self._bytes = tokenizer.token_bytes
         self.phase = Phase.THINKING if think_prefilled else Phase.START
+        self.ending: Ending | None = None
 
     def push(self, token_id: int) -> tuple[Phase, bytes]:
         """The phase that a token belongs to, and what it adds to that phase's text."""
-        before = self.phase
+        before, self.ending = self.phase, None
         if token_id in self._control:
             if token_id == self._think and before is Phase.START:
                 self.phase = Phase.THINKING
                 return Phase.THINKING, b""
             if token_id == self._end_think:
+                self.ending = Ending() if before is Phase.THINKING else None
                 self.phase = Phase.ANSWERING
             return before, b""
         data = self._bytes[token_id] if token_id < len(self._bytes) else b""
@@ -138,6 +157,10 @@ class Splitter:
                 return before, b""
             self.phase = Phase.ANSWERING
         return self.phase, data
+
+    def reopen(self) -> None:
+        """Goes on thinking, as though the end had not come."""
+        self.phase, self.ending = Phase.THINKING, None
 
     def end(self) -> tuple[Phase, bytes]:
         """What was held back: nothing."""
@@ -153,18 +176,32 @@ class TagSplitter:
     Args:
         tokenizer: of the model.
         think_prefilled: the prompt ended inside the thinking.
+
+    Attributes:
+        ending: set by the token that ends the thinking, until the next one.
     """
 
     def __init__(self, tokenizer: Tokenizer, think_prefilled: bool) -> None:
         self._control = set(tokenizer.control_tokens.values())
         self._bytes = tokenizer.token_bytes
         self._held = b""
+        self._pieces: list[bytes] = []
+        """Of the tokens that a tag may stand in."""
         self.phase = Phase.THINKING if think_prefilled else Phase.START
+        self.ending: Ending | None = None
+
+    @property
+    def holding(self) -> bool:
+        """Whether text is held back that may become a tag."""
+        return bool(self._held)
 
     def push(self, token_id: int) -> tuple[Phase, bytes]:
         """The phase that a token belongs to, and what is certain now of that phase's text."""
-        if token_id not in self._control and token_id < len(self._bytes):
-            self._held += self._bytes[token_id]
+        known = token_id not in self._control and token_id < len(self._bytes)
+        piece = self._bytes[token_id] if known else b""
+        self._pieces = [*self._pieces, piece] if self._held else [piece]
+        self._held += piece
+        self.ending = None
         if self.phase is Phase.START:
             return self._start()
         if self.phase is Phase.THINKING:
@@ -189,6 +226,7 @@ class TagSplitter:
         tag = END_THINK.encode()
         place = self._held.find(tag)
         if place >= 0:
+            self.ending = _ending(self._pieces, len(self._held) - place)
             data = self._release(place)
             self._held = self._held[len(tag) :]
             self.phase = Phase.ANSWERING
@@ -196,9 +234,22 @@ class TagSplitter:
         begun = (length for length in range(len(tag) - 1, 0, -1) if self._held.endswith(tag[:length]))
         return Phase.THINKING, self._release(len(self._held) - next(begun, 0))
 
+    def reopen(self) -> None:
+        """Goes on thinking, as though the end, and what followed it in its last token, had not come."""
+        self.phase, self.ending, self._held = Phase.THINKING, None, b""
+
     def _release(self, count: int) -> bytes:
         data, self._held = self._held[:count], self._held[count:]
         return data
+
+
+def _ending(pieces: Sequence[bytes], behind: int) -> Ending:
+    """The tokens that the last `behind` bytes stand in, and what stands in them before those."""
+    count = size = 0
+    while size < behind:
+        count += 1
+        size += len(pieces[-count])
+    return Ending(count, pieces[-count][: size - behind])
 
 
 def splitter_for(tokenizer: Tokenizer, think_prefilled: bool) -> Splitter | TagSplitter:
@@ -211,6 +262,8 @@ class RawText:
     """A continuation as it is: control tokens are spelled out, except the end of the text. All of it is answer."""
 
     phase = Phase.ANSWERING
+    ending: Ending | None = None
+    holding = False
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._bytes = tokenizer.token_bytes
@@ -220,6 +273,9 @@ class RawText:
         """The bytes of a token."""
         known = token_id < len(self._bytes) and token_id not in self._ends
         return Phase.ANSWERING, self._bytes[token_id] if known else b""
+
+    def reopen(self) -> None:
+        """Nothing: no thinking ever ends here."""
 
     def end(self) -> tuple[Phase, bytes]:
         """What was held back: nothing."""

@@ -25,6 +25,8 @@ MOST_CHARACTERS = 4_000_000
 """Of a rendered conversation: more than the longest contexts hold."""
 MOST_SOURCE = 1_000_000
 """Characters of a template; released ones have some thousands."""
+MOST_WORDS = 300
+"""Characters of what a template says when it fails."""
 MEMORY_BYTES = 1 << 30
 
 
@@ -39,8 +41,12 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _raise(message: str) -> NoReturn:
-    raise TemplateError(message)
+class RefusalError(TemplateError):
+    """The template says that it does not take this conversation."""
+
+
+def _raise(message: object = "") -> NoReturn:
+    raise RefusalError(str(message))
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
@@ -68,7 +74,7 @@ def render(source: str, variables: Mapping[str, Any]) -> dict[str, str]:
     """Renders a template and limits the memory of the process for good: for workers only.
 
     Returns:
-        {"text": ...}, or {"error": why not}.
+        {"text": ...}, or {"refusal": the template's own words}, or {"error": why not}.
     """
     _limit_memory()
     if len(source) > MOST_SOURCE:
@@ -81,6 +87,8 @@ def render(source: str, variables: Mapping[str, Any]) -> dict[str, str]:
             if size > MOST_CHARACTERS:
                 return {"error": f"it makes more than {MOST_CHARACTERS:,} characters"}
             pieces.append(piece)
+    except RefusalError as refusal:
+        return {"refusal": str(refusal)[:MOST_WORDS]}
     except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything
-        return {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+        return {"error": f"{type(error).__name__}: {str(error)[:MOST_WORDS]}"}
     return {"text": "".join(pieces)}

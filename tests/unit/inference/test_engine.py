@@ -114,6 +114,46 @@ def test_a_cancelled_request_keeps_what_it_has(model: DeepseekV3) -> None:
     assert {item.finish_reason for item in second} == {FinishReason.LENGTH}
 
 
+@pytest.mark.parametrize(("at", "count"), [(1, 1), (3, 1), (5, 3), (12, 12)])
+def test_what_follows_tokens_taken_back_follows_those_that_are_left(model: DeepseekV3, at: int, count: int) -> None:
+    """The very first token too; and neighbours notice nothing."""
+    asked = requests(3, n=2, max_completion_tokens=14)
+    plain = Engine(model, max_context=32).generate(asked)
+    engine = Engine(model, max_rows=4, max_context=32)
+    samples = [item for request in asked for item in engine.add(request)]
+    refusing = samples[2]
+    refused: list[list[int]] = []
+
+    def refuse() -> None:
+        if len(refusing.tokens) == at and not refused:
+            refused.append(refusing.tokens[-count:])
+            refusing.take_back(count)
+            refusing.force([9, 10])
+
+    refusing.watch(refuse)
+    while engine.step():
+        pass
+    assert len(refused) == 1 and len(refusing.tokens) == 14
+    own = plain[1][0].token_ids
+    assert refusing.tokens[: at - count] == list(own[: at - count]) and refused[0] == list(own[at - count : at])
+    assert refusing.tokens[at - count : at - count + 2] == [9, 10]
+    scored = engine.score([(asked[1].prompt_token_ids, refusing.tokens)])[0]
+    assert refusing.logprobs == pytest.approx(scored, abs=1e-5)
+    others = [completion for completions in plain for completion in completions]
+    for item, completion in zip(samples, others, strict=True):
+        assert item is refusing or tuple(item.tokens) == completion.token_ids
+
+
+def test_a_sample_whose_last_token_is_taken_back_goes_on(model: DeepseekV3) -> None:
+    engine = Engine(model, max_context=32)
+    (item,) = engine.add(Request((3, 4), SamplingParams(max_completion_tokens=6, stop_token_ids=(7,), top_logprobs=2)))
+    item.force([5, 7])
+    item.watch(lambda: item.take_back(1) if item.tokens == [5, 7] else None)
+    while engine.step():
+        pass
+    assert item.tokens[:2] != [5, 7] and len(item.tokens) == len(item.logprobs) == len(item.top_logprobs)
+
+
 def test_forced_tokens_are_continued(model: DeepseekV3) -> None:
     """Continuing from the first tokens of a greedy completion gives the rest of it."""
     engine = Engine(model, max_context=32)

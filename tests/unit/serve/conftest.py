@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -28,6 +30,8 @@ from aha.serve.served import Asked, ServedModel
 from aha.text.tokenizer import Tokenizer
 from aha.types import Request
 
+from ...foreign import write_tokenizer
+
 SMALL = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -35,8 +39,16 @@ SMALL = {
     "moe_intermediate_size": 32,
     "n_routed_experts": 4,
 }
+ALTERNATING = (
+    "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Roles must alternate\\n\x1b[2Juser/assistant/user/...') }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{% else %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+"""A template as Mistral's: no system prompt, and never two questions in a row. Its words try to clear the screen."""
 TEXTS = ["What is 2+2? The answer is 4. 2+2等于多少？答案是4。 <think> </think> é ü 😀"] * 20
 CONTEXT = 160
+Headers = list[tuple[bytes, bytes]]
 
 
 class Scripted:
@@ -93,6 +105,27 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokenizer]:
+    """Somebody else's tokenizer, whose chat template refuses some conversations."""
+    folder = tmp_path_factory.mktemp("strict")
+    write_tokenizer(folder, TEXTS, 340)
+    (folder / "chat_template.jinja").write_text(ALTERNATING)
+    loaded = Tokenizer.load(folder)
+    assert loaded.template is not None
+    with loaded.template:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def untemplated(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Somebody else's tokenizer, of a base model: it has no chat template."""
+    folder = tmp_path_factory.mktemp("untemplated")
+    write_tokenizer(folder, TEXTS, 340)
+    (folder / "chat_template.jinja").unlink()
+    return Tokenizer.load(folder)
+
+
+@pytest.fixture(scope="session")
 def network(tokenizer: Tokenizer) -> DeepseekV3:
     model = DeepseekV3(preset("tiny", vocab_size=tokenizer.vocab_size, **SMALL))
     return model.init_weights(torch.Generator().manual_seed(0))
@@ -117,6 +150,27 @@ def talking(app: Guard, **options: object) -> Iterator[TestClient]:
     """Talks to an application without a socket."""
     with TestClient(app, base_url="http://127.0.0.1", **options) as http:  # type: ignore[arg-type]
         yield http
+
+
+def ask(
+    app: Guard, method: str, raw: str, headers: Headers, query: str = "", version: str = "1.1"
+) -> tuple[int, bytes]:
+    """Calls the application as uvicorn would; returns status and body."""
+    sent: list[dict[str, Any]] = []
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": version, "method": method,
+        "path": unquote(raw), "raw_path": raw.encode(), "query_string": query.encode(), "root_path": "",
+        "headers": headers, "scheme": "http", "server": ("127.0.0.1", 1), "client": ("10.0.0.9", 2), "state": {},
+    }  # fmt: skip
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
 Serving = Callable[..., AbstractContextManager[tuple[TestClient, ServedModel, Scripted]]]

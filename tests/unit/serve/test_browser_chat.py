@@ -242,6 +242,39 @@ def test_thinking_goes_on_when_asked(opened: Open, asked: str) -> None:
         assert text(page, ".earlier") == "Before: The answer is 4."
 
 
+def test_a_thinking_is_opened_where_the_model_opened_none(opened: Open) -> None:
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        return ("no, 5", "The answer is 5.") if prompt.endswith(THINK) else (f"{STOP}The answer is 4.", "")
+
+    with opened({"m": say}, asked="zero") as page:
+        ask(page, "2+3?")
+        page.get_by_text("The answer is 4.").wait_for()
+        page.get_by_text("Think longer").click()
+        page.locator(".content").get_by_text("The answer is 5.").wait_for()
+        assert page.locator(".thought").text_content() == "no, 5"
+        assert text(page, ".earlier") == "Before: The answer is 4."
+
+
+def test_an_answer_that_was_to_be_given_at_once_is_thought_about_when_asked(opened: Open) -> None:
+    with opened({"m": lambda *_: ("5", "The answer is 5.")}) as page:  # one token, in whose place the end is forced
+        page.click("#settings-open")
+        page.select_option("#thinking", "off")
+        ask(page, "2+3?")
+        page.get_by_text("The answer is 5.").wait_for()
+        assert page.locator(".thought").text_content() == ""
+        page.get_by_text("Think longer").click()
+        page.locator(".earlier").wait_for()
+        page.locator('.answer[data-status="done"]').wait_for()
+        assert page.locator(".thought").text_content() == "5"
+
+
+def test_models_that_do_not_think_have_no_such_button(opened: Open) -> None:
+    with opened({"m": lambda *_: ("", "The answer is 4.")}, asked="chat_direct") as page:
+        ask(page, "2+3?")
+        page.locator('.answer[data-status="done"]').wait_for()
+        assert page.locator(".longer").count() == 0
+
+
 def test_an_answer_is_forced_where_thinking_on_would_end_without_one(opened: Open) -> None:
     def say(prompt: str, index: int) -> tuple[str, str]:
         if prompt.endswith("It is 4\nWait"):
@@ -273,7 +306,11 @@ def test_sampling_and_budget_reach_the_server(opened: Open) -> None:
         page.select_option("#thinking", "off")
         ask(page, "What is 1+2?")
         page.locator('.answer[data-status="done"]').nth(1).wait_for()
-        first, second = sent
+        page.select_option("#thinking", "least")
+        ask(page, "What is 1+2?")
+        page.locator('.answer[data-status="done"]').nth(2).wait_for()
+        first, second, third = sent
+        assert third["thinking"] == {"type": "enabled", "min_tokens": 3}
         assert first["thinking"] == {"type": "enabled", "budget_tokens": 3} and second["thinking"] == {
             "type": "disabled"
         }
@@ -291,6 +328,7 @@ def test_errors_are_said_and_the_page_goes_on(opened: Open) -> None:
         ask(page, "word " * 9000)
         page.get_by_role("alert").wait_for()
         assert "there is no room for a reply" in text(page, ".error")
+        assert page.locator(".longer").count() == 0
         ask(page, "What is 1+2?")
         page.get_by_text("The answer is 3.").wait_for()
 

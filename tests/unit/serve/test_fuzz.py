@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import resource
@@ -25,7 +26,7 @@ from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
-from aha.text.tokenizer import CONTROL_TOKENS, Tokenizer
+from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, Tokenizer
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
 PAGE_PATHS = ("/api/problem", "/api/judge", "/api/runs/panels", "/api/runs/search", "/api/runs/group")
@@ -36,8 +37,9 @@ BESIDE = {**GOOD, "n": 1, "temperature": 0.0}
 VALID: dict[str, dict[str, Any]] = {
     PATHS[0]: {
         **GOOD, "temperature": 1.0, "top_p": 0.9, "stop": ["x"], "stream": False, "logprobs": True, "top_logprobs": 2,
-        "reasoning_effort": "low", "thinking": {"type": "enabled", "budget_tokens": 3}, "user": "u", "metadata": {},
+        "reasoning_effort": "low", "thinking": {"type": "enabled", "budget_tokens": 3, "min_tokens": 2}, "user": "u",
         "stream_options": {"include_usage": True}, "response_format": {"type": "text"}, "tools": [], "votes": None,
+        "metadata": {},
     },
     PATHS[1]: {"model": "v3", "prompt": "2+2", "max_tokens": 5, "n": 1, "stop": None, "logprobs": 1, "echo": False},
     PAGE_PATHS[0]: {"family": "facts", "level": 1, "language": "zh", "number": 3},
@@ -56,11 +58,13 @@ ROLLOUT = {
 }  # fmt: skip
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, 10**9, 2**63, -(2**63), 10**400, 1e308, -0.0, 0.5, 16, 64, 1, 2.0, "", "x", "\x00",
-    "high", "\ud800", "é" * 999, "9" * 999, "../../etc/passwd", "r1", "v3", "r1-zero", "{{7*7}}", "%s%n", [], [[]], {},
-    {"": {}}, ["x"] * 300, ["\n", "a"], [None], {"a": [1, {"b": None}]}, {"type": "disabled"},
+    "high", "\ud800", "é" * 999, "9" * 999, "../../etc/passwd", "r1", "v3", "r1-zero", "strict", "{{7*7}}", "%s%n", [],
+    [[]], {}, {"": {}}, ["x"] * 300, ["\n", "a"], [None], {"a": [1, {"b": None}]}, {"type": "disabled"},
     [{"role": "tool", "content": "x"}],
     [{"role": "assistant"}, {"role": "user", "content": ""}],
     [{"role": "user", "content": [{"type": "text", "text": "\u202e\ufeff"}]}],
+    [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
+    [{"role": "system", "content": "{{ raise_exception('x') }}"}, {"role": "user", "content": "a"}],
 ]  # fmt: skip
 BROKEN = (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"[" * 9999, b'{"a":' * 999, b'"\\ud800"', b"\xff")
 JSON = {"content-type": "application/json"}
@@ -75,11 +79,15 @@ ODD_HEADERS: tuple[dict[str, str], ...] = (
 
 
 @pytest.fixture
-def fuzzed(network: DeepseekV3, tokenizer: Tokenizer, tmp_path: Path) -> Iterator[TestClient]:
+def fuzzed(
+    network: DeepseekV3, tokenizer: Tokenizer, strict: Tokenizer, scripted_generator: Any, tmp_path: Path
+) -> Iterator[TestClient]:
+    said = [*strict.encode("so 4"), strict.control_id(END_THINK), *strict.encode("4"), strict.eos_id]
     models = [
         ServedModel("r1", tokenizer, Engine(deepcopy(network), 8, 48), "chat"),
         ServedModel("v3", tokenizer, Engine(deepcopy(network), 8, 48), "chat_direct"),
         ServedModel("r1-zero", tokenizer, Engine(deepcopy(network), 8, 100), "zero"),
+        ServedModel("strict", strict, scripted_generator(lambda *_: said, max_rows=8, max_context=48), "chat"),
     ]
     config = ServeConfig(body_bytes=50_000, deadline_seconds=60)
     (tmp_path / "s").mkdir()
@@ -104,6 +112,7 @@ def hostile_request(rng: random.Random) -> tuple[str, bytes, dict[str, str]]:
     body = {key: value for key, value in VALID[path].items() if key in needed or rng.random() < 0.7}
     if path in PATHS:
         body["stream"] = rng.random() < 0.3
+        body["model"] = rng.choice((body["model"], "strict"))
     for _ in range(rng.choice((0, 0, 1, 1, 2, 3))):
         key = rng.choice([*VALID[path], "prompt", "messages", "suffix", "best_of", "logit_bias", "\x00", "unknown"])
         body[key] = hostile_value(rng)
@@ -157,23 +166,33 @@ def good_requests(client: TestClient) -> Iterator[None]:
     assert [answer for answer in answers if answer != expected] == []
 
 
+def resident_bytes() -> int:
+    """Memory of this process now: a high-water mark would hide growth below an earlier peak."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@contextmanager
+def no_growth() -> Iterator[None]:
+    """What happens inside may cost 5% of the memory there was before."""
+    before = resident_bytes()
+    yield
+    grown = resident_bytes() / before
+    assert grown < 1.05, f"memory grew to {grown:.1%}"
+
+
 def fuzz(client: TestClient, count: int, seed: int) -> None:
-    """Sends `count` hostile requests beside good ones."""
+    """Sends `count` hostile requests."""
     rng = random.Random(seed)
-    warm = 0
-    with good_requests(client):
-        for number in range(count):
-            path, data, headers = hostile_request(rng)
-            answer = client.post(path, content=data, headers=headers)
-            check(answer.status_code, answer.text, answer.headers["content-type"])
-            if number == count // 5:
-                warm = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1.05 * warm
+    for _ in range(count):
+        path, data, headers = hostile_request(rng)
+        answer = client.post(path, content=data, headers=headers)
+        check(answer.status_code, answer.text, answer.headers["content-type"])
 
 
-def by_schema(client: TestClient, count: int) -> int:
-    """Sends what schemathesis makes of the server's own description, right and wrong; returns how many requests."""
-    sent = 0
+def made_by_schema(client: TestClient, count: int) -> list[dict[str, Any]]:
+    """Requests that schemathesis makes of the server's own description, right and wrong."""
+    made: list[dict[str, Any]] = []
     schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
     operations = [result.ok() for result in schema.get_all_operations()]
     modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
@@ -188,32 +207,65 @@ def by_schema(client: TestClient, count: int) -> int:
         suppress_health_check=list(HealthCheck),
     )
     @given(case=st.one_of(strategies))
-    def send(case: Any) -> None:
-        nonlocal sent
-        given_body = case.body if isinstance(case.body, dict | list | str | int | float | bool) else None
-        if isinstance(given_body, dict) and given_body.get("model"):
-            given_body["model"] = "v3"  # one that exists, so that the rest is looked at
-        arguments = {} if given_body is None else {"json": given_body}
+    def make(case: Any) -> None:
+        body = case.body if isinstance(case.body, dict | list | str | int | float | bool) else None
+        if isinstance(body, dict) and body.get("model"):
+            body = {**body, "model": ("v3", "strict")[len(made) % 2]}  # one that exists, so that the rest is looked at
+        made.append({"method": case.method, "url": case.formatted_path, **({} if body is None else {"json": body})})
+
+    make()
+    return made
+
+
+def send(client: TestClient, requests: list[dict[str, Any]]) -> int:
+    """Sends requests, but those that the client itself cannot put on the wire; returns how many it sent."""
+    sent = 0
+    for request in requests:
         try:
-            answer = client.request(case.method, case.formatted_path, **arguments)
-        except (UnicodeEncodeError, ValueError):  # what the client itself cannot put on the wire
-            return
+            answer = client.request(**request)
+        except (UnicodeEncodeError, ValueError):
+            continue
         check(answer.status_code, answer.text, answer.headers.get("content-type", ""))
         sent += 1
-
-    send()
     return sent
 
 
+def attack(client: TestClient, count: int, by_schema: int) -> None:
+    """Sends requests beside good ones, after some that fill caches and pools, and looks at what is left of them.
+
+    Args:
+        client: of the server.
+        count: of all that are sent.
+        by_schema: how many schemathesis may make, all before memory is looked at: it keeps some of its own.
+    """
+    made = made_by_schema(client, by_schema)
+    send(client, made[: by_schema // 5])
+    fuzz(client, count // 5, seed=0)
+    with no_growth(), good_requests(client):
+        sent = send(client, made)
+        assert sent > by_schema // 2
+        fuzz(client, count - sent, seed=1)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+
+
+@needs_proc
+def test_growth_is_seen_below_an_earlier_peak() -> None:
+    peak = b"\1" * (2 * resident_bytes() // 10)
+    del peak
+    with pytest.raises(AssertionError, match="memory grew"), no_growth():
+        kept = b"\1" * (resident_bytes() // 10)
+    assert kept
+
+
+@needs_proc
 def test_hostile_requests(fuzzed: TestClient) -> None:
-    fuzz(fuzzed, 300, seed=0)
-
-
-def test_requests_by_the_servers_own_schema(fuzzed: TestClient) -> None:
-    assert by_schema(fuzzed, 120) > 60
+    attack(fuzzed, 400, 120)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@needs_proc
 def test_ten_thousand_hostile_requests(fuzzed: TestClient) -> None:
-    fuzz(fuzzed, 10_000 - by_schema(fuzzed, 3_000), seed=1)
+    attack(fuzzed, 10_000, 3_000)

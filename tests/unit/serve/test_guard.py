@@ -8,27 +8,26 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pytest
 
 from aha.errors import ConfigError
+from aha.serve import pages
 from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
-from aha.serve.guard import Guard
+from aha.serve.guard import HEALTH, Guard
+from aha.serve.openapi import document
 from aha.serve.run import check_exposure
 from aha.serve.served import ServedModel
 
+from .conftest import Headers, ask
+
 KEY = "correct-horse-battery"
 FAULT = f"a fault with {KEY} in /srv/private"
-ROUTES = [
-    "/v1/models", "/v1/models/r1", "/v1/chat/completions", "/v1/completions", "/openapi.json", "/metrics", "/", "/run",
-    "/web/chat.js", "/api/page", "/api/problem", "/api/judge", "/api/runs", "/api/runs/search",
-]  # fmt: skip
 METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "CONNECT"]
-Headers = list[tuple[bytes, bytes]]
 HOST = (b"host", b"server.example")
 
 
@@ -72,36 +71,31 @@ TRICKS: dict[str, tuple[Callable[[str], str], Headers, str]] = {
 }
 
 
-def ask(
-    app: Guard, method: str, raw: str, headers: Headers, query: str = "", version: str = "1.1"
-) -> tuple[int, bytes]:
-    """Calls the application as uvicorn would; returns status and body."""
-    sent: list[dict[str, Any]] = []
-    scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": version, "method": method,
-        "path": unquote(raw), "raw_path": raw.encode(), "query_string": query.encode(), "root_path": "",
-        "headers": headers, "scheme": "http", "server": ("127.0.0.1", 1), "client": ("10.0.0.9", 2), "state": {},
-    }  # fmt: skip
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    asyncio.run(app(scope, receive, send))
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
-
-
 @pytest.fixture
 def guarded(models: list[ServedModel]) -> Guard:
     return create_app(Catalog(models, ServeConfig()), KEY)
 
 
+def routes(app: Guard) -> list[str]:
+    """All paths that the application knows, but health."""
+    return sorted(path.replace("{model}", "r1") for path in app.known_paths - {HEALTH})
+
+
+def test_the_routes_that_tricks_are_tried_on_are_all_there_are(guarded: Guard) -> None:
+    files = {f"/web/{file.name}" for file in Path(pages.__file__).with_name("web").iterdir() if file.suffix != ".html"}
+    described = {path.replace("{model}", "r1") for path in document()["paths"]} - {HEALTH}
+    runs = {"/api/runs", "/api/runs/panels", "/api/runs/search", "/api/runs/group"}
+    assert set(routes(guarded)) == {
+        *described, *files, *runs, "/", "/run", "/openapi.json", "/api/page", "/api/problem", "/api/judge",
+    }  # fmt: skip
+    for route in routes(guarded):
+        assert ask(guarded, "GET", route, bearer(f"Bearer {KEY}"))[0] in (200, 405), route
+
+
 @pytest.mark.parametrize("trick", TRICKS)
 def test_every_route_is_closed_to_every_trick(guarded: Guard, trick: str) -> None:
     change, headers, query = TRICKS[trick]
-    for route in ROUTES:
+    for route in routes(guarded):
         for method in METHODS:
             for version in ("1.0", "1.1"):
                 status, body = ask(guarded, method, change(route), headers, query, version)
@@ -128,8 +122,16 @@ def test_web_sockets_are_refused(guarded: Guard) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(guarded({"type": "websocket", "path": "/health", "headers": []}, receive, send))
-    assert sent == [{"type": "websocket.close", "code": 1008}]
+    async def try_all() -> None:
+        for path in (HEALTH, *routes(guarded)):
+            for query in (b"", f"api_key={KEY}&key={KEY}&token={KEY}".encode()):
+                for headers in ([], [HOST], bearer(f"Bearer {KEY}")):
+                    scope = {"type": "websocket", "path": path, "query_string": query, "headers": headers}
+                    await guarded(scope, receive, send)
+                    assert sent == [{"type": "websocket.close", "code": 1008}], path
+                    sent.clear()
+
+    asyncio.run(try_all())
 
 
 def test_without_a_key_only_this_machine_is_answered(models: list[ServedModel]) -> None:

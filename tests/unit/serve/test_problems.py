@@ -51,6 +51,9 @@ def test_equivalent_answers_are_one_group() -> None:
     texts = judge(["The answer is 4.", "The answer is 5.", "It is. The answer is 5"], None)
     assert [(group.answer, group.count) for group in texts.groups] == [("5", 2), ("4", 1)]
     assert texts.winner == 1 and texts.gold is None and texts.replies[0].score is None
+    numbers = judge(["The answer is 7.", "The answer is 0.50.", r"so it is \boxed{\frac{1}{2}}"], None)
+    assert [(group.answer, group.count) for group in numbers.groups] == [("0.50", 2), ("7", 1)]
+    assert numbers.winner == 1 and numbers.replies[2].answer == r"\frac{1}{2}"
 
 
 BAD: list[tuple[str, Any, int]] = [

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from aha.errors import CheckpointError
 from aha.inference.engine import Engine
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.serve.errors import ApiError
 from aha.serve.prompts import chat_ids, text_ids
 from aha.serve.schemas import ChatMessage
 from aha.serve.served import ASKED, ServedModel
+from aha.text.chat_template import ChatTemplate
 from aha.text.tokenizer import ASSISTANT, CONTROL_TOKENS, END_THINK, EOS, THINK, USER, Tokenizer
 
 DISGUISES = [
@@ -96,3 +98,18 @@ def test_prompts_longer_than_the_context_are_refused_before_they_are_encoded(
     monkeypatch.setattr(Tokenizer, "encode", lambda *_: pytest.fail("encoded"))
     with pytest.raises(ApiError, match="at least"):
         chat_ids(model, [ChatMessage(role="user", content="x" * 500_000)])
+
+
+def test_a_checkpoint_that_cannot_be_asked_is_refused_before_it_is_served(
+    network: DeepseekV3, untemplated: Tokenizer
+) -> None:
+    for asked in ("chat", "chat_direct"):
+        with pytest.raises(CheckpointError, match=r"'m' has no chat template and cannot be asked as .*--asked zero"):
+            ServedModel("m", untemplated, Engine(network, 2, 100), asked)
+    assert text_ids(ServedModel("m", untemplated, Engine(network, 2, 400), "zero"), "2+2") == untemplated.encode("2+2")
+    for source in ("{{ messages[1].content }}", "{{ raise_exception('no') }}"):
+        with ChatTemplate(source) as template:
+            untemplated.template = template
+            with pytest.raises(CheckpointError, match=r"'m' cannot be asked as chat: the chat template .*--asked zero"):
+                ServedModel("m", untemplated, Engine(network, 2, 100), "chat")
+            untemplated.template = None

@@ -1,13 +1,20 @@
 """One sample's reply: joined deltas are the whole, counts add up, the budget closes the thinking."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise, takewhile
+from typing import Any
 
-from aha.serve.budget import ThinkingBudget, budget_of
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from aha.serve.budget import ThinkingBudget, budget_of, steering_of
 from aha.serve.reply import Delta, ReplyReader
 from aha.serve.schemas import ChatRequest
-from aha.serve.voting import majority_vote
-from aha.text.incremental import Phase, Splitter
+from aha.serve.voting import canonical, majority_vote, named_answer
+from aha.test_time.budget_forcing import ANSWER_TOKENS, WAIT
+from aha.text.incremental import Phase, Splitter, TagSplitter
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, EOS, THINK, Tokenizer
 from aha.types import FinishReason
 
@@ -74,7 +81,7 @@ def test_a_stop_string_over_several_tokens_ends_the_answer_not_the_thinking() ->
 
 
 def test_a_budget_forces_the_end_of_the_thinking_once() -> None:
-    budget = ThinkingBudget(3, (END_ID,))
+    budget = ThinkingBudget(TOKENIZER, 3)
     reader = ReplyReader(0, TOKENIZER, Splitter(TOKENIZER, True), steering=budget)
     words = iter(TOKENIZER.encode("the answer is 4 the answer is 4"))
     taken: list[int] = []
@@ -87,9 +94,104 @@ def test_a_budget_forces_the_end_of_the_thinking_once() -> None:
     assert reader.reasoning_tokens == 4
 
 
-def test_a_budget_of_several_tokens_is_forced_once() -> None:
-    budget = ThinkingBudget(2, (7, 8))
-    assert [list(budget.forced(Phase.THINKING, count)) for count in range(5)] == [[], [], [7, 8], [], []]
+class Pieces:
+    """A tokenizer without tags whose tokens are given pieces of text; encoded text is split into single bytes."""
+
+    control_tokens: Mapping[str, int] = {}
+
+    def __init__(self, pieces: Sequence[str], eos: bool) -> None:
+        self.token_bytes = [*(bytes([byte]) for byte in range(256)), *(piece.encode() for piece in pieces), b""]
+        self.said = [*range(256, 256 + len(pieces)), *([self.eos_id] if eos else [])]
+
+    @property
+    def eos_id(self) -> int:
+        return len(self.token_bytes) - 1
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return (self.eos_id,)
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    encode_markup = encode
+
+
+def drive(tokenizer: Any, reader: ReplyReader, said: list[int]) -> tuple[list[int], list[Delta]]:
+    """What the engine and the worker do: the tokens that are left in the end, and what was sent."""
+    tokens: list[int] = []
+    forced = list(reader.forced())
+    coming, deltas = list(said), []
+    while forced or coming:
+        tokens.append(forced.pop(0) if forced else coming.pop(0))
+        stopped = tokens[-1] in tokenizer.eos_ids
+        deltas.append(reader.push(tokens[-1], -1.0, stopped=stopped))
+        if reader.taken_back:
+            del tokens[-reader.taken_back :]
+        elif stopped:
+            break
+        forced += reader.forced()
+    return tokens, [*deltas, reader.finish(FinishReason.STOP)]
+
+
+def cut(text: str, places: Sequence[int]) -> list[str]:
+    """A text in pieces."""
+    bounds = sorted({0, len(text), *(place % len(text) for place in places)})
+    return [text[start:stop] for start, stop in pairwise(bounds)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 99), max_size=12), st.booleans(), st.integers(1, 60))
+def test_a_spelled_end_that_is_refused_is_never_shown_however_it_is_cut(
+    places: list[int], logprobs: bool, least: int
+) -> None:
+    first, second, rest = "< I say <b>4.", " No: 5", "\n\n5"
+    pieces = cut(f"{first}</think>", places)
+    tokenizer: Any = Pieces([*pieces, *cut(f"{second}</think>{rest}", places)], eos=True)
+    budget = ThinkingBudget(tokenizer, None, min(least, len(first)))
+    reader = ReplyReader(0, tokenizer, TagSplitter(tokenizer, True), logprobs=logprobs, steering=budget)
+    thought = sum(1 for _ in takewhile(lambda end: end <= len(first), accumulate(map(len, pieces))))
+    early = thought < budget.least
+    tokens, deltas = drive(tokenizer, reader, tokenizer.said)
+    shown = "".join(delta.reasoning for delta in deltas), "".join(delta.content for delta in deltas)
+    kept = b"".join(tokenizer.token_bytes[token] for token in tokens).decode()
+    end = deltas[-1].end
+    assert end is not None and end.completion_tokens == len(tokens)
+    if early:
+        assert kept.startswith(f"{first} Wait{second}")
+        assert shown[0].startswith(f"{first} Wait{second}")
+    else:
+        assert shown == (first, f"{second}</think>{rest}".strip())
+    assert "</think" not in shown[0]
+    scores = [score.data for delta in deltas for score in (*delta.reasoning_scores, *delta.content_scores)]
+    assert b"".join(scores).decode() == (kept if logprobs else "")
+
+
+def test_an_end_that_comes_too_early_is_replaced_until_enough_was_thought() -> None:
+    so, four = TOKENIZER.encode("so"), TOKENIZER.encode(" 4")
+    wait = TOKENIZER.encode(" Wait")
+    least = len(so) + 2 * len(wait) + 1
+    reader = ReplyReader(
+        0, TOKENIZER, Splitter(TOKENIZER, True), logprobs=True, steering=ThinkingBudget(TOKENIZER, None, least)
+    )
+    tokens, deltas = drive(TOKENIZER, reader, [*so, END_ID, END_ID, EOS_ID, *four, END_ID, *four, EOS_ID])
+    assert tokens == [*so, *wait, *wait, *wait, *four, END_ID, *four, EOS_ID]
+    assert "".join(delta.reasoning for delta in deltas) == "so Wait Wait Wait 4"
+    assert "".join(delta.content for delta in deltas) == "4"
+    assert reader.reasoning_tokens == len(so) + 3 * len(wait) + len(four) + 1
+    assert sum(len(delta.reasoning_scores) for delta in deltas) == reader.reasoning_tokens
+
+
+def test_what_replaces_an_end_fits_its_place_and_the_budget() -> None:
+    budget = ThinkingBudget(TOKENIZER, 9, 9)
+    assert TOKENIZER.decode(budget.instead_of_end(0, "")) == "Wait"
+    assert TOKENIZER.decode(budget.instead_of_end(1, "\n")) == "Wait"
+    assert TOKENIZER.decode(budget.instead_of_end(1, ".")) == " Wait"
+    assert not budget.instead_of_end(9 - len(TOKENIZER.encode("Wait")), "") and not budget.instead_of_end(9, "")
+    assert budget.forced(Phase.THINKING, 9) == [END_ID] and not budget.forced(Phase.THINKING, 10)
+    assert not budget.instead_of_end(1, "")  # it was closed from outside
+    chinese = ThinkingBudget(TOKENIZER, None, 9, WAIT["zh"])
+    assert TOKENIZER.decode(chinese.instead_of_end(1, "等")) == "等等"
 
 
 def request(**settings: object) -> ChatRequest:
@@ -103,8 +205,54 @@ def test_efforts_and_budgets() -> None:
     assert budget_of(request(thinking={"type": "enabled", "budget_tokens": 7}), 100) == 7
 
 
+def test_how_a_request_steers() -> None:
+    def steered(limit: int, **thinking: int) -> tuple[int | None, int]:
+        steering = steering_of(request(thinking=thinking), TOKENIZER, limit)
+        assert steering is not None
+        return steering.most, steering.least
+
+    assert steering_of(request(), TOKENIZER, 100) is None
+    assert steering_of(request(thinking={"min_tokens": 0}), TOKENIZER, 100) is None
+    assert steered(1000, budget_tokens=9) == (9, 0)
+    assert steered(1000, min_tokens=500) == (1000 - ANSWER_TOKENS - 1, 500)
+    assert steered(40, min_tokens=500) == (30, 500)  # a quarter is left for the answer
+    assert steered(1000, min_tokens=5, budget_tokens=8) == (8, 5)
+    with pytest.raises(ValidationError, match="thinking ends after 3 tokens"):
+        request(thinking={"min_tokens": 4, "budget_tokens": 3})
+    with pytest.raises(ValidationError, match="thinking ends after 0 tokens"):
+        request(thinking={"min_tokens": 4, "type": "disabled"})
+
+
 def test_votes_go_to_the_answer_named_most_often() -> None:
     outcome = majority_vote(["The answer is 5.", "So: the answer is 4", "the answer is 4.", "", "answer: 6"])
     assert (outcome.winner, outcome.answer, outcome.count) == (1, "4", 2)
     assert outcome.counts == {"4": 2, "5": 1, "6": 1}
     assert majority_vote(["", "!?"]).answer is None
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        (r"So $x=4$, thus \boxed{4} it is", "4"),
+        (r"The answer is \boxed{4}.", "4"),
+        ("First \\boxed{3}, no: \\boxed{\\frac{1}{2}}.\nI am sure.", r"\frac{1}{2}"),
+        ("In a box: \\boxed{3}. But the answer is 5.", "5"),
+        (r"\boxed{\fbox{7}}", "7"),
+        ("Cut off: \\boxed{4", "Cut off: \\boxed{4"),
+        (r"\boxed{}", r"\boxed{}"),
+        ("The answer is x.\n", "x"),
+        (r"\boxed{" * 9999, None),
+    ],
+)
+def test_an_answer_stands_after_its_cue_or_in_its_box_or_last(content: str, answer: str | None) -> None:
+    assert (named_answer(content) or "")[:60] == (content[:60] if answer is None else answer)
+
+
+def test_numbers_vote_by_their_value() -> None:
+    halves = ["The answer is 0.5.", "The answer is 1/2.", r"so \boxed{\frac{1}{2}}", r"the answer is $\frac12$"]
+    outcome = majority_vote(["The answer is 7.", *halves, "The answer is 7.0", "The answer is 7"])
+    assert (outcome.winner, outcome.answer, outcome.count) == (1, "0.5", 4)
+    assert outcome.counts == {"0.5": 4, "7": 3}
+    apart = ["5 apples", "5 pears", "x = 5", "5", "room 5", "5/0", "5!", ">5", "(2, 3)", "2,3"]
+    assert len({canonical(answer) for answer in apart}) == len(apart)
+    assert canonical("1,080.50") == canonical("$1080.5$") == canonical(r"\frac{2161}{2}")

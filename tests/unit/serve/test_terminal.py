@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from aha.serve.errors import ApiError
 from aha.serve.screen import visible
 from aha.serve.served import Asked, ServedModel
 from aha.serve.terminal import Terminal, start_model
-from aha.text.tokenizer import END_THINK, Tokenizer
+from aha.text.tokenizer import ASSISTANT, END_THINK, THINK, Tokenizer
 from aha.types import Request
 
 Talk = Callable[..., str]
@@ -37,17 +38,18 @@ def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
         asked: dict[str, Asked] | None = None,
         colours: bool = False,
         raw: bool = False,
+        tokenizers: dict[str, Tokenizer] | None = None,
         **options: Any,
     ) -> str:
         asked = asked or {"m": "chat"}
         waiting = list(lines)
 
-        def script(request: Request, index: int) -> Sequence[int]:
+        def script(own: Tokenizer, request: Request, index: int) -> Sequence[int]:
             if raw:
                 return say(request, index)
-            thinking, content = say(tokenizer.decode(request.prompt_token_ids), index)
-            thought = [*tokenizer.encode(thinking), tokenizer.control_id(END_THINK)] if thinking else []
-            return [*thought, *tokenizer.encode(content), tokenizer.eos_id]
+            thinking, content = say(own.decode(request.prompt_token_ids), index)
+            thought = [*own.encode(thinking), own.control_id(END_THINK)] if thinking else []
+            return [*thought, *own.encode(content), own.eos_id]
 
         def ask(prompt: str) -> str:
             if not waiting:
@@ -58,8 +60,9 @@ def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
             return line if isinstance(line, str) else line()
 
         def load(name: str) -> ServedModel:
-            generator = scripted_generator(script, max_context=800, **options)
-            return ServedModel(name, tokenizer, generator, asked[name])
+            own = (tokenizers or {}).get(name, tokenizer)
+            generator = scripted_generator(partial(script, own), max_context=800, **options)
+            return ServedModel(name, own, generator, asked[name])
 
         screen = io.StringIO()
         console = Console(file=screen, width=100, force_terminal=colours, highlight=False)
@@ -105,6 +108,49 @@ def test_models_are_switched_in_a_conversation(talk: Talk) -> None:
     assert "there is no model 'c'" in said
 
 
+def test_a_second_model_is_asked_the_same_and_goes_on_with_its_own_answers(talk: Talk) -> None:
+    prompts: list[str] = []
+
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        prompts.append(prompt)
+        return ("so", "from a") if THINK in prompt.rpartition(ASSISTANT)[2] else ("", "from b")
+
+    asked: dict[str, Asked] = {"a": "chat", "b": "chat_direct"}
+    said = talk(["/beside b", "one?", "/model", "two?", "/longer", "/beside", "three?"], say, asked)
+    assert re.search(r"\na\n│ so\n\nfrom a\n.*tokens.*\nb\nfrom b\n", said)
+    assert "* a" in said and "+ b" in said
+    asking = [prompt for prompt in dict.fromkeys(prompts) if "one?" in prompt and "two?" in prompt]
+    assert "from a" in asking[0] and "from b" not in asking[0]
+    assert "from b" in asking[1] and "from a" not in asking[1]
+    assert said.split("two?")[0].count("\nb\n") == 2 and len(asking) == 4  # neither to think on nor when switched off
+    refused = talk(["/beside c", "/beside a", "/beside b", "/model b", "one?"], say, asked)
+    assert "there is no model 'c'" in refused and "'a' answers already" in refused and "from a" not in refused
+
+
+def test_a_problem_is_judged_for_both(talk: Talk) -> None:
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        return adds(prompt, index) if prompt.rstrip().endswith(THINK) else ("", "no")
+
+    said = talk(["/beside b", "/problem arithmetic 1"], say, {"a": "chat", "b": "chat_direct"})
+    assert "✓ right" in said.split("\nb\n")[0] and "✗ wrong" in said.split("\nb\n")[1]
+
+
+def test_the_last_question_is_replaced(talk: Talk) -> None:
+    prompts: list[str] = []
+
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        prompts.append(prompt)
+        return adds(prompt, index)
+
+    lines = ["/edit x", "What is 1+2?", "What is 2+2?", "/edit", "/edit What is 5+6?", "What is 1+1?"]
+    said = talk(lines, say)
+    assert "nothing has been answered" in said and "/edit needs the words" in said and "The answer is 11." in said
+    assert all(words in prompts[-1] for words in ("1+2", "5+6", "1+1")) and "2+2" not in prompts[-1]
+    refused = talk(["What is 1+2?", "/edit " + "long " * 2000, "What is 2+2?"], say)
+    assert "there is no room for a reply" in refused
+    assert "1+2" in prompts[-1] and "long" not in prompts[-1]
+
+
 def test_a_problem_is_judged(talk: Talk) -> None:
     assert "✓ right" in talk(["/problem arithmetic 2"], adds)
     wrong = talk(["/problem arithmetic"], lambda *_: ("", "The answer is 1000."))
@@ -126,6 +172,23 @@ def test_thinking_goes_on(talk: Talk) -> None:
     said = talk(["2+3?", "/longer", "/longer"], say)
     assert "│ ... Wait, no. 5\n\nThe answer is 5." in said
     assert "nothing has been answered" in talk(["/longer", "/again"], say)
+
+
+def test_a_thinking_is_opened_where_there_was_none(talk: Talk, tokenizer: Tokenizer) -> None:
+    end, five = tokenizer.control_id(END_THINK), tokenizer.encode("5")  # one token, in whose place the end is forced
+
+    def script(request: Request, index: int) -> list[int]:
+        opened = tokenizer.decode(request.prompt_token_ids).rstrip().endswith(THINK)
+        answer = [*tokenizer.encode("The answer is 5."), tokenizer.eos_id]
+        return [*five, end, *answer] if opened else answer
+
+    for asked, first in (("chat", "/think off"), ("zero", "/think free")):
+        said = talk([first, "2+3?", "/longer"], script, {"m": asked}, raw=True)
+        before, after = said.split("tokens, ")[0], said.split("thinking, in")[1]
+        assert "│" not in before and "The answer is 5.\n" in before
+        assert "│ 5\n\nThe answer is 5.\n" in after and "Wait" not in said
+    direct = talk(["hello", "/longer"], lambda *_: ("", "hi"), {"m": "chat_direct"})
+    assert "'m' answers without thinking: choose a model that thinks with /model" in direct
 
 
 def test_an_answer_is_forced_where_thinking_on_would_end_without_one(talk: Talk, tokenizer: Tokenizer) -> None:
@@ -163,9 +226,22 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     assert "'n': Input should be less" in said and "did you mean 'think'" in said
     bounded = talk(["/think 2", "What is 1+2?"], adds)
     assert "3 of them thinking" in bounded
+    prolonged = talk(["/think 20+", "What is 1+2?"], lambda *_: ("so", "3"))
+    assert "│ so Wait Wait" in prolonged and "/think x+" in talk(["/think x+"], adds)
     assert "0 of them thinking" in talk(
         ["/think off", "/think free", "hello"], lambda *_: ("", "hi"), {"m": "chat_direct"}
     )
+
+
+def test_what_a_checkpoints_template_refuses_is_said_and_the_chat_goes_on(
+    talk: Talk, strict: Tokenizer, untemplated: Tokenizer
+) -> None:
+    lines = ["/system Be kind.", "What is 1+2?", "/system", "What is 2+2?", "/model b", "hello?", "/model m", "More?"]
+    own = {"m": strict, "b": untemplated}
+    said = talk(lines, adds, {"m": "chat", "b": "chat"}, tokenizers=own)
+    assert "template refuses the conversation: Roles must alternate [2Juser/assistant" in " ".join(said.split())
+    assert "\x1b" not in said and "The answer is 3." not in said and said.count("The answer is 4.") == 2
+    assert "'b' has no chat template and cannot be asked as chat" in said
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk: Talk) -> None:

@@ -60,3 +60,25 @@ def test_a_budget_closes_the_thinking(untagged: Tokenizer) -> None:
         assert "think" not in message["reasoning_content"] + message["content"]
         closing = len(untagged.encode_markup("</think>"))
         assert usage["completion_tokens_details"]["reasoning_tokens"] == 3 + closing
+
+
+def test_a_spelled_end_that_comes_too_early_is_replaced(untagged: Tokenizer) -> None:
+    for http in asking(untagged, "chat", "so.</think>"):
+        body = {
+            "model": "m",
+            "messages": [{"role": "user", "content": "What is 2+2?"}],
+            "thinking": {"min_tokens": 20},
+            "max_completion_tokens": 100,
+            "logprobs": True,
+        }
+        whole = http.post("/v1/chat/completions", json=body).json()
+        choice = whole["choices"][0]
+        assert choice["message"]["reasoning_content"].startswith("so. Wait")
+        assert "think" not in choice["message"]["reasoning_content"]
+        scores = b"".join(bytes(score["bytes"]) for score in choice["logprobs"]["reasoning_content"]).decode()
+        assert scores.startswith("so. Wait") and scores.count("</think>") <= 1
+        assert whole["usage"]["completion_tokens_details"]["reasoning_tokens"] > 20
+        with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+            lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: {")]
+        deltas = [json.loads(line)["choices"][0]["delta"] for line in lines]
+        assert "".join(delta.get("reasoning_content", "") for delta in deltas) == choice["message"]["reasoning_content"]

@@ -214,7 +214,10 @@ def test_slow_bodies_and_idle_connections_are_dropped(scripted: Serving, listeni
                 assert answer in b"".join(iter(lambda c=connection: c.recv(65536), b""))
 
 
-@pytest.mark.parametrize("settings", [{"thinking": {"budget_tokens": 4}}, {"stop": ["b c"]}, {"max_tokens": 10}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"thinking": {"budget_tokens": 4}}, {"thinking": {"min_tokens": 20}}, {"stop": ["b c"]}, {"max_tokens": 10}],
+)
 def test_steps_of_many_tokens_give_the_same_reply(
     scripted: Serving, tokenizer: Tokenizer, settings: dict[str, Any]
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,15 @@ def test_hostile_templates_are_refused_and_the_next_one_is_served(
     assert list(tmp_path.iterdir()) == []
     worker.source = "{{ messages|length }}"
     assert worker.render(MESSAGES) == "4"
+
+
+def test_threads_get_their_own_conversations_back() -> None:
+    """A server renders for several clients at once: none may see another's prompt."""
+    with ChatTemplate("{{ messages[0].content }}") as template:
+
+        def render(number: int) -> bool:
+            texts = [f"{number} {turn}" for turn in range(150)]
+            return texts == [template.render([{"role": "user", "content": text}]) for text in texts]
+
+        with ThreadPoolExecutor(6) as threads:
+            assert all(threads.map(render, range(6)))

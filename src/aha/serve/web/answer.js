@@ -64,13 +64,15 @@ function tools(answer, longer, again) {
   const sample = answer.samples[answer.judgement?.winner ?? 0];
   const idle = answer.status !== "running";
   return h("div", { class: "tools shown", hidden: !idle },
-    longer && sample?.thinking && answer.samples.length === 1 && longerButton(sample, longer),
+    longer && said(sample) && answer.samples.length === 1 && longerButton(sample, longer),
     h("button", { onclick: again }, "Again"),
     sample?.content && h("button", { onclick: (event) => copy(sample.content, event.currentTarget) }, "Copy"));
 }
 
+const said = (sample) => sample && (sample.thinking || sample.content);
+
 const longerButton = (sample, longer) =>
-  h("button", { class: "longer", title: "Go on with the thinking: “Wait”", onclick: () => longer(sample) }, "Think longer");
+  h("button", { class: "longer", title: sample.thinking ? "Go on with the thinking: “Wait”" : "Think, then answer anew", onclick: () => longer(sample) }, "Think longer");
 
 /** Thinking and answer of one sample. */
 function sampleView(sample, answer) {
@@ -132,6 +134,6 @@ function voteView(answer, views, longer) {
     return h("details", { class: `group ${score === 1 ? "right" : score === null ? "" : "wrong"}`, open: group.number === 0 },
       h("summary", {}, h("span", { class: "name" }, plain(group.answer), mark), h("span", { class: "meter" }, share),
         h("span", { class: "soft" }, `${members.length} of ${samples.length}`)),
-      members.map((index) => [views[index].node, longer && samples[index].thinking && longerButton(samples[index], longer)]));
+      members.map((index) => [views[index].node, longer && said(samples[index]) && longerButton(samples[index], longer)]));
   }), verdict);
 }

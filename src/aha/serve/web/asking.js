@@ -36,7 +36,8 @@ function request(model, conversation, n) {
   if (max_tokens) body.max_completion_tokens = max_tokens;
   if (seed !== null) body.seed = seed;
   if (card(model)?.asked !== "chat_direct" && thinking !== "free") {
-    body.thinking = thinking === "off" ? { type: "disabled" } : { type: "enabled", budget_tokens: budget };
+    const bounds = { off: { type: "disabled" }, budget: { type: "enabled", budget_tokens: budget }, least: { type: "enabled", min_tokens: budget } };
+    body.thinking = bounds[thinking];
   }
   return body;
 }
@@ -92,16 +93,17 @@ export async function ask(number, column, view) {
 }
 
 /**
- * Goes on with the thinking where it ended, with "Wait" in the place of its end (budget forcing). A model that then ends
- * inside its thinking has the end of it forced, and answers.
+ * Goes on with the thinking where it ended, with "Wait" in the place of its end (budget forcing); where there was none, opens
+ * one. A model that then ends inside its thinking has the end of it forced, and answers.
  */
 export async function thinkLonger(number, column, sample, view) {
   const turn = state.turns[number];
   const answer = turn.answers[column];
   const wait = `\n${state.facts.wait[/\p{Script=Han}/u.test(turn.question) ? "zh" : "en"]}`;
-  const begun = sample.thinking + wait;
+  const begun = sample.thinking && sample.thinking + wait;
   const body = (thinking) => {
     const whole = request(answer.model, messages(column, number, answer.model), 1);
+    if (whole.thinking?.type === "disabled") delete whole.thinking;
     whole.messages.push({ role: "assistant", content: "", reasoning_content: thinking, prefix: true });
     return whole;
   };

@@ -27,7 +27,7 @@ export function showSettings(settings) {
 }
 
 function changed() {
-  byId("budget-label").hidden = byId("thinking").value !== "budget";
+  byId("budget-label").hidden = !["budget", "least"].includes(byId("thinking").value);
   for (const id of ["temperature", "top_p"]) byId(id).parentElement.querySelector("output").textContent = byId(id).value;
   store(KEPT, Object.fromEntries(NAMES.map((name) => [name, byId(name).value])));
 }
