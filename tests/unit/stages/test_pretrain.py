@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aha.models.layouts import MaskedRows, Rectangle
+from aha.models.moe import max_violation
 from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, train_tokenizer
 
 from ..conftest import SMALL, MakeContext
@@ -31,6 +32,9 @@ def test_gradients_add_up_over_parts_of_the_batch(
     assert parts["mtp_loss"] > 1.0
     for name in ("loss", "mtp_loss", "balance_loss", "max_vio"):
         assert parts[name] == pytest.approx(whole[name], rel=1e-5)
+    load = torch.tensor(parts["expert_load"])
+    assert load.tolist() == whole["expert_load"]
+    assert float(max_violation(load).mean()) == pytest.approx(whole["max_vio"])
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
 
