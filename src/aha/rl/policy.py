@@ -86,20 +86,19 @@ class PolicyUpdate:
             for name, tensor in self.reference.state_dict().items():
                 own(tensor).copy_(own(current[name]))
 
-    def step(self, groups: Sequence[RolloutGroup], on_policy: bool, skip_silent: bool) -> dict[str, Any]:
+    def step(self, groups: Sequence[RolloutGroup], on_policy: bool) -> dict[str, Any]:
         """One update on this process's groups (possibly none), together with all other processes.
 
         Args:
             groups: with rewards and advantages.
             on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's
                 log-probabilities are only compared, not used.
-            skip_silent: leave samples without advantage out of the normalisation too (dynamic sampling).
 
         Returns:
             Metrics of the update, over all processes: `kl` with a reference only, and the distance from the sampler
             only where sampler and policy should agree (on-policy, at temperature 1).
         """
-        kept = [self._kept(group, skip_silent) for group in groups]
+        kept = [self._kept(group) for group in groups]
         counted = [rollout for group in kept for rollout in group.rollouts]
         totals = torch.tensor([sum(len(r.completion_token_ids) for r in counted), len(counted)], dtype=torch.int64)
         self.distributed.all_reduce_sum([totals])
@@ -129,8 +128,8 @@ class PolicyUpdate:
                 idle_pass(reference)
         loss.backward()
 
-    def _kept(self, group: RolloutGroup, skip_silent: bool) -> RolloutGroup:
-        rollouts = [r for r in group.rollouts if trainable(r, self.config) and not (skip_silent and r.advantage == 0.0)]
+    def _kept(self, group: RolloutGroup) -> RolloutGroup:
+        rollouts = [rollout for rollout in group.rollouts if trainable(rollout, self.config)]
         return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
 
     def _with_gradient(self, group: RolloutGroup) -> RolloutGroup:

@@ -18,7 +18,7 @@ from aha.models.language_model import LanguageModel
 from aha.models.parts import Whole, fill
 from aha.protocols import Generator
 from aha.rewards.rubric import Grader
-from aha.rl.advantage import rewards_agree
+from aha.rl.advantage import first_with_signal, rewards_agree
 from aha.rl.config import GRPOConfig
 from aha.rl.curriculum import Curriculum
 from aha.rl.held_out import HeldOut, preference_reward
@@ -162,7 +162,7 @@ class GRPOTrainer:
         metrics = step_metrics(facts)
         self._watch_for_signal(facts)
         self.curriculum.update(cell_accuracy(facts))
-        metrics |= over_updates(self._updates(step, groups))
+        metrics |= over_updates(self._updates(step, self._with_signal(groups, facts)))
         self.tokens_trained += metrics["tokens_trained"]
         self.num_tokens += sum(group["tokens"] for group in facts)
         metrics["num_tokens"] = float(self.num_tokens)
@@ -182,7 +182,7 @@ class GRPOTrainer:
         return metrics
 
     def _rollouts(self, step: int) -> tuple[list[RolloutGroup], list[dict[str, Any]]]:
-        """This process's groups and the facts of everybody's; several rounds where silent groups are refilled."""
+        """This process's groups and the facts of everybody's, of several rounds where silent groups are replaced."""
         config, distributed = self.config, self.context.distributed
         groups: list[RolloutGroup] = []
         facts: list[dict[str, Any]] = []
@@ -205,6 +205,16 @@ class GRPOTrainer:
             if sum(not rewards_agree(group["rewards"]) for group in facts) >= config.prompts_per_step:
                 break
         return groups, facts
+
+    def _with_signal(self, groups: list[RolloutGroup], facts: Sequence[dict[str, Any]]) -> list[RolloutGroup]:
+        """With dynamic sampling, this process's among the first `prompts_per_step` groups that are not silent."""
+        config, distributed = self.config, self.context.distributed
+        if config.dynamic_sampling_rounds == 1:
+            return groups
+        count = config.prompts_per_step
+        chosen = set(first_with_signal([group["rewards"] for group in facts], count))
+        own = [first + i for first in range(0, len(facts), count) for i in distributed.share(count)]
+        return [group for number, group in zip(own, groups, strict=True) if number in chosen]
 
     def _grade(self, groups: list[RolloutGroup]) -> None:
         """Rules for reasoning; reward models for the rest."""
@@ -233,11 +243,10 @@ class GRPOTrainer:
         config = self.config
         order = list(range(len(groups)))
         random.Random(self.context.derive_seed("minibatches", step)).shuffle(order)
-        skip_silent = config.dynamic_sampling_rounds > 1
         results = []
         for part in range(config.minibatches):
             chosen = [groups[i] for i in order[part :: config.minibatches]]
-            results.append(self.update.step(chosen, on_policy=part == 0, skip_silent=skip_silent))
+            results.append(self.update.step(chosen, on_policy=part == 0))
         self.generator.load_weights(Whole(self.model.state_dict()), step + 1)
         return results
 

@@ -71,8 +71,8 @@ def test_the_reference_is_the_base_and_no_copy_of_it(make_context: MakeContext, 
         for i in range(2)
     ]
     group = RolloutGroup(problem, (10, 20, 30), rollouts)
-    first = update.step([group], on_policy=True, skip_silent=False)
-    second = update.step([group], on_policy=True, skip_silent=False)
+    first = update.step([group], on_policy=True)
+    second = update.step([group], on_policy=True)
     assert first["kl"] == pytest.approx(0.0, abs=1e-6)
     assert second["kl"] > 1e-4
     update.reference = load_pretrained(context.run.path / "base" / "model")
