@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -104,3 +105,24 @@ def test_the_load_of_every_expert(model: LanguageModel) -> None:
     assert load.shape == (config.num_moe_layers, config.num_experts)
     assert load.sum(1).tolist() == [(len(PROMPT) + 7) * 2] * config.num_moe_layers, "two experts for every token"
     assert row["max_vio"] == pytest.approx(float(max_violation(load).mean()))
+
+
+def weights_after(model: LanguageModel, groups: Sequence[RolloutGroup], **changes: object) -> dict[str, torch.Tensor]:
+    policy = copy.deepcopy(model)
+    update_of(policy, **changes).step(groups, on_policy=True)
+    return policy.state_dict()
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("normalization", ["token", "response", "constant"])
+def test_truncated_completions_can_be_left_out_of_the_loss(model: LanguageModel, normalization: str) -> None:
+    """As if they had never been sampled, in the normalisation too."""
+    whole = group([[-3.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.5, -1.0])
+    without = RolloutGroup(PROBLEM, PROMPT, whole.rollouts[:2])
+    whole.rollouts[2].finish_reason = FinishReason.LENGTH
+    masked = weights_after(model, [whole], mask_truncated=True, normalization=normalization)
+    assert equal(masked, weights_after(model, [without], normalization=normalization))
+    assert not equal(masked, weights_after(model, [whole], normalization=normalization))

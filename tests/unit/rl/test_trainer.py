@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+import torch
 
+from aha.errors import NothingToLearnError
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.rewards.rubric import Grader
 from aha.rl import trainer as loop
 from aha.rl.config import GRPOConfig
 from aha.rl.trainer import GRPOTrainer
+from aha.runs import read_jsonl
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
 from aha.types import RolloutGroup
@@ -129,3 +132,82 @@ def test_each_process_trains_its_part_of_the_groups_that_are_kept(make_trainer: 
         object.__setattr__(trainer.context, "distributed", Distributed(rank, world_size=2))
         chosen = trainer._with_signal([groups[i] for i in own], facts)
         assert numbers(chosen, groups) == kept
+
+
+def rows_of(trainer: GRPOTrainer) -> list[dict[str, Any]]:
+    return list(read_jsonl(trainer.context.folder / "metrics.jsonl"))
+
+
+def test_minibatches_are_several_updates_of_one_rollout(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(lambda number: MIXED, prompts_per_step=4, minibatches=2)
+    everything, trained = sampled(trainer), updates_of(trainer)
+    metrics = trainer.step(0)
+    (first, at_first), (second, later) = trained
+    assert len(first) == len(second) == 2
+    assert numbers([*first, *second], everything[0]) == [0, 1, 2, 3]
+    assert (at_first, later) == (True, False), "the second update's policy has not sampled its groups"
+    assert trainer.update.optimizer.steps == 2
+    with_advantage = [rollout for group in everything[0] for rollout in group.rollouts if rollout.advantage]
+    assert metrics["tokens_trained"] == sum(len(rollout.completion_token_ids) for rollout in with_advantage)
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-5, "measured before the first of them"
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_the_reference_becomes_the_policy(make_trainer: MakeTrainer, every: int) -> None:
+    trainer = make_trainer(lambda number: MIXED, steps=5, kl_beta=0.01, reference_reset_steps=every)
+    trainer.train()
+    near = [row["kl"] < 1e-7 for row in rows_of(trainer)]
+    assert near == ([True, False, True, False, True] if every else [True, False, False, False, False])
+
+
+def test_models_are_kept_on_the_way(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(lambda number: MIXED, steps=4, keep_every=2)
+    trainer.train()
+    trainer.save(trainer.context.model_folder)
+    assert [path.name for path in trainer.context.folder.glob("model-*")] == ["model-step-00002"], "the last is `model`"
+    two_steps = make_trainer(lambda number: MIXED, steps=2)
+    object.__setattr__(two_steps.context, "name", trainer.context.name)  # the same problems and samples
+    two_steps.train()
+    kept = load_pretrained(trainer.context.folder / "model-step-00002").state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in two_steps.model.state_dict().items())
+    final = load_pretrained(trainer.context.model_folder).state_dict()
+    assert not all(torch.equal(kept[name], tensor) for name, tensor in final.items())
+
+
+def test_tokens_are_counted_over_steps_each_completion_with_its_prompt(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(lambda number: MIXED, steps=2)
+    everything = sampled(trainer)
+    trainer.train()
+    tokens = [
+        sum(len(group.prompt_token_ids) + len(one.completion_token_ids) for group in groups for one in group.rollouts)
+        for groups in everything
+    ]
+    assert [row["num_tokens"] for row in rows_of(trainer)] == [tokens[0], sum(tokens)]
+
+
+def test_a_base_that_finds_nothing_is_told_before_the_first_step(make_trainer: MakeTrainer) -> None:
+    """Of two problems one is solved, by one of four samples."""
+    script = [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)]
+    settings = {"steps": 1, "preflight_prompts": 2}
+    trainer = make_trainer(lambda number: script[number], **settings, preflight_floor=0.51)
+    with pytest.raises(NothingToLearnError, match=r"the base solves 12\.5% when it thinks and 50\.0% within 4 tries"):
+        trainer.train()
+    assert rows_of(trainer) == [
+        {"stage": "r1-zero-0", "step": -1, "preflight/pass_at_1": 0.125, "preflight/pass_at_group": 0.5}
+    ]
+    trainer = make_trainer(lambda number: [*script, MIXED, MIXED, MIXED][number], **settings, preflight_floor=0.5)
+    trainer.train()
+    assert [row["step"] for row in rows_of(trainer)] == [-1, 0]
+
+
+def test_patience_ends_with_the_reason(make_trainer: MakeTrainer) -> None:
+    """Half of the groups are right and half are wrong, each as a whole; one signal in between starts anew."""
+    right, wrong = (1.0,) * 4, (0.0,) * 4
+    script = {5: MIXED}
+    trainer = make_trainer(
+        lambda number: script.get(number, (right, wrong)[number % 2]), steps=9, prompts_per_step=2, patience=3
+    )
+    reason = r"3 steps in a row without any signal: every group's rewards agree \(accuracy 50\.0%, form 100\.0%\)"
+    with pytest.raises(NothingToLearnError, match=reason):
+        trainer.train()
+    assert len(rows_of(trainer)) == 5, "silent in steps 0 and 1, not in 2, silent in 3 and 4; 5 is one too many"
