@@ -51,6 +51,28 @@ def trainer_of(make_context: MakeContext, **changes: object) -> Pretrainer:
 
 
 @pytest.mark.parametrize("mask_documents", [False, True])
+def test_the_loss_of_the_prediction_modules(mask_documents: bool, make_context: MakeContext) -> None:
+    """V3 Eqs. 24-25 with loops: module k is asked for token i + k + 1, of the same document where they are masked."""
+    model = {"preset": "tiny", "changes": {**SMALL, "num_nextn_predict_layers": 2}}
+    trainer = trainer_of(make_context, model=model, mask_documents=mask_documents)
+    ids_N, _, documents = trainer._batch(range(3))
+    layout = trainer._layout(documents)
+    outputs = trainer.model.mtp_hidden(trainer.model(ids_N, layout), ids_N, layout)
+    assert len(outputs) == 2
+    length, expected = trainer.config.row_tokens, 0.0
+    for depth, output in enumerate(outputs, start=1):
+        logprobs = trainer.model.logits(output.hidden_ND).detach().log_softmax(-1)
+        for row, lengths in enumerate(documents):
+            owner = [number for number, own in enumerate(lengths) for _ in range(own)]
+            for i in range(length - depth - 1):
+                if not mask_documents or owner[i] == owner[i + depth + 1]:
+                    target = ids_N[row * length + i + depth + 1]
+                    expected -= float(logprobs[row * length + i, target]) / (3 * (length - depth - 1)) / 2
+    assert any(len(lengths) > 1 for lengths in documents)
+    assert trainer._mtp_loss(outputs, ids_N, layout, 3).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("mask_documents", [False, True])
 def test_with_a_mask_documents_depend_on_no_neighbour(mask_documents: bool, make_context: MakeContext) -> None:
     """Without one they do: the rows are full of documents, and another first one changes those after it."""
     trainer = trainer_of(make_context, mask_documents=mask_documents)
