@@ -157,7 +157,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
             ]
             groups.append(RolloutGroup(problem, prompt, rollouts))
         assign_advantages(groups, divide_by_std=True)
-        update.step(groups, on_policy=True, skip_silent=False)
+        update.step(groups, on_policy=True)
         engine.load_weights(model.state_dict(), step + 1)
         seconds.append(time.perf_counter() - started)
     return {"seconds": statistics.median(seconds[WARM_UP:])}

@@ -175,7 +175,7 @@ def trained(paths: Paths) -> list[str]:
     for task, rows_of_task, steps in (("gsm8k", {}, 20), ("humaneval", humaneval, 6)):
         done = run(paths, "grpo", tuned / "sft" / "model", task, {**GRPO, **rows_of_task, "rl.steps": steps})
         rows = [row for row in log(done, "grpo") if "reward" in row]
-        gap = max(row["sampling/logprob_difference/mean"] for row in rows)
+        gap = max(row["sampling/sampling_logp_difference/mean"] for row in rows)
         dropped = sum(row["completions/dropped"] for row in rows)
         table.append(
             f"| reinforcement learning on {task} | {len(rows)} steps x 64 completions | reward {_mean(rows[:3])} "

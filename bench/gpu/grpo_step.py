@@ -90,7 +90,7 @@ def ours(config: ModelConfig, options: argparse.Namespace) -> list[float]:
             ]
             groups.append(RolloutGroup(problem, prompt, rollouts))
         assign_advantages(groups, divide_by_std=True)
-        update.step(groups, on_policy=True, skip_silent=False)
+        update.step(groups, on_policy=True)
         engine.load_weights(model.state_dict(), version)
 
     return seconds(step, options.device, options.repeats)

@@ -1,7 +1,11 @@
-"""The promise of a run: killed at any moment, the same command ends with the same bytes. Two real processes."""
+"""The promise of a run: killed at any moment, the same command ends with the same bytes.
+
+Two real processes of a toy stage, and one of a real pretraining and GRPO.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -26,7 +30,8 @@ def command(out: Path, *more: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(HERE)}
+    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
@@ -94,6 +99,32 @@ def test_killed_three_times_it_ends_with_the_same_bytes(uninterrupted: Path, tmp
             assert errors.count("\n") == 1
     finish(out)
     assert files(out) == files(uninterrupted)
+
+
+def train(out: Path, dies_at: str = "") -> subprocess.Popen[str]:
+    """A real pretraining and GRPO in one process, to the end or to a step at which it kills itself."""
+    command = [sys.executable, "-P", "-m", "aha", "run", "mortal_recipe:mortal", "--out", str(out)]
+    alone = {**environment(), "RANK": "0", "WORLD_SIZE": "1", "DIES_AT": dies_at}
+    return subprocess.Popen(command, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ends(process: subprocess.Popen[str], code: int) -> None:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+
+
+def test_pretraining_and_grpo_killed_three_times_end_with_the_same_weights(tmp_path: Path) -> None:
+    """The last time after the reference was reset: what the policy is held close to is neither base nor policy."""
+    whole = train(tmp_path / "whole")
+    for moment in ("pretrain:3", "r1-zero:1", "r1-zero:3"):
+        ends(train(tmp_path / "killed", dies_at=moment), -signal.SIGKILL)
+    ends(train(tmp_path / "killed"), 0)
+    ends(whole, 0)
+    expected, found = files(tmp_path / "whole"), files(tmp_path / "killed")
+    assert found["r1-zero/model/model.safetensors"] == expected["r1-zero/model/model.safetensors"]
+    assert found == expected
+    rows = [json.loads(line) for line in expected["r1-zero/metrics.jsonl"].splitlines()]
+    assert all(row["grad_norm"] > 0 for row in rows) and any(row["kl"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

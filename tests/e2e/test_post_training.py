@@ -115,7 +115,7 @@ def test_reinforcement_learning_on_a_task(checkpoint: Path, tmp_path: Path) -> N
     steps = [row for row in log(tmp_path / "run", "grpo") if "reward" in row]
     assert len(steps) == 3 and any(row["rewards/has_e/mean"] > 0 for row in steps)
     assert all(row["completions/dropped"] == 0 for row in steps)
-    assert max(row["sampling/logprob_difference/mean"] for row in steps) < 1e-5
+    assert max(row["sampling/sampling_logp_difference/mean"] for row in steps) < 1e-5
     groups = [json.loads(line) for line in (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()]
     keys = [group["question"] for group in groups if group.get("step") is not None]
     assert len(set(keys)) == len(keys) >= 6, "every problem comes once before any comes again"
@@ -299,7 +299,7 @@ def test_rollouts_from_a_server(checkpoint: Path, tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         steps = [row for row in log(tmp_path / "run", "grpo") if "reward" in row]
         assert len(steps) == 2 and all(row["tokens_trained"] > 0 for row in steps)
-        assert max(row["sampling/logprob_difference/mean"] for row in steps) < 1e-4, (
+        assert max(row["sampling/sampling_logp_difference/mean"] for row in steps) < 1e-4, (
             "each step is sampled by its weights"
         )
         assert all(row["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-3) for row in steps)

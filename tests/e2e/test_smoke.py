@@ -35,7 +35,7 @@ def test_the_reward_rises(smoke: Path) -> None:
 
 def test_engine_and_trainer_agree_at_every_step(smoke: Path) -> None:
     rows = [row for row in RunFolder.open(smoke).metrics("r1-zero") if "reward" in row]
-    assert all(row["sampling/logprob_difference/mean"] < 1e-5 for row in rows)
+    assert all(row["sampling/sampling_logp_difference/mean"] < 1e-5 for row in rows)
 
 
 def test_the_summary_has_what_was_promised(smoke: Path) -> None:

@@ -1,4 +1,4 @@
-"""One new token per row, or a few: latent attention with the up-projections absorbed (V3 section 2.1.1, Eqs. 1-11).
+"""One new token per row, or a few: latent attention with the up-projections absorbed (V3 Eqs. 1-11, section 2.1.1).
 
 q_nope . (W_UK c) = (W_UK^T q_nope) . c, and sum_j p_j (W_UV c_j) = W_UV sum_j p_j c_j: attention runs on the cached
 latents of width C + R as one key-value head shared by all query heads, and nothing per cached token is ever expanded.

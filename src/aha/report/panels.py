@@ -47,12 +47,12 @@ def reinforcement(run: Run, stage: str) -> list[Panel]:
         Panel("held-out accuracy by domain, trained levels", domains, percent=True),
         Panel("held-out answers: tokens (no reward for length)", held_out),
         Panel("words of reflection, both languages", {"reflection words per answer": reflections}),
-        Panel("entropy of the policy, nats per token", {"entropy": run.rows(stage, "entropy")}),
+        Panel("entropy of the policy at trained tokens, nats", {"entropy": run.rows(stage, "entropy/trained_tokens")}),
         Panel("groups whose rewards all agree", {"groups": run.rows(stage, "frac_reward_zero_std")}, percent=True),
         Panel("expert load during RL: MaxVio", {"MaxVio": run.rows(stage, "max_vio")}),
         Panel(
             "engine against trainer: |difference of log-probabilities|",
-            {"mean": run.rows(stage, "sampling/logprob_difference/mean")},
+            {kind: run.rows(stage, f"sampling/sampling_logp_difference/{kind}") for kind in ("mean", "max")},
         ),
     ]
 

@@ -29,6 +29,11 @@ def group_advantages(rewards: Sequence[float], divide_by_std: bool = True, epsil
     return [value / (std + epsilon) for value in centred]
 
 
+def first_with_signal(rewards_by_group: Sequence[Sequence[float]], wanted: int) -> list[int]:
+    """Dynamic sampling (DAPO): indices of the first groups, `wanted` at most, whose rewards do not all agree."""
+    return [number for number, rewards in enumerate(rewards_by_group) if not rewards_agree(rewards)][:wanted]
+
+
 def rewards_agree(rewards: Sequence[float], tolerance: float = 1e-8) -> bool:
     """Whether a group's rewards are all the same, so that it teaches nothing (judged on the full group)."""
     return not rewards or max(rewards) - min(rewards) <= tolerance

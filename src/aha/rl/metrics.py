@@ -9,6 +9,9 @@ from typing import Any
 from aha.rl.advantage import rewards_agree
 from aha.types import FinishReason, RolloutGroup
 
+ADD_UP = ("tokens_trained", "expert_load")
+"""Of an update's figures, those that add up over the updates of a step."""
+
 
 def group_facts(group: RolloutGroup) -> dict[str, Any]:
     """A group's contribution to the metrics, as JSON: what processes exchange instead of completions."""
@@ -19,6 +22,7 @@ def group_facts(group: RolloutGroup) -> dict[str, Any]:
         "rewards": [rollout.reward for rollout in graded],
         "parts": {name: [r.rewards[name] for r in graded] for name in (graded[0].rewards if graded else {})},
         "lengths": [len(rollout.completion_token_ids) for rollout in graded],
+        "tokens": sum(len(group.prompt_token_ids) + len(r.completion_token_ids) for r in group.rollouts),
         "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in graded),
         "dropped": len(group.rollouts) - len(graded),
     }
@@ -30,7 +34,8 @@ def step_metrics(facts: Sequence[dict[str, Any]]) -> dict[str, float]:
     lengths = [length for group in facts for length in group["lengths"]]
     metrics = {
         "reward": _mean(rewards),
-        "reward_std": _mean([_std(group["rewards"]) for group in facts]),
+        "reward_std": _std(rewards),
+        "reward_std_in_groups": _mean([_std(group["rewards"], correction=0) for group in facts if group["rewards"]]),
         "frac_reward_zero_std": _mean([float(rewards_agree(group["rewards"])) for group in facts]),
         "completions/mean_length": _mean(lengths),
         "completions/min_length": float(min(lengths, default=0)),
@@ -47,6 +52,21 @@ def step_metrics(facts: Sequence[dict[str, Any]]) -> dict[str, float]:
         columns = [[v for g in reasoning for v in g["parts"][name]] for name in ("accuracy", "format")]
         metrics |= _split_lengths([length for group in reasoning for length in group["lengths"]], *columns)
     return metrics
+
+
+def over_updates(updates: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A step's figures from those of its updates: means, but of tokens and expert loads the sums.
+
+    What only some updates report is theirs: the distance from the sampler is known before the policy moves.
+    """
+    names = dict.fromkeys(name for update in updates for name in update)
+    found = {name: [update[name] for update in updates if name in update] for name in names}
+    return {name: _total(values) if name in ADD_UP else _mean(values) for name, values in found.items()}
+
+
+def _total(values: Sequence[Any]) -> Any:
+    """The sum of numbers, or of lists of them entry by entry."""
+    return [_total(entries) for entries in zip(*values, strict=True)] if isinstance(values[0], list) else sum(values)
 
 
 def _split_lengths(lengths: list[int], accuracy: list[float], formed: list[float]) -> dict[str, float]:
@@ -92,8 +112,9 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _std(values: Sequence[float]) -> float:
-    if not values:
+def _std(values: Sequence[float], correction: int = 1) -> float:
+    """The standard deviation: over n - 1, as TRL has it, or with `correction` 0 over n; NaN of too few values."""
+    if len(values) <= correction:
         return math.nan
     mean = _mean(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - correction))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,16 +86,19 @@ class PolicyUpdate:
             for name, tensor in self.reference.state_dict().items():
                 own(tensor).copy_(own(current[name]))
 
-    def step(self, groups: Sequence[RolloutGroup], on_policy: bool, skip_silent: bool) -> dict[str, float]:
+    def step(self, groups: Sequence[RolloutGroup], on_policy: bool) -> dict[str, Any]:
         """One update on this process's groups (possibly none), together with all other processes.
 
         Args:
             groups: with rewards and advantages.
             on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's
                 log-probabilities are only compared, not used.
-            skip_silent: leave samples without advantage out of the normalisation too (dynamic sampling).
+
+        Returns:
+            Metrics of the update, over all processes: `kl` with a reference only, and the distance from the sampler
+            only where sampler and policy should agree (on-policy, at temperature 1).
         """
-        kept = [self._kept(group, skip_silent) for group in groups]
+        kept = [self._kept(group) for group in groups]
         counted = [rollout for group in kept for rollout in group.rollouts]
         totals = torch.tensor([sum(len(r.completion_token_ids) for r in counted), len(counted)], dtype=torch.int64)
         self.distributed.all_reduce_sum([totals])
@@ -102,16 +106,19 @@ class PolicyUpdate:
         sums = torch.zeros(len(SUMS), dtype=torch.float64)
         config = self.model.config
         experts = torch.zeros(config.num_moe_layers, config.num_experts, dtype=torch.int64)
+        largest_gap = 0.0
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
         batches = list(micro_batches(active, self.config.micro_tokens))
         idle = idle_passes(len(batches), self.parallel, self.distributed)
         for batch in batches:
-            micro_sums, counts = self._backward(batch, int(totals[0]), int(totals[1]), on_policy)
+            micro_sums, micro_gap, counts = self._backward(batch, int(totals[0]), int(totals[1]), on_policy)
             sums += micro_sums
+            largest_gap = max(largest_gap, micro_gap)
             experts += counts.cpu()
         for _ in range(idle):
             self._idle()
-        return self._apply(sums, experts)
+        comparable = on_policy and self.config.temperature == 1.0
+        return self._apply(sums, experts, int(totals[0]), largest_gap if comparable else None)
 
     def _idle(self) -> None:
         """The passes of a micro-batch, beside other processes' micro-batches."""
@@ -121,8 +128,8 @@ class PolicyUpdate:
                 idle_pass(reference)
         loss.backward()
 
-    def _kept(self, group: RolloutGroup, skip_silent: bool) -> RolloutGroup:
-        rollouts = [r for r in group.rollouts if trainable(r, self.config) and not (skip_silent and r.advantage == 0.0)]
+    def _kept(self, group: RolloutGroup) -> RolloutGroup:
+        rollouts = [rollout for rollout in group.rollouts if trainable(rollout, self.config)]
         return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
 
     def _with_gradient(self, group: RolloutGroup) -> RolloutGroup:
@@ -133,8 +140,8 @@ class PolicyUpdate:
 
     def _backward(
         self, batch: list[RolloutGroup], total_tokens: int, total_responses: int, on_policy: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Adds a micro-batch's gradient; returns its sums and expert counts."""
+    ) -> tuple[Tensor, float, Tensor]:
+        """Adds a micro-batch's gradient; returns its sums, its largest distance from the sampler, expert counts."""
         device = self.distributed.device
         ids = [t for group in batch for t in _flat(group)]
         token_ids_N = torch.tensor(ids, device=device)
@@ -177,17 +184,18 @@ class PolicyUpdate:
         if hidden.balance_loss is not None:
             loss = loss + hidden.balance_loss * (len(targets_M) / max(1, total_tokens))
         loss.backward()
+        gaps_M = (logprobs_M.detach() - sampled_M).abs()
         means = [
             result.kl,
             result.clip_low,
             result.clip_high,
             entropy_M.mean(),
-            self._gap(logprobs_M.detach(), sampled_M),
+            gaps_M.mean(),
             importance_M.mean(),
         ]
         weighted = [float(mean) * len(targets_M) for mean in means]
         sums = torch.tensor([float(result.loss.detach()), *weighted, float(len(targets_M))], dtype=torch.float64)
-        return sums, hidden.router_counts
+        return sums, float(gaps_M.max()), hidden.router_counts
 
     @torch.no_grad()
     def _reference_logprobs(self, token_ids_N: Tensor, layout: SharedPrefix, targets_M: Tensor) -> Tensor | None:
@@ -202,42 +210,53 @@ class PolicyUpdate:
         """The model that the policy is held close to."""
         return adapters_off(self.model) if self.reference is None else nullcontext(self.reference)
 
-    def _gap(self, logprobs_M: Tensor, sampled_M: Tensor) -> Tensor:
-        """Mean difference to the engine's log-probabilities; 0 at other temperatures than theirs, which is 1."""
-        difference = (logprobs_M - sampled_M).abs().mean()
-        return difference if self.config.temperature == 1.0 else torch.zeros_like(difference)
-
     def _tempered(self, hidden_MD: Tensor) -> Tensor:
         """Hidden states whose logits are those of the temperature that samples: the policy is what generates."""
         return hidden_MD if self.config.temperature == 1.0 else hidden_MD / self.config.temperature
 
-    def _apply(self, sums: Tensor, experts: Tensor) -> dict[str, float]:
-        """Adds up over processes and moves the weights, if there is anything to move them."""
+    def _apply(self, sums: Tensor, experts: Tensor, counted: int, largest_gap: float | None) -> dict[str, Any]:
+        """Adds up over processes and moves the weights, if there is anything to move them.
+
+        Args:
+            sums: this process's, in the order of `SUMS`.
+            experts: tokens that each expert got, [MoE layers, E].
+            counted: tokens of all completions that have a place in the loss, in all processes. Those without advantage
+                are not computed where there is no reference, and are certainly not clipped.
+            largest_gap: between this process's log-probabilities and the sampler's; None where they need not agree.
+        """
         self.optimizer.sum_gradients(self.distributed)
         self.distributed.all_reduce_sum([sums, experts])
         named = dict(zip(SUMS, sums.tolist(), strict=True))
-        tokens = named.pop("tokens")
-        metrics = {name: value / tokens if tokens and name != "loss" else value for name, value in named.items()}
+        tokens = named["tokens"]
+        low, high = (named[name] / max(1, counted) for name in ("clip_low", "clip_high"))
         norm, factor, updated = 0.0, 0.0, False
         if tokens:
             norm, factor, updated = self.optimizer.step()
             if updated and self.config.lora is None:
                 routers = list(self.model.routers())[: len(experts)]
                 update_router_bias(routers, experts, self.config.bias_update_rate)
-        return {
-            "loss": metrics["loss"],
-            "kl": metrics["kl"],
-            "clip_ratio/low_mean": metrics["clip_low"],
-            "clip_ratio/high_mean": metrics["clip_high"],
-            "entropy": metrics["entropy"],
-            "sampling/logprob_difference/mean": metrics["gap"],
-            "sampling/importance_sampling_ratio/mean": metrics["importance"],
+        means = {name: named[name] / max(1.0, tokens) for name in ("kl", "entropy", "gap", "importance")}
+        metrics = {
+            "loss": named["loss"],
+            "clip_ratio/low_mean": low,
+            "clip_ratio/high_mean": high,
+            "clip_ratio/region_mean": low + high,  # a token has one advantage, and so one bound
+            "entropy/trained_tokens": means["entropy"],
+            "sampling/importance_sampling_ratio/mean": means["importance"],
             "tokens_trained": tokens,
             "grad_norm": norm,
             "learning_rate": factor * self.config.optimizer.adam_lr,
             "max_vio": float(max_violation(experts).mean()) if tokens and experts.numel() else 0.0,
             "skipped": float(tokens > 0 and not updated),
         }
+        if self.config.kl_beta:
+            metrics["kl"] = means["kl"]
+        if largest_gap is not None:
+            metrics["sampling/sampling_logp_difference/mean"] = means["gap"]
+            metrics["sampling/sampling_logp_difference/max"] = max(self.distributed.all_gather_object(largest_gap))
+        if experts.numel():
+            metrics["expert_load"] = experts.tolist()
+        return metrics
 
 
 def _flat(group: RolloutGroup) -> Iterator[int]:

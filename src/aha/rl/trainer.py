@@ -18,11 +18,11 @@ from aha.models.language_model import LanguageModel
 from aha.models.parts import Whole, fill
 from aha.protocols import Generator
 from aha.rewards.rubric import Grader
-from aha.rl.advantage import rewards_agree
+from aha.rl.advantage import first_with_signal, rewards_agree
 from aha.rl.config import GRPOConfig
 from aha.rl.curriculum import Curriculum
 from aha.rl.held_out import HeldOut, preference_reward
-from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, step_metrics
+from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
 from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
@@ -115,6 +115,8 @@ class GRPOTrainer:
         self.curriculum = Curriculum(config.curriculum, prompts.cells, prompts.draw)
         self.silent_steps = 0
         self.tokens_trained = 0.0
+        self.num_tokens = 0
+        """Tokens sampled so far, each with its prompt, by all processes: TRL's `num_tokens`."""
 
     def train(self) -> None:
         """Runs the remaining steps."""
@@ -143,7 +145,7 @@ class GRPOTrainer:
                 if context.checkpointer.due():
                     context.checkpointer.save(done, *self._state())
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int) -> dict[str, Any]:
         """Samples, grades and updates once (`minibatches` times)."""
         config, context = self.config, self.context
         if (
@@ -160,9 +162,10 @@ class GRPOTrainer:
         metrics = step_metrics(facts)
         self._watch_for_signal(facts)
         self.curriculum.update(cell_accuracy(facts))
-        updates = self._updates(step, groups)
-        self.tokens_trained += sum(update["tokens_trained"] for update in updates)
-        metrics |= {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
+        metrics |= over_updates(self._updates(step, self._with_signal(groups, facts)))
+        self.tokens_trained += metrics["tokens_trained"]
+        self.num_tokens += sum(group["tokens"] for group in facts)
+        metrics["num_tokens"] = float(self.num_tokens)
         metrics["max_completion_tokens"] = float(config.max_completion_tokens(step))
         finished = perf_counter()
         tokens = sum(length for group in facts for length in group["lengths"])
@@ -179,7 +182,7 @@ class GRPOTrainer:
         return metrics
 
     def _rollouts(self, step: int) -> tuple[list[RolloutGroup], list[dict[str, Any]]]:
-        """This process's groups and the facts of everybody's; several rounds where silent groups are refilled."""
+        """This process's groups and the facts of everybody's, of several rounds where silent groups are replaced."""
         config, distributed = self.config, self.context.distributed
         groups: list[RolloutGroup] = []
         facts: list[dict[str, Any]] = []
@@ -203,6 +206,16 @@ class GRPOTrainer:
                 break
         return groups, facts
 
+    def _with_signal(self, groups: list[RolloutGroup], facts: Sequence[dict[str, Any]]) -> list[RolloutGroup]:
+        """With dynamic sampling, this process's among the first `prompts_per_step` groups that are not silent."""
+        config, distributed = self.config, self.context.distributed
+        if config.dynamic_sampling_rounds == 1:
+            return groups
+        count = config.prompts_per_step
+        chosen = set(first_with_signal([group["rewards"] for group in facts], count))
+        own = [first + i for first in range(0, len(facts), count) for i in distributed.share(count)]
+        return [group for number, group in zip(own, groups, strict=True) if number in chosen]
+
     def _grade(self, groups: list[RolloutGroup]) -> None:
         """Rules for reasoning; reward models for the rest."""
         grade_reasoning(self.grader, [group for group in groups if group.problem.family not in GENERAL])
@@ -225,16 +238,15 @@ class GRPOTrainer:
         language: Language = "zh" if rng.random() < self.config.chinese else "en"
         return draw(rng, family, rng.choice(family.levels), language, held_out=False)
 
-    def _updates(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, float]]:
+    def _updates(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
         """All updates of a rollout; the processes' groups are split at random into minibatches."""
         config = self.config
         order = list(range(len(groups)))
         random.Random(self.context.derive_seed("minibatches", step)).shuffle(order)
-        skip_silent = config.dynamic_sampling_rounds > 1
         results = []
         for part in range(config.minibatches):
             chosen = [groups[i] for i in order[part :: config.minibatches]]
-            results.append(self.update.step(chosen, on_policy=part == 0, skip_silent=skip_silent))
+            results.append(self.update.step(chosen, on_policy=part == 0))
         self.generator.load_weights(Whole(self.model.state_dict()), step + 1)
         return results
 
@@ -330,6 +342,7 @@ class GRPOTrainer:
             "curriculum": self.curriculum.state(),
             "silent_steps": self.silent_steps,
             "tokens_trained": self.tokens_trained,
+            "num_tokens": self.num_tokens,
         }
         return tensors, state
 
@@ -341,5 +354,6 @@ class GRPOTrainer:
         self.curriculum.load_state(saved.state["curriculum"])
         self.silent_steps = saved.state["silent_steps"]
         self.tokens_trained = saved.state["tokens_trained"]
+        self.num_tokens = saved.state["num_tokens"]
         self.generator.load_weights(Whole(self.model.state_dict()), saved.step)
         return saved.step

@@ -145,7 +145,7 @@ class Pretrainer:
         load_training_state(self.model, self.optimizer, saved.tensors, saved.state["optimizer_steps"])
         return saved.step
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int) -> dict[str, Any]:
         """One optimizer step on the global batch; returns what is logged."""
         config, distributed = self.config, self.context.distributed
         first = step * config.rows_per_step
@@ -173,6 +173,7 @@ class Pretrainer:
             "grad_norm": norm,
             "learning_rate": factor,
             "max_vio": float(max_violation(counts).mean()) if counts.numel() else 0.0,
+            **({"expert_load": counts.tolist()} if counts.numel() else {}),
             "skipped": float(not updated),
             "num_tokens": float((step + 1) * config.rows_per_step * config.row_tokens),
         }

@@ -116,6 +116,20 @@ class StopScanner:
         )
 
 
+_WIDE_SPACES = tuple(chr(code).encode() for code in range(0x80, 0x3001) if chr(code).isspace())
+"""Whitespace of more than one byte; there is none beyond."""
+
+
+def _said(data: bytes) -> bytes:
+    """What has been said so far: the bytes without whitespace at the beginning, as text has it."""
+    return data.decode(errors="surrogateescape").lstrip().encode(errors="surrogateescape")
+
+
+def _may_be_space(said: bytes) -> bool:
+    """Whether nothing has been said yet, though a part of a character may be there."""
+    return any(space.startswith(said) for space in _WIDE_SPACES)
+
+
 class Splitter:
     """Tells thinking from answer by generated token ids: the text `</think>` is text, the token is the line.
 
@@ -137,25 +151,30 @@ class Splitter:
         self._think, self._end_think = tokenizer.control_id(THINK), tokenizer.control_id(END_THINK)
         self._control = set(tokenizer.control_tokens.values())
         self._bytes = tokenizer.token_bytes
+        self._held = b""
+        """A part of a character, before anything is said."""
         self.phase = Phase.THINKING if think_prefilled else Phase.START
         self.ending: Ending | None = None
 
     def push(self, token_id: int) -> tuple[Phase, bytes]:
-        """The phase that a token belongs to, and what it adds to that phase's text."""
+        """The phase that a token belongs to, and what is certain now of that phase's text."""
         before, self.ending = self.phase, None
         if token_id in self._control:
-            if token_id == self._think and before is Phase.START:
+            if token_id == self._think and before is Phase.START and not self._held:
                 self.phase = Phase.THINKING
                 return Phase.THINKING, b""
-            if token_id == self._end_think:
-                self.ending = Ending() if before is Phase.THINKING else None
+            if token_id == self._end_think and before is Phase.THINKING:
+                self.ending = Ending()
+            if token_id == self._end_think or self._held:
                 self.phase = Phase.ANSWERING
-            return before, b""
+            return before, self._release()
         data = self._bytes[token_id] if token_id < len(self._bytes) else b""
         if before is Phase.START:
-            if not data.strip():
+            self._held = _said(self._held + data)
+            if _may_be_space(self._held):
                 return before, b""
             self.phase = Phase.ANSWERING
+            return self.phase, self._release()
         return self.phase, data
 
     def reopen(self) -> None:
@@ -163,8 +182,12 @@ class Splitter:
         self.phase, self.ending = Phase.THINKING, None
 
     def end(self) -> tuple[Phase, bytes]:
-        """What was held back: nothing."""
-        return self.phase, b""
+        """What was held back."""
+        return self.phase, self._release()
+
+    def _release(self) -> bytes:
+        data, self._held = self._held, b""
+        return data
 
 
 class TagSplitter:
@@ -213,11 +236,11 @@ class TagSplitter:
         return self.phase, self._release(len(self._held))
 
     def _start(self) -> tuple[Phase, bytes]:
-        said, tag = self._held.lstrip(), THINK.encode()
+        said, tag = _said(self._held), THINK.encode()
         if said.startswith(tag):
             self.phase, self._held = Phase.THINKING, said[len(tag) :]
             return Phase.THINKING, b""
-        if tag.startswith(said):
+        if tag.startswith(said) or _may_be_space(said):
             return Phase.START, b""
         self.phase = Phase.ANSWERING
         return Phase.ANSWERING, self._release(len(self._held))

@@ -1,4 +1,8 @@
-"""The one parser for thinking and answer, shared by rewards, evaluation and serving.
+"""The one parser for thinking and answer of whole completions, shared by rewards and evaluation.
+
+Serving reads replies while they are made (`aha.text.incremental`) and has to show something of any reply. Of one that
+is well formed here it shows this thinking and this answer, by test; only where the vocabulary has no tokens for answer
+tags do they stay in the text that is shown.
 
 Strict forms: exactly one non-empty think block, one non-empty answer after it, nothing else. Under R1-Zero's template
 the answer stands inside answer tags; in DeepSeek-R1's chat format it is the summary that follows the thinking. Whatever

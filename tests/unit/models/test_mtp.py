@@ -1,4 +1,4 @@
-"""Multi-token prediction: what depends on what, and what is shared."""
+"""Multi-token prediction (V3 Eqs. 21-23): what depends on what, and what is shared."""
 
 import torch
 

@@ -43,7 +43,7 @@ def test_a_run_moves_only_adapters_and_exports_them_merged_and_alone(
     context.logs.close()
     rows = [row for row in read_jsonl(context.folder / "metrics.jsonl") if "reward" in row]
     assert len(rows) == 2
-    assert all(row["sampling/logprob_difference/mean"] < 1e-5 and row["grad_norm"] > 0 for row in rows)
+    assert all(row["sampling/sampling_logp_difference/mean"] < 1e-5 and row["grad_norm"] > 0 for row in rows)
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert rows[1]["kl"] > 1e-5
     before = load_file(context.run.path / "base" / "model" / "model.safetensors")
@@ -71,8 +71,8 @@ def test_the_reference_is_the_base_and_no_copy_of_it(make_context: MakeContext, 
         for i in range(2)
     ]
     group = RolloutGroup(problem, (10, 20, 30), rollouts)
-    first = update.step([group], on_policy=True, skip_silent=False)
-    second = update.step([group], on_policy=True, skip_silent=False)
+    first = update.step([group], on_policy=True)
+    second = update.step([group], on_policy=True)
     assert first["kl"] == pytest.approx(0.0, abs=1e-6)
     assert second["kl"] > 1e-4
     update.reference = load_pretrained(context.run.path / "base" / "model")
@@ -103,7 +103,7 @@ def test_bfloat16_with_activations_computed_again(make_context: MakeContext, bas
     ReinforcementLearning(Engine).run(context)
     context.logs.close()
     rows = [row for row in read_jsonl(context.folder / "metrics.jsonl") if "reward" in row]
-    assert all(row["sampling/logprob_difference/mean"] < 0.02 and row["grad_norm"] > 0 for row in rows)
+    assert all(row["sampling/sampling_logp_difference/mean"] < 0.02 and row["grad_norm"] > 0 for row in rows)
     after = load_file(context.model_folder / "model.safetensors")
     before = load_file(context.run.path / "base" / "model" / "model.safetensors")
     assert not torch.equal(after["lm_head.weight"].float(), before["lm_head.weight"].bfloat16().float())

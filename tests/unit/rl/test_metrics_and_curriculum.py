@@ -1,13 +1,15 @@
 """What a step reports, how silence is explained, and which cells the curriculum draws."""
 
+import math
 import random
+import statistics
 from collections import Counter
 
 import pytest
 
 from aha.rl.config import CurriculumConfig, GRPOConfig, LengthStage
 from aha.rl.curriculum import Curriculum
-from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, step_metrics
+from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
 from aha.rl.prompts import GeneratedPrompts
 from aha.tasks.families import get_family, is_held_out
 from aha.types import FinishReason, Rollout, RolloutGroup
@@ -29,6 +31,9 @@ def test_metrics_of_a_step() -> None:
     ]
     metrics = step_metrics(facts)
     assert metrics["reward"] == pytest.approx(7 / 5)
+    assert metrics["reward_std"] == pytest.approx(statistics.stdev([2.0, 1.0, 0.0, 2.0, 2.0]))
+    assert metrics["reward_std_in_groups"] == pytest.approx((statistics.pstdev([2.0, 1.0, 0.0]) + 0.0) / 2)
+    assert metrics["rewards/accuracy/std"] == pytest.approx(statistics.stdev([1.0, 0.0, 0.0, 1.0, 1.0]))
     assert metrics["frac_reward_zero_std"] == 0.5
     assert metrics["completions/dropped"] == 1
     assert metrics["completions/mean_length"] == pytest.approx(28)
@@ -36,6 +41,23 @@ def test_metrics_of_a_step() -> None:
     assert metrics["completions/mean_length_wrong"] == pytest.approx(20)
     assert metrics["accuracy_well_formed"] == pytest.approx(3 / 4)
     assert cell_accuracy(facts) == [("arithmetic", 2, pytest.approx(1 / 3)), ("arithmetic", 2, 1.0)]
+
+
+def test_tokens_sampled_are_those_of_all_samples_each_with_its_prompt() -> None:
+    facts = group_facts(group((2.0, 1.0, 1.0, 10), (None, 0.0, 0.0, 5)))
+    assert facts["tokens"] == 3 + 10 + 3 + 5
+
+
+def test_one_reward_has_no_deviation() -> None:
+    metrics = step_metrics([group_facts(group((2.0, 1.0, 1.0, 10)))])
+    assert math.isnan(metrics["reward_std"]) and math.isnan(metrics["rewards/accuracy/std"])
+
+
+def test_figures_of_several_updates() -> None:
+    first = {"loss": 1.0, "tokens_trained": 10.0, "expert_load": [[1, 2], [3, 0]], "sampling/max": 0.5}
+    later = {"loss": 2.0, "tokens_trained": 30.0, "expert_load": [[4, 5], [1, 8]]}
+    step = over_updates([first, later])
+    assert step == {"loss": 1.5, "tokens_trained": 40.0, "expert_load": [[5, 7], [4, 8]], "sampling/max": 0.5}
 
 
 @pytest.mark.parametrize(

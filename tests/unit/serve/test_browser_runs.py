@@ -31,7 +31,10 @@ def rollout(step: int, text: str, right: bool) -> str:
 
 
 def metric(step: int) -> str:
-    return json.dumps({"stage": "rl", "step": step, "rewards/accuracy/mean": step / 10, "entropy": 0.5}) + "\n"
+    return (
+        json.dumps({"stage": "rl", "step": step, "rewards/accuracy/mean": step / 10, "entropy/trained_tokens": 0.5})
+        + "\n"
+    )
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """One sample's reply: joined deltas are the whole, counts add up, the budget closes the thinking."""
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, pairwise, takewhile
+from itertools import accumulate, groupby, pairwise, takewhile
 from typing import Any
 
 import pytest
@@ -37,10 +37,8 @@ def read(ids: list[int], prefilled: bool, stops: tuple[str, ...] = ()) -> list[D
 def expected(ids: list[int], prefilled: bool) -> tuple[str, str]:
     """Thinking and answer, by looking at all ids at once."""
     if not prefilled:
-        spoken = (n for n, i in enumerate(ids) if i == END_ID or (i not in CONTROL and plain([i]).strip(" \n\t")))
-        start = next(spoken, len(ids))
-        opening = next((n for n, i in enumerate(ids[:start]) if i == THINK_ID), None)
-        if opening is None:
+        opening = ids.index(THINK_ID) if THINK_ID in ids else len(ids)
+        if opening == len(ids) or END_ID in ids[:opening] or not silent(ids[:opening]):
             return "", plain(ids).strip()
         ids = ids[opening + 1 :]
     end = ids.index(END_ID) if END_ID in ids else len(ids)
@@ -49,6 +47,12 @@ def expected(ids: list[int], prefilled: bool) -> tuple[str, str]:
 
 def plain(ids: list[int]) -> str:
     return TOKENIZER.decode([i for i in ids if i not in CONTROL])
+
+
+def silent(ids: list[int]) -> bool:
+    """Whether there is whitespace alone between the control tokens."""
+    pieces = groupby(ids, CONTROL.__contains__)
+    return not any(plain(list(piece)).strip() for control, piece in pieces if not control)
 
 
 @given(IDS, st.booleans())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aha.models.layouts import MaskedRows, Rectangle
+from aha.models.moe import max_violation
 from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, train_tokenizer
 
 from ..conftest import SMALL, MakeContext
@@ -31,6 +32,9 @@ def test_gradients_add_up_over_parts_of_the_batch(
     assert parts["mtp_loss"] > 1.0
     for name in ("loss", "mtp_loss", "balance_loss", "max_vio"):
         assert parts[name] == pytest.approx(whole[name], rel=1e-5)
+    load = torch.tensor(parts["expert_load"])
+    assert load.tolist() == whole["expert_load"]
+    assert float(max_violation(load).mean()) == pytest.approx(whole["max_vio"])
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
 
@@ -44,6 +48,28 @@ def trainer_of(make_context: MakeContext, **changes: object) -> Pretrainer:
     context = make_context("pretrain", config)
     tokenizer = train_tokenizer(config, seed=0)
     return Pretrainer(config, build_model(config, tokenizer, context), tokenizer, context)
+
+
+@pytest.mark.parametrize("mask_documents", [False, True])
+def test_the_loss_of_the_prediction_modules(mask_documents: bool, make_context: MakeContext) -> None:
+    """V3 Eqs. 24-25 with loops: module k is asked for token i + k + 1, of the same document where they are masked."""
+    model = {"preset": "tiny", "changes": {**SMALL, "num_nextn_predict_layers": 2}}
+    trainer = trainer_of(make_context, model=model, mask_documents=mask_documents)
+    ids_N, _, documents = trainer._batch(range(3))
+    layout = trainer._layout(documents)
+    outputs = trainer.model.mtp_hidden(trainer.model(ids_N, layout), ids_N, layout)
+    assert len(outputs) == 2
+    length, expected = trainer.config.row_tokens, 0.0
+    for depth, output in enumerate(outputs, start=1):
+        logprobs = trainer.model.logits(output.hidden_ND).detach().log_softmax(-1)
+        for row, lengths in enumerate(documents):
+            owner = [number for number, own in enumerate(lengths) for _ in range(own)]
+            for i in range(length - depth - 1):
+                if not mask_documents or owner[i] == owner[i + depth + 1]:
+                    target = ids_N[row * length + i + depth + 1]
+                    expected -= float(logprobs[row * length + i, target]) / (3 * (length - depth - 1)) / 2
+    assert any(len(lengths) > 1 for lengths in documents)
+    assert trainer._mtp_loss(outputs, ids_N, layout, 3).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("mask_documents", [False, True])

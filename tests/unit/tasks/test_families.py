@@ -10,8 +10,9 @@ import pytest
 
 from aha.errors import UnknownNameError
 from aha.tasks import arithmetic, countdown, motion, program, riddle
-from aha.tasks.corpus import CorpusConfig, document
+from aha.tasks.corpus import CorpusConfig, document, without_long_solutions
 from aha.tasks.families import FAMILIES, draw, get_family, held_out_suite
+from aha.tasks.scribe import REFLECTION
 
 CELLS = [(name, level) for name in FAMILIES for level in (1, 2, 3, 4, 5)]
 
@@ -182,3 +183,14 @@ def test_documents_are_functions_of_their_number() -> None:
     corpus = CorpusConfig()
     assert [document(corpus, 1, n) for n in range(50)] == [document(corpus, 1, n) for n in range(50)]
     assert document(corpus, 1, 0) != document(corpus, 2, 0)
+
+
+def test_the_control_corpus_is_the_same_web_where_nobody_checks() -> None:
+    usual = CorpusConfig()
+    control = without_long_solutions(usual)
+    pairs = [(document(usual, 3, n), document(control, 3, n)) for n in range(400)]
+    checking = [n for n, (first, _) in enumerate(pairs) if REFLECTION.search(first)]
+    assert len(checking) > 60
+    assert not any(REFLECTION.search(second) for _, second in pairs)
+    assert sum(first == second for first, second in pairs) > 250, "what did not check is what it was"
+    assert control.worked == usual.worked + usual.long, "their share goes to worked solutions"

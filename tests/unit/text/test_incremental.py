@@ -96,9 +96,9 @@ def test_thinking_opens_before_anything_is_said_and_never_again() -> None:
 def test_control_tokens_are_no_text(ids: list[int], prefilled: bool) -> None:
     splitter = Splitter(TOKENIZER, prefilled)
     control = {TOKENIZER.control_id(token) for token in CONTROL_TOKENS}
-    for token_id in ids:
-        data = splitter.push(token_id)[1]
-        assert data == b"" if token_id in control else data in (b"", TOKENIZER.token_bytes[token_id])
+    text = b"".join(TOKENIZER.token_bytes[token_id] for token_id in ids if token_id not in control)
+    data = b"".join([*(splitter.push(token_id)[1] for token_id in ids), splitter.end()[1]])
+    assert data == text if prefilled else text.endswith(data) and not text.removesuffix(data).decode().strip()
 
 
 def test_raw_text_spells_tags_and_drops_the_end() -> None:

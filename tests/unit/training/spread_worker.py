@@ -172,7 +172,7 @@ def grpo(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[st
             ]
             groups.append(RolloutGroup(problem, (10, 20 + step, 30 + index), rollouts))
         own = [groups[i] for i in distributed.share(len(groups))]
-        rows.append(update.step(own, on_policy=True, skip_silent=False))
+        rows.append(update.step(own, on_policy=True))
         if step == 5 and not job.get("lora"):
             update.reset_reference()
     return {"rows": rows}

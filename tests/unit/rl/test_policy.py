@@ -1,0 +1,128 @@
+"""What an update reports: under TRL's names what TRL means by them, and nothing that was not measured."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from aha.models.hf import load_pretrained
+from aha.models.language_model import LanguageModel
+from aha.models.layouts import Ragged
+from aha.models.moe import max_violation
+from aha.rl.config import GRPOConfig
+from aha.rl.policy import PolicyUpdate
+from aha.text.tokenizer import Tokenizer
+from aha.training.distributed import Distributed
+from aha.types import FinishReason, Problem, Rollout, RolloutGroup
+
+from ..conftest import MakeContext
+
+PROMPT = (10, 20, 30)
+COMPLETIONS = ((11, 12, 13), (14, 15), (16, 17, 18, 19))
+PROBLEM = Problem("countdown", "math", 1, "en", "?", "1")
+
+
+@pytest.fixture
+def model(make_context: MakeContext, base: Tokenizer) -> LanguageModel:
+    """The small base with random weights."""
+    context = make_context("r1-zero", GRPOConfig(), ())
+    return load_pretrained(context.run.path / "base" / "model")
+
+
+def update_of(model: LanguageModel, **changes: object) -> PolicyUpdate:
+    settings = {"steps": 4, "optimizer": {"adam_lr": 0.01, "muon_lr": 0.0, "warmup_steps": 0}}
+    return PolicyUpdate(model, GRPOConfig.model_validate({**settings, **changes}), Distributed())
+
+
+@torch.no_grad()
+def scored(model: LanguageModel, completion: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probability of each token of a completion, and the entropy there."""
+    ids = torch.tensor([*PROMPT, *completion])
+    logprobs = model.logits(model(ids, Ragged([len(ids)])).hidden_ND)[len(PROMPT) - 1 : -1].log_softmax(-1)
+    taken = logprobs.gather(1, torch.tensor(completion)[:, None])[:, 0]
+    return taken, -(logprobs.exp() * logprobs).sum(-1)
+
+
+def group(old_logprobs: Sequence[Sequence[float]], advantages: Sequence[float]) -> RolloutGroup:
+    rollouts = [
+        Rollout(ids, tuple(old), FinishReason.STOP, "", reward=advantage, advantage=advantage)
+        for ids, old, advantage in zip(COMPLETIONS, old_logprobs, advantages, strict=True)
+    ]
+    return RolloutGroup(PROBLEM, PROMPT, rollouts)
+
+
+def test_the_distance_from_the_sampler_and_the_entropy_are_of_the_tokens_with_an_advantage(
+    model: LanguageModel,
+) -> None:
+    (first, first_entropy), _, (last, last_entropy) = (scored(model, ids) for ids in COMPLETIONS)
+    sampled = [(first - 0.25).tolist(), [-3.0] * 2, (last + torch.tensor([0.0, 1.5, 0.0, 0.0])).tolist()]
+    row = update_of(model).step([group(sampled, [1.0, 0.0, -1.0])], on_policy=True)
+    assert row["tokens_trained"] == 7
+    assert row["sampling/sampling_logp_difference/mean"] == pytest.approx((3 * 0.25 + 1.5) / 7, abs=1e-5)
+    assert row["sampling/sampling_logp_difference/max"] == pytest.approx(1.5, abs=1e-5)
+    expected = float(torch.cat([first_entropy, last_entropy]).mean())
+    assert row["entropy/trained_tokens"] == pytest.approx(expected, abs=1e-5)
+    assert "kl" not in row, "there is no reference"
+
+
+def test_clipped_tokens_are_a_share_of_all_tokens(model: LanguageModel) -> None:
+    """Off-policy: of nine tokens one is held above and two are held below."""
+    first, middle, last = (scored(model, ids)[0] for ids in COMPLETIONS)
+    above, below = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    sampled = [(first + above).tolist(), middle.tolist(), (last + below).tolist()]
+    row = update_of(model).step([group(sampled, [1.0, 0.0, -1.0])], on_policy=False)
+    assert row["clip_ratio/high_mean"] == pytest.approx(1 / 9)
+    assert row["clip_ratio/low_mean"] == pytest.approx(2 / 9)
+    assert row["clip_ratio/region_mean"] == pytest.approx(3 / 9)
+    assert not any("logp_difference" in name for name in row), "the policy has moved since it sampled"
+
+
+def test_with_a_reference_every_token_is_measured(model: LanguageModel) -> None:
+    scores = [scored(model, ids) for ids in COMPLETIONS]
+    update = update_of(model, kl_beta=0.1)
+    groups = [group([taken.tolist() for taken, _ in scores], [1.0, 0.0, -1.0])]
+    row = update.step(groups, on_policy=True)
+    assert row["tokens_trained"] == 9
+    expected = float(torch.cat([entropy for _, entropy in scores]).mean())
+    assert row["entropy/trained_tokens"] == pytest.approx(expected, abs=1e-5)
+    assert row["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert update.step(groups, on_policy=True)["kl"] > 1e-5
+
+
+def test_at_another_temperature_than_the_samplers_no_distance_is_claimed(model: LanguageModel) -> None:
+    sampled = [[-3.0] * len(ids) for ids in COMPLETIONS]
+    row = update_of(model, temperature=0.7).step([group(sampled, [1.0, 0.0, -1.0])], on_policy=True)
+    assert not any("logp_difference" in name for name in row)
+
+
+def test_the_load_of_every_expert(model: LanguageModel) -> None:
+    config = model.config
+    row = update_of(model).step([group([[-3.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.0, -1.0])], on_policy=True)
+    load = torch.tensor(row["expert_load"])
+    assert load.shape == (config.num_moe_layers, config.num_experts)
+    assert load.sum(1).tolist() == [(len(PROMPT) + 7) * 2] * config.num_moe_layers, "two experts for every token"
+    assert row["max_vio"] == pytest.approx(float(max_violation(load).mean()))
+
+
+def weights_after(model: LanguageModel, groups: Sequence[RolloutGroup], **changes: object) -> dict[str, torch.Tensor]:
+    policy = copy.deepcopy(model)
+    update_of(policy, **changes).step(groups, on_policy=True)
+    return policy.state_dict()
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("normalization", ["token", "response", "constant"])
+def test_truncated_completions_can_be_left_out_of_the_loss(model: LanguageModel, normalization: str) -> None:
+    """As if they had never been sampled, in the normalisation too."""
+    whole = group([[-3.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.5, -1.0])
+    without = RolloutGroup(PROBLEM, PROMPT, whole.rollouts[:2])
+    whole.rollouts[2].finish_reason = FinishReason.LENGTH
+    masked = weights_after(model, [whole], mask_truncated=True, normalization=normalization)
+    assert equal(masked, weights_after(model, [without], normalization=normalization))
+    assert not equal(masked, weights_after(model, [whole], normalization=normalization))

@@ -1,0 +1,213 @@
+"""The loop's options, on a tiny model whose completions are graded by a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from aha.errors import NothingToLearnError
+from aha.inference.engine import Engine
+from aha.models.hf import load_pretrained
+from aha.rewards.rubric import Grader
+from aha.rl import trainer as loop
+from aha.rl.config import GRPOConfig
+from aha.rl.trainer import GRPOTrainer
+from aha.runs import read_jsonl
+from aha.text.tokenizer import Tokenizer
+from aha.training.distributed import Distributed
+from aha.types import RolloutGroup
+
+from ..conftest import MakeContext
+
+Script = Callable[[int], Sequence[float]]
+"""The accuracies of a group, from its number in the order of sampling."""
+MakeTrainer = Callable[..., GRPOTrainer]
+
+SILENT, MIXED = (1.0, 1.0, 1.0, 1.0), (0.0, 1.0, 0.5, 0.5)
+"""Rewards of a group; the mixed one has samples without advantage, which are no reason to leave them out."""
+
+
+@pytest.fixture
+def make_trainer(make_context: MakeContext, base: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTrainer]:
+    """A trainer whose groups are graded by a script; the loop's own grader never starts."""
+    made: list[GRPOTrainer] = []
+
+    def make(script: Script, **changes: Any) -> GRPOTrainer:
+        settings = {
+            "steps": 1, "prompts_per_step": 3, "group_size": 4, "eval_every": 0, "preflight_prompts": 0,
+            "lengths": [{"from_step": 0, "max_completion_tokens": 8}],
+            "optimizer": {"adam_lr": 0.02, "muon_lr": 0.0, "warmup_steps": 0, "schedule": "constant"},
+        }  # fmt: skip
+        config = GRPOConfig.model_validate({**settings, **changes})
+        seen = 0
+
+        def grade(_: Grader, groups: Sequence[RolloutGroup]) -> None:
+            nonlocal seen
+            for group in groups:
+                for rollout, accuracy in zip(group.rollouts, script(seen), strict=True):
+                    rollout.rewards, rollout.reward = {"accuracy": accuracy, "format": 1.0}, accuracy + 1.0
+                seen += 1
+
+        monkeypatch.setattr(loop, "grade_reasoning", grade)
+        context = make_context(f"r1-zero-{len(made)}", config, ("base",))
+        model = load_pretrained(context.parent_model_folder())
+        made.append(GRPOTrainer(config, model, base, context, Engine))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.grader.close()
+        one.context.logs.close()
+
+
+def updates_of(trainer: GRPOTrainer) -> list[tuple[list[RolloutGroup], bool]]:
+    """What the policy is going to be updated with: groups, and whether the policy has sampled them."""
+    seen: list[tuple[list[RolloutGroup], bool]] = []
+    update = trainer.update.step
+
+    def step(groups: Sequence[RolloutGroup], on_policy: bool) -> dict[str, Any]:
+        seen.append((list(groups), on_policy))
+        return update(groups, on_policy)
+
+    trainer.update.step = step  # type: ignore[method-assign]
+    return seen
+
+
+def sampled(trainer: GRPOTrainer) -> list[list[RolloutGroup]]:
+    """The groups that each step is going to sample, all rounds together."""
+    seen: list[list[RolloutGroup]] = []
+    rollouts = trainer._rollouts
+
+    def sample(step: int) -> tuple[list[RolloutGroup], list[dict[str, Any]]]:
+        groups, facts = rollouts(step)
+        seen.append(groups)
+        return groups, facts
+
+    trainer._rollouts = sample  # type: ignore[method-assign]
+    return seen
+
+
+def numbers(found: Sequence[RolloutGroup], among: Sequence[RolloutGroup]) -> list[int]:
+    """Which of the sampled groups these are; updates take them in a random order."""
+    places = {id(group): number for number, group in enumerate(among)}
+    return sorted(places[id(group)] for group in found)
+
+
+def test_dynamic_sampling_fills_a_step_with_the_first_groups_that_carry_a_signal(make_trainer: MakeTrainer) -> None:
+    script = [SILENT, MIXED, MIXED, SILENT, MIXED, MIXED, MIXED]
+    trainer = make_trainer(lambda number: script[number], dynamic_sampling_rounds=4)
+    everything, trained = sampled(trainer), updates_of(trainer)
+    metrics = trainer.step(0)
+    (groups,), ((kept, _),) = everything, trained
+    assert len(groups) == 6, "two rounds are enough"
+    assert numbers(kept, groups) == [1, 2, 4]
+    assert all(len(group.rollouts) == 4 for group in kept), "whole groups, samples without advantage too"
+    assert metrics["frac_reward_zero_std"] == pytest.approx(2 / 6), "of all that were sampled"
+
+
+def test_dynamic_sampling_ends_with_its_rounds(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(lambda number: MIXED if number == 5 else SILENT, dynamic_sampling_rounds=2)
+    everything, trained = sampled(trainer), updates_of(trainer)
+    trainer.step(0)
+    assert len(everything[0]) == 6 and numbers(trained[0][0], everything[0]) == [5]
+
+
+def test_without_dynamic_sampling_silent_groups_count(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(lambda number: MIXED if number == 1 else SILENT)
+    everything, trained = sampled(trainer), updates_of(trainer)
+    trainer.step(0)
+    assert numbers(trained[0][0], everything[0]) == [0, 1, 2]
+
+
+def test_each_process_trains_its_part_of_the_groups_that_are_kept(make_trainer: MakeTrainer) -> None:
+    """Two rounds of three in two processes: groups 0, 2, 3, 5 and 1, 4."""
+    trainer = make_trainer(lambda number: MIXED, dynamic_sampling_rounds=2)
+    groups, _ = trainer._rollouts(0)
+    groups += trainer._rollouts(1)[0]
+    facts = [{"rewards": rewards} for rewards in (SILENT, MIXED, MIXED, MIXED, MIXED, MIXED)]
+    for rank, own, kept in ((0, [0, 2, 3, 5], [2, 3]), (1, [1, 4], [1])):
+        object.__setattr__(trainer.context, "distributed", Distributed(rank, world_size=2))
+        chosen = trainer._with_signal([groups[i] for i in own], facts)
+        assert numbers(chosen, groups) == kept
+
+
+def rows_of(trainer: GRPOTrainer) -> list[dict[str, Any]]:
+    return list(read_jsonl(trainer.context.folder / "metrics.jsonl"))
+
+
+def test_minibatches_are_several_updates_of_one_rollout(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(lambda number: MIXED, prompts_per_step=4, minibatches=2)
+    everything, trained = sampled(trainer), updates_of(trainer)
+    metrics = trainer.step(0)
+    (first, at_first), (second, later) = trained
+    assert len(first) == len(second) == 2
+    assert numbers([*first, *second], everything[0]) == [0, 1, 2, 3]
+    assert (at_first, later) == (True, False), "the second update's policy has not sampled its groups"
+    assert trainer.update.optimizer.steps == 2
+    with_advantage = [rollout for group in everything[0] for rollout in group.rollouts if rollout.advantage]
+    assert metrics["tokens_trained"] == sum(len(rollout.completion_token_ids) for rollout in with_advantage)
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-5, "measured before the first of them"
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_the_reference_becomes_the_policy(make_trainer: MakeTrainer, every: int) -> None:
+    trainer = make_trainer(lambda number: MIXED, steps=5, kl_beta=0.01, reference_reset_steps=every)
+    trainer.train()
+    near = [row["kl"] < 1e-7 for row in rows_of(trainer)]
+    assert near == ([True, False, True, False, True] if every else [True, False, False, False, False])
+
+
+def test_models_are_kept_on_the_way(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(lambda number: MIXED, steps=4, keep_every=2)
+    trainer.train()
+    trainer.save(trainer.context.model_folder)
+    assert [path.name for path in trainer.context.folder.glob("model-*")] == ["model-step-00002"], "the last is `model`"
+    two_steps = make_trainer(lambda number: MIXED, steps=2)
+    object.__setattr__(two_steps.context, "name", trainer.context.name)  # the same problems and samples
+    two_steps.train()
+    kept = load_pretrained(trainer.context.folder / "model-step-00002").state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in two_steps.model.state_dict().items())
+    final = load_pretrained(trainer.context.model_folder).state_dict()
+    assert not all(torch.equal(kept[name], tensor) for name, tensor in final.items())
+
+
+def test_tokens_are_counted_over_steps_each_completion_with_its_prompt(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(lambda number: MIXED, steps=2)
+    everything = sampled(trainer)
+    trainer.train()
+    tokens = [
+        sum(len(group.prompt_token_ids) + len(one.completion_token_ids) for group in groups for one in group.rollouts)
+        for groups in everything
+    ]
+    assert [row["num_tokens"] for row in rows_of(trainer)] == [tokens[0], sum(tokens)]
+
+
+def test_a_base_that_finds_nothing_is_told_before_the_first_step(make_trainer: MakeTrainer) -> None:
+    """Of two problems one is solved, by one of four samples."""
+    script = [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)]
+    settings = {"steps": 1, "preflight_prompts": 2}
+    trainer = make_trainer(lambda number: script[number], **settings, preflight_floor=0.51)
+    with pytest.raises(NothingToLearnError, match=r"the base solves 12\.5% when it thinks and 50\.0% within 4 tries"):
+        trainer.train()
+    assert rows_of(trainer) == [
+        {"stage": "r1-zero-0", "step": -1, "preflight/pass_at_1": 0.125, "preflight/pass_at_group": 0.5}
+    ]
+    trainer = make_trainer(lambda number: [*script, MIXED, MIXED, MIXED][number], **settings, preflight_floor=0.5)
+    trainer.train()
+    assert [row["step"] for row in rows_of(trainer)] == [-1, 0]
+
+
+def test_patience_ends_with_the_reason(make_trainer: MakeTrainer) -> None:
+    """Half of the groups are right and half are wrong, each as a whole; one signal in between starts anew."""
+    right, wrong = (1.0,) * 4, (0.0,) * 4
+    script = {5: MIXED}
+    trainer = make_trainer(
+        lambda number: script.get(number, (right, wrong)[number % 2]), steps=9, prompts_per_step=2, patience=3
+    )
+    reason = r"3 steps in a row without any signal: every group's rewards agree \(accuracy 50\.0%, form 100\.0%\)"
+    with pytest.raises(NothingToLearnError, match=reason):
+        trainer.train()
+    assert len(rows_of(trainer)) == 5, "silent in steps 0 and 1, not in 2, silent in 3 and 4; 5 is one too many"
