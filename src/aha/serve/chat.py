@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from aha.serve.answer import answer
 from aha.serve.body import read_body
 from aha.serve.catalog import Catalog
+from aha.serve.deadline import in_time
 from aha.serve.generation import FINGERPRINT, Generation, Reply, logprob_of, start_chat
 from aha.serve.prompts import chat_ids
 from aha.serve.reply import TokenScore
@@ -40,7 +40,7 @@ class ChatEndpoint:
         """Handles one request."""
         request = read(ChatRequest, await read_body(http, self._catalog.config))
         model = self._catalog.find(request.model)
-        prompt = await asyncio.to_thread(chat_ids, model, request.turns, request.thought)
+        prompt = await in_time(self._catalog.config, lambda: chat_ids(model, request.turns, request.thought))
         generation = start_chat(model, request, prompt)
         return await answer(http, generation, request, self._whole, self._stream)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from aha.serve.answer import answer
 from aha.serve.body import read_body
 from aha.serve.catalog import Catalog
+from aha.serve.deadline import in_time
 from aha.serve.generation import FINGERPRINT, Generation, finite, start_completion, text_of
 from aha.serve.prompts import text_ids
 from aha.serve.reply import TokenScore
@@ -30,7 +30,7 @@ class CompletionEndpoint:
         """Handles one request."""
         request = read(CompletionRequest, await read_body(http, self._catalog.config))
         model = self._catalog.find(request.model)
-        prompts = await asyncio.to_thread(_encode, model, request.prompts)
+        prompts = await in_time(self._catalog.config, lambda: _encode(model, request.prompts))
         generation = start_completion(model, request, prompts)
         return await answer(http, generation, request, _whole, _stream)
 

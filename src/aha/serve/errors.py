@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,3 +36,9 @@ class ApiError(Exception):
 def internal_error(request_id: str) -> ApiError:
     """What a client is told about a fault of ours: nothing but the number under which it is logged."""
     return ApiError(500, f"internal error; its number in the server's log is {request_id}", code="internal_error")
+
+
+def places_of(error: BaseException) -> str:
+    """Where an error came up, outermost first, for the log: modules and lines, no path and nothing of any value."""
+    steps = traceback.walk_tb(error.__traceback__)
+    return " > ".join(f"{frame.f_globals.get('__name__', '?')}:{line}" for frame, line in steps)

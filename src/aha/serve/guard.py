@@ -13,12 +13,11 @@ import hmac
 import logging
 import secrets
 import time
-import traceback
 from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aha.serve.errors import ApiError, internal_error
+from aha.serve.errors import ApiError, internal_error, places_of
 from aha.serve.sse import error_response
 
 logger = logging.getLogger("aha.serve")
@@ -98,8 +97,7 @@ class Guard:
             if not status:
                 await error_response(ApiError(503, "the server is stopping", code="stopping"))(scope, receive, numbered)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client learns its number and no more
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("request %s failed with %s at\n%s", number, type(error).__name__, frames)
+            logger.error("request %s failed with %s at %s", number, type(error).__name__, places_of(error))
             if not status:
                 await error_response(internal_error(number))(scope, receive, numbered)
         path = scope["path"] if scope["path"] in self.known_paths else "(unknown path)"

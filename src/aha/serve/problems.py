@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -12,6 +11,7 @@ from starlette.routing import Route
 
 from aha.serve.body import read_body
 from aha.serve.config import ServeConfig
+from aha.serve.deadline import in_time
 from aha.serve.judging import ProblemName, find_problem, judge
 from aha.serve.schemas import MAX_VOTES, Strict, read
 from aha.serve.sse import json_response
@@ -69,7 +69,7 @@ def problem_routes(config: ServeConfig) -> list[Route]:
     async def judged(http: HttpRequest) -> Response:
         request = read(JudgeRequest, await read_body(http, config))
         named = find_problem(request.problem) if request.problem else None
-        return json_response(await asyncio.to_thread(judge, request.replies, named))
+        return json_response(await in_time(config, lambda: judge(request.replies, named)))
 
     return [
         Route("/api/page", page),

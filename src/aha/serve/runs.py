@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -14,6 +13,7 @@ from starlette.routing import Route
 from aha.errors import AhaError
 from aha.serve.body import read_body
 from aha.serve.config import ServeConfig
+from aha.serve.deadline import in_time
 from aha.serve.errors import ApiError
 from aha.serve.schemas import Name, Note, Strict, read
 from aha.serve.sse import json_response
@@ -92,24 +92,24 @@ def run_routes(runs: Sequence[RunSource], config: ServeConfig) -> list[Route]:
     by_name = {run.name: run for run in runs}
 
     async def listed(http: HttpRequest) -> Response:
-        return json_response(RunList(data=[await _read(run.overview) for run in runs]))
+        return json_response(RunList(data=[await _read(config, run.overview) for run in runs]))
 
     async def panels(http: HttpRequest) -> Response:
         request = read(StageRequest, await read_body(http, config))
         run = _find(by_name, request.run)
-        return JSONResponse({"panels": await _read(lambda: run.panels(request.stage))})
+        return JSONResponse({"panels": await _read(config, lambda: run.panels(request.stage))})
 
     async def search(http: HttpRequest) -> Response:
         request = read(SearchRequest, await read_body(http, config))
         run = _find(by_name, request.run)
         return JSONResponse(
-            await _read(lambda: run.search(request.stage, request.filters, request.offset, request.limit))
+            await _read(config, lambda: run.search(request.stage, request.filters, request.offset, request.limit))
         )
 
     async def group(http: HttpRequest) -> Response:
         request = read(GroupRequest, await read_body(http, config))
         run = _find(by_name, request.run)
-        return JSONResponse(await _read(lambda: run.group(request.stage, request.at)))
+        return JSONResponse(await _read(config, lambda: run.group(request.stage, request.at)))
 
     return [
         Route("/api/runs", listed),
@@ -126,10 +126,10 @@ def _find(runs: dict[str, RunSource], name: str) -> RunSource:
     return run
 
 
-async def _read(work: Callable[[], T]) -> T:
+async def _read(config: ServeConfig, work: Callable[[], T]) -> T:
     """Reads files beside the event loop."""
     try:
-        return await asyncio.to_thread(work)
+        return await in_time(config, work)
     except LookupError:
         raise ApiError(404, "the run has no such stage or rollout", code="not_found") from None
     except AhaError:

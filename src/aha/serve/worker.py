@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import traceback
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from aha.errors import GenerationError
 from aha.protocols import BatchGenerator, LiveSample
-from aha.serve.errors import ApiError
+from aha.serve.deadline import too_late
+from aha.serve.errors import ApiError, places_of
 from aha.serve.reply import Delta, ReplyReader
 from aha.types import FinishReason, Request
 
@@ -126,8 +126,7 @@ class Worker:
             try:
                 self._turn(arrived)
             except Exception as error:  # noqa: BLE001 - one request's fault must not end the others' server
-                frames = "".join(traceback.format_tb(error.__traceback__))
-                logger.error("model %s failed with %s at\n%s", self._name, type(error).__name__, frames)
+                logger.error("model %s failed with %s at %s", self._name, type(error).__name__, places_of(error))
                 self._generator.reset()
                 jobs = [job for job in arrived if job not in self._jobs] + self._jobs
                 self._fail(jobs, ApiError(500, "the model failed on this request", code="internal_error"))
@@ -235,9 +234,7 @@ async def follow(worker: Worker, job: Job, seconds: float) -> AsyncGenerator[Del
                 async with asyncio.timeout_at(deadline):
                     event = await job.events.get()
             except TimeoutError:
-                raise ApiError(
-                    408, f"the request took longer than {seconds:g} seconds", code="deadline_exceeded"
-                ) from None
+                raise too_late(seconds) from None
             if isinstance(event, ApiError):
                 raise event
             remaining -= event.end is not None

@@ -101,6 +101,27 @@ def test_a_growing_run(chromium: Any, listening: Any, growing: Path) -> None:
         assert not faults
 
 
+def test_all_groups_of_a_long_log_are_reached(chromium: Any, listening: Any, growing: Path) -> None:
+    log = growing / "rl" / "rollouts.jsonl"
+    log.write_text("".join(rollout(step, "2+2=4", True) for step in range(260)))
+    with listening(create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])) as port:
+        page = chromium.new_context(viewport={"width": 1200, "height": 800}).new_page()
+        page.set_default_timeout(10_000)
+        page.goto(f"http://127.0.0.1:{port}/run#my-run/rl/rollouts")
+        page.get_by_text("260 prompts").wait_for()
+        assert page.locator(".hit").count() == 50
+        with log.open("a") as file:  # what comes in front meanwhile moves the others on, here by more than a page
+            file.write("".join(rollout(step, "2+2=4", True) for step in range(260, 320)))
+        for count in (90, 140, 190, 240, 260):
+            page.get_by_role("button", name="More").click()
+            page.locator(".hit").nth(count - 1).wait_for()
+            assert page.locator(".hit").count() == count
+        assert page.get_by_role("button", name="More").count() == 0
+        shown = page.locator(".hit .what").all_inner_texts()
+        assert shown == [f"Riddle {step}?" for step in reversed(range(260))]
+        page.context.close()
+
+
 def test_the_chat_says_that_no_model_is_there_yet(chromium: Any, listening: Any, growing: Path) -> None:
     with listening(create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])) as port:
         page = chromium.new_context().new_page()

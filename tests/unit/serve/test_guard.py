@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -160,6 +161,10 @@ def test_faults_of_ours_show_nothing_and_the_log_has_no_secrets(
     assert b"internal error; its number" in body
     ask(guarded, "GET", f"/{KEY}", bearer(f"Bearer {KEY}"), f"key={KEY}")
     ask(guarded, "GET", f"/v1/models/{KEY}", bearer(f"Bearer {KEY}"))
+    fault = next(record.getMessage() for record in caplog.records if "failed" in record.getMessage())
+    assert re.fullmatch(
+        rf"request [0-9a-f]{{16}} failed with RuntimeError at aha\.serve\.guard:\d+ > {__name__}:\d+", fault
+    )
     assert "RuntimeError" in caplog.text and "(unknown path) 404" in caplog.text
     assert KEY not in caplog.text + body.decode() and "private" not in caplog.text + body.decode()
 

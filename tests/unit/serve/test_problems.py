@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from aha.serve.app import create_app
+from aha.serve.catalog import Catalog
+from aha.serve.config import ServeConfig
 from aha.serve.judging import ProblemName, find_problem, judge
 from aha.tasks.families import FAMILIES, GENERAL, is_held_out
+
+from .conftest import talking
 
 
 def name(family: str, level: int = 1, number: int = 7) -> dict[str, Any]:
@@ -87,3 +93,31 @@ def test_hostile_answers_are_judged_and_wrong(client: TestClient, text: str) -> 
         answer = client.post("/api/judge", json={"problem": name(family), "replies": [f"The answer is {text}", text]})
         assert answer.status_code == 200
         assert all(reply["score"] < 1 for reply in answer.json()["replies"])
+
+
+def test_a_verdict_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr("aha.serve.problems.judge", lambda *_: released.wait(20))
+    with talking(create_app(Catalog([], ServeConfig(deadline_seconds=0.2)))) as http:
+        late = http.post("/api/judge", json={"replies": ["4"]})
+        released.set()
+    assert (late.status_code, late.json()["error"]["code"]) == (408, "deadline_exceeded")
+
+
+@pytest.mark.parametrize("path", ["/api/runs/search", "/api/runs/panels", "/api/runs/group"])
+def test_a_log_that_takes_too_long_to_read_is_not_waited_for(path: str) -> None:
+    released = threading.Event()
+
+    class Slow:
+        name = "r"
+
+        def panels(self, *_: Any) -> Any:
+            return released.wait(20)
+
+        search = group = overview = panels
+
+    body = {"run": "r", "stage": "s", **({"at": 0} if path.endswith("group") else {})}
+    with talking(create_app(Catalog([], ServeConfig(deadline_seconds=0.2)), runs=[Slow()])) as http:
+        late = http.post(path, json=body)
+        released.set()
+    assert (late.status_code, late.json()["error"]["code"]) == (408, "deadline_exceeded")

@@ -7,7 +7,8 @@ import { byId, h, themeButton } from "./dom.js";
 const LIVE_MS = 3000;
 const QUIET_MS = 30000;
 const PAGE = 50;
-const view = { runs: [], run: "", stage: "", tab: "curves", at: null, limit: PAGE };
+const MOST = 200; // of one request
+const view = { runs: [], run: "", stage: "", tab: "curves", at: null, groups: [], next: 0 };
 let asked = 0; // the number of the latest search: older ones that come late are dropped
 
 const run = () => view.runs.find((known) => known.name === view.run);
@@ -53,7 +54,7 @@ function showStages() {
 }
 
 function choose(known) {
-  Object.assign(view, { stage: known.name, at: null, limit: PAGE, tab: view.tab === "rollouts" && known.rollouts ? "rollouts" : known.curves ? "curves" : "rollouts" });
+  Object.assign(view, { stage: known.name, at: null, groups: [], tab: view.tab === "rollouts" && known.rollouts ? "rollouts" : known.curves ? "curves" : "rollouts" });
   byId("filters").reset();
   byId("group").replaceChildren();
   showAll();
@@ -97,19 +98,42 @@ function offer(name, label, values) {
   select.hidden = values.length === 0;
 }
 
+const search = (offset, limit) => post("/api/runs/search", { run: view.run, stage: view.stage, ...filters(), offset, limit });
+
 async function showList() {
   const number = ++asked;
-  const found = await post("/api/runs/search", { run: view.run, stage: view.stage, ...filters(), limit: view.limit });
+  const found = await search(0, Math.min(MOST, Math.max(PAGE, view.groups.length)));
   if (number !== asked) return;
   offer("model", "every model", found.models);
   offer("family", "every family", found.families);
   offer("level", "every level", found.levels);
+  Object.assign(view, { groups: found.groups, next: found.groups.length });
   document.querySelector(".steps").hidden = found.groups.every((group) => group.step === null) && found.total > 0;
-  byId("total").textContent = found.total === found.of ? `${found.of} prompts` : `${found.total} of ${found.of} prompts`;
-  const more = found.total > found.groups.length && view.limit < 200;
-  byId("list").replaceChildren(...found.groups.map(hit),
-    ...(more ? [h("button", { onclick: () => { view.limit = Math.min(200, view.limit + PAGE); showList(); } }, "More")] : []));
+  byId("list").replaceChildren(...found.groups.map(hit));
+  showRest(found);
   if (view.at === null && found.groups.length) open(found.groups[0].at);
+}
+
+/** Appends the next groups. What the run has logged meanwhile stands in front: it, and what comes again, is left out. */
+async function showMore(event) {
+  event.currentTarget.disabled = true;
+  const number = asked;
+  let [found, added] = [null, []];
+  do {
+    found = await search(view.next, PAGE);
+    if (number !== asked) return;
+    view.next += found.groups.length;
+    added = found.groups.filter((group) => group.at < view.groups.at(-1).at);
+  } while (!added.length && found.groups.length);
+  view.groups.push(...added);
+  byId("list").append(...added.map(hit));
+  showRest(found);
+}
+
+function showRest(found) {
+  byId("total").textContent = found.total === found.of ? `${found.of} prompts` : `${found.total} of ${found.of} prompts`;
+  byId("list").querySelector(".next")?.remove();
+  if (found.total > view.next) byId("list").append(h("button", { class: "next", onclick: showMore }, "More"));
 }
 
 function hit(group) {
@@ -201,7 +225,7 @@ async function start() {
   byId("filters").addEventListener("input", () => {
     clearTimeout(typing);
     typing = setTimeout(() => {
-      Object.assign(view, { at: null, limit: PAGE });
+      Object.assign(view, { at: null, groups: [] });
       byId("group").replaceChildren();
       showList();
     }, 200);
