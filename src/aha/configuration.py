@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,11 +29,13 @@ from aha.errors import ConfigError, nearest
 __all__ = [
     "Config",
     "Field",
+    "StageName",
     "apply_overrides",
     "build_config",
     "dump_config",
     "load_config",
     "merge",
+    "named_stages",
     "override_config",
     "parse_override",
     "read_yaml",
@@ -49,6 +51,37 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+class _NamesStage:
+    """Marks settings that name stages."""
+
+
+StageName = Annotated[str, _NamesStage()]
+"""The name of an earlier stage of the recipe, whose model or files a stage reads; empty: none."""
+
+
+def named_stages(config: Config, path: str = "") -> Iterator[tuple[str, str]]:
+    """All `StageName`s that are set, in order of declaration: the dotted path and the name.
+
+    Args:
+        config: settings, with sections and lists in them.
+        path: where they stand, to start the paths with.
+    """
+    for field, info in type(config).model_fields.items():
+        value = getattr(config, field)
+        inside = [*info.metadata, *(mark for part in get_args(info.annotation) for mark in _marks(part))]
+        items = [(str(at), item) for at, item in enumerate(value)] if isinstance(value, list | tuple) else [("", value)]
+        for at, item in items:
+            where = ".".join(filter(None, (path, field, at)))
+            if isinstance(item, Config):
+                yield from named_stages(item, where)
+            elif item and any(isinstance(mark, _NamesStage) for mark in inside):
+                yield where, item
+
+
+def _marks(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__metadata__", ())
 
 
 class _Loader(yaml.SafeLoader):
@@ -247,6 +280,8 @@ def _describe(cls: type[BaseModel], fault: Any) -> str:
     if not path:
         return str(message)
     value = fault["input"]
+    if kind == "value_error" and isinstance(value, Mapping | BaseModel):  # of settings that do not go together
+        return f"{path}: {message}"
     shown = _kind(value) if isinstance(value, Mapping | list | tuple) else repr(value)
     return f"{path} = {shown}: {message}"
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pytest
+from pydantic import model_validator
 
 from aha.configuration import (
     Config,
     Field,
+    StageName,
     apply_overrides,
     build_config,
     dump_config,
     load_config,
     merge,
+    named_stages,
     override_config,
     parse_override,
     read_yaml,
@@ -68,6 +71,59 @@ def test_bounds_name_field_bound_and_value() -> None:
     assert "optimizer.kind = 'sgd': must be 'adamw' or 'muon'" in message({"optimizer": {"kind": "sgd"}})
     assert "phases.0.steps is missing" in message({"phases": [{}]})
     assert "optimizer.lr = nan: must be a finite number" in message({"optimizer": {"lr": float("nan")}})
+
+
+class Suite(Config):
+    """What is asked."""
+
+    stage: StageName = ""
+    words: str = "stage"
+
+
+class Reads(Config):
+    """Settings that name stages in every way."""
+
+    judge: StageName
+    against: tuple[StageName, ...] = ()
+    suites: tuple[Suite, ...] = ()
+    one: Suite | None = None
+    words: tuple[str, ...] = ("no stage",)
+
+
+def test_the_stages_that_settings_name() -> None:
+    config = Reads(judge="v3", against=("a", "b"), suites=(Suite(), Suite(stage="c")), one=Suite(stage="d"))
+    assert list(named_stages(config, "top")) == [
+        ("top.judge", "v3"),
+        ("top.against.0", "a"),
+        ("top.against.1", "b"),
+        ("top.suites.1.stage", "c"),
+        ("top.one.stage", "d"),
+    ]
+    assert list(named_stages(Reads(judge=""))) == []
+
+
+class Window(Config):
+    """Settings that must go together."""
+
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low} is above high = {self.high}")
+        return self
+
+
+class Framed(Config):
+    """With a section of that kind."""
+
+    window: Window = Window()
+
+
+def test_a_section_whose_settings_do_not_go_together_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^window: low = 2 is above high = 1$"):
+        build_config(Framed, {"window": {"low": 2}})
 
 
 def test_all_faults_are_in_one_line() -> None:

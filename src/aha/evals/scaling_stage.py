@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from pydantic import Field, model_validator
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.evals.scaling import Answered, Curves, curves_of, from_json, report, to_json
 from aha.evals.scaling_rows import Job, Rewards, ScalingSettings, answer, unfit_method
 from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
@@ -30,7 +30,7 @@ RESULTS = "scaling.json"
 class ScalingSuite(Config):
     """Which model is asked, and how."""
 
-    stage: str = Field(description="the stage whose model is asked")
+    stage: StageName = Field(description="the stage whose model is asked")
     elicitation: Elicitation = Field("zero", description="the way of asking")
 
 

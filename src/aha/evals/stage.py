@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.evals.experts import expert_report
 from aha.evals.runner import Sample, evaluate, longest_prompt, summarize, summarize_general
 from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
-from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general, held_out_suite
+from aha.tasks.families import FAMILIES, GENERAL, FamilyName, GeneralName, held_out_suite
 from aha.tasks.stored import HELD_OUT, read_stored
 from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ LONGEST_PROMPT = 256
 class Suite(Config):
     """Which model is asked, and how."""
 
-    stage: str = Field(description="the stage whose model is evaluated")
+    stage: StageName = Field(description="the stage whose model is evaluated")
     elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
     trained_levels_only: bool = Field(False, description="leave out the levels that are not trained")
 
@@ -38,7 +38,7 @@ class Suite(Config):
 class EvaluationSettings(Config):
     """Which held-out problems are asked, and how answers are sampled."""
 
-    families: tuple[str, ...] = Field(tuple(FAMILIES), description="families that are asked")
+    families: tuple[FamilyName, ...] = Field(tuple(FAMILIES), description="families that are asked")
     levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
     trained_levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels of the headline numbers")
     problems_per_level: int = Field(34, gt=0, description="held-out problems per family and level")
@@ -47,17 +47,13 @@ class EvaluationSettings(Config):
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
     max_completion_tokens: int = Field(256, gt=0, description="limit in tokens")
     suite_seed: int = Field(0, description="of the choice of problems: the same for all seeds of a recipe")
-    general: tuple[str, ...] = Field((), description="general families that are asked as well")
+    general: tuple[GeneralName, ...] = Field((), description="general families that are asked as well")
     general_per_level: int = Field(12, gt=0, description="held-out general problems per family and level")
     general_samples: int = Field(2, gt=0, description="samples per general problem")
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        for name in self.families:
-            get_family(name)
-        for name in self.general:
-            get_general(name)
         if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.trained_levels)):
             raise ValueError(f"levels {self.levels} and trained_levels {self.trained_levels}: levels are 1 to 5")
         return self
@@ -67,7 +63,7 @@ class EvaluationConfig(EvaluationSettings):
     """Held-out evaluation of a run's models."""
 
     suites: tuple[Suite, ...] = Field((), description="models and ways of asking")
-    problems: tuple[str, ...] = Field((), description="stages whose held-out problems are asked as well")
+    problems: tuple[StageName, ...] = Field((), description="stages whose held-out problems are asked as well")
     problems_limit: int = Field(0, ge=0, description="at most so many of each such stage; 0 asks all")
 
 

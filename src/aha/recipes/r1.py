@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from aha.configuration import Config
+from aha.configuration import Config, named_stages
 from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.r1_zero import SMOKE_TASKS, curves, smoke_pretrain
@@ -46,17 +46,7 @@ ASKED: dict[str, Elicitation] = {
 
 def read_by(config: Config) -> tuple[str, ...]:
     """The stages that settings name as sources, judges and reward models: a stage's parents beside its model's."""
-    if isinstance(config, SFTConfig):
-        return tuple(source.stage for source in config.sources)
-    if isinstance(config, RejectionSamplingConfig):
-        return (config.assistant,) if config.assistant else ()
-    if isinstance(config, PreferencesConfig):
-        return (config.judge,) if config.judge else ()
-    if isinstance(config, RewardModelConfig):
-        return (config.data,)
-    if isinstance(config, GRPOConfig) and config.general is not None:
-        return (config.general.helpful, config.general.harmless)
-    return ()
+    return tuple(name for _, name in named_stages(config))
 
 
 def _stage(name: str, kind: str, config: Config, *models: str) -> StageSpec:
@@ -195,6 +185,9 @@ def r1_tiny() -> R1Config:
         harmless=RewardModelConfig(preference="harmless", data="preferences", epochs=4),
         final_rl=GRPOConfig(
             steps=64,
+            optimizer=OptimizerConfig(
+                adam_lr=1e-4, muon_lr=0.0, weight_decay=0.0, warmup_steps=3, decay_from=0.6, final_lr=0.2
+            ),
             temperature=0.7,
             eval_every=16,
             general=GeneralConfig(from_step=36, share=0.5, helpful="helpful-rm", harmless="harmless-rm"),

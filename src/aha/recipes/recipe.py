@@ -20,10 +20,11 @@ the same bytes; a stage whose identity changed is redone, and so is all that des
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from aha.configuration import Config, Field
+from aha.configuration import Config, Field, named_stages
 from aha.errors import ConfigError, nearest
 from aha.files import fingerprint
 from aha.training.parallel import ParallelConfig
@@ -39,7 +40,7 @@ class StageSpec:
     """A key of `aha.recipes.registry.STAGES`, or `module:Class` for a stage of your own."""
     config: Config
     parents: tuple[str, ...] = ()
-    """Names of earlier stages whose models or files this one reads."""
+    """Names of earlier stages whose models or files this one reads; the `StageName`s of its settings are among them."""
     data_identity: str = ""
     """The hash of data that comes from outside the run, such as a file of problems."""
 
@@ -78,7 +79,8 @@ def identities(config: RecipeConfig) -> dict[str, str]:
     """The identity of each stage, by name, in order.
 
     Raises:
-        ConfigError: two stages have one name, or a parent is not an earlier stage.
+        ConfigError: two stages have one name, a parent is not an earlier stage, or a stage's settings name one that
+            it does not read.
     """
     specs = config.stages()
     twice = [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]
@@ -86,6 +88,7 @@ def identities(config: RecipeConfig) -> dict[str, str]:
         raise ConfigError(f"recipe {config.recipe!r} has two stages named {twice[0]!r}: names must differ")
     result: dict[str, str] = {}
     for spec in specs:
+        _check_named(config, spec, result)
         for parent in spec.parents:
             if parent not in result:
                 hint = nearest(parent, result)
@@ -100,3 +103,22 @@ def identities(config: RecipeConfig) -> dict[str, str]:
             }
         )
     return result
+
+
+def _check_named(config: RecipeConfig, spec: StageSpec, earlier: Mapping[str, str]) -> None:
+    """Looks at the stages that a stage's settings name, before anything starts.
+
+    Raises:
+        ConfigError: one does not exist, comes later, or is none of the stage's parents.
+    """
+    section = next((name for name in type(config).model_fields if getattr(config, name) is spec.config), "")
+    for path, name in named_stages(spec.config, section or spec.name):
+        if name not in earlier:
+            known = ", ".join(earlier) or "none"
+            hint = nearest(name, earlier)
+            raise ConfigError(
+                f"{path} = {name!r}: no stage of that name before {spec.name!r}{hint}; there are: {known}"
+            )
+        if name not in spec.parents:
+            read = ", ".join(spec.parents) or "none"
+            raise ConfigError(f"{path} = {name!r}: not one of the stages that {spec.name!r} reads: {read}")

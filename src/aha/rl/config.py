@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.models.lora_linear import LoRAConfig
 from aha.rewards.rubric import RubricConfig
 from aha.rollout_servers import RolloutServersConfig
-from aha.tasks.families import FAMILIES, GENERAL, get_family, get_general
+from aha.tasks.families import FAMILIES, GENERAL, GeneralName, ReasoningName
 from aha.text.thinking import Form
 from aha.training.optimizer import OptimizerConfig
 from aha.training.trained_model import ComputeConfig
@@ -39,19 +39,19 @@ class LengthStage(Config):
 class GeneralConfig(Config):
     """General prompts beside reasoning, judged by reward models (R1's second RL stage, Eqs. 8-10)."""
 
-    families: tuple[str, ...] = Field(tuple(GENERAL), min_length=1, description="general families that are asked")
+    families: tuple[GeneralName, ...] = Field(
+        tuple(GENERAL), min_length=1, description="general families that are asked"
+    )
     from_step: int = Field(0, ge=0, description="first step with general prompts (R1: the last 400 of 1,700)")
     share: float = Field(0.5, gt=0, le=1, description="share of a step's prompts that are general, from then on")
-    helpful: str = Field("", description="the stage whose reward model judges helpfulness")
-    harmless: str = Field("", description="the stage whose reward model judges harmlessness")
+    helpful: StageName = Field("", description="the stage whose reward model judges helpfulness")
+    harmless: StageName = Field("", description="the stage whose reward model judges harmlessness")
     weight: float = Field(1.0, gt=0, description="weight of the preference reward")
     eval_per_level: int = Field(8, gt=0, description="held-out general problems per family and level")
     eval_samples: int = Field(2, gt=0, description="samples per held-out general problem")
 
     @model_validator(mode="after")
-    def _known(self) -> GeneralConfig:
-        for name in self.families:
-            get_general(name)
+    def _complete(self) -> GeneralConfig:
         if not self.helpful or not self.harmless:
             raise ValueError("name the stages of both reward models: helpful and harmless")
         return self
@@ -74,8 +74,8 @@ class GRPOConfig(Config):
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
     form: Form = Field("zero", description="R1-Zero's template, or DeepSeek-R1's chat format with think prefilled")
-    families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
-    problems: str = Field("", description="the stage whose problems are asked, instead of the families'")
+    families: tuple[ReasoningName, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
+    problems: StageName = Field("", description="the stage whose problems are asked, instead of the families'")
     max_prompt_tokens: int = Field(256, gt=0, description="problems of a stage with longer prompts are passed over")
     general: GeneralConfig | None = Field(None, description="general prompts and reward models; none: reasoning alone")
     levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")
@@ -134,8 +134,6 @@ class GRPOConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> GRPOConfig:
-        for name in self.families:
-            get_family(name)
         if self.minibatches > 1 and self.temperature != 1.0:
             raise ValueError(
                 f"minibatches = {self.minibatches} with temperature = {self.temperature}: later minibatches compare "

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.data.conversations import Conversation, read_conversations, write_conversations
 from aha.data.decontamination import NGrams
 from aha.errors import ConfigError
@@ -26,8 +26,10 @@ REPORTED = 1000
 class DecontaminationConfig(Config):
     """Which training problems or conversations are too much like a problem that is measured by."""
 
-    source: str = Field(description="the stage whose problems or conversations are looked at; its held-out ones count")
-    against: tuple[str, ...] = Field((), description="further stages whose held-out problems count")
+    source: StageName = Field(
+        description="the stage whose problems or conversations are looked at; its held-out ones count"
+    )
+    against: tuple[StageName, ...] = Field((), description="further stages whose held-out problems count")
     words: int = Field(
         13,
         ge=0,

@@ -12,18 +12,18 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
 from aha.files import write_atomic, write_json
 from aha.models.hf import load_pretrained
 from aha.rewards.preference import preference_of
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import sample
-from aha.tasks.families import GENERAL, draw, get_general
+from aha.tasks.families import GENERAL, GeneralName, draw, get_general
 from aha.tasks.general.requests import Requests
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
@@ -39,17 +39,13 @@ class PreferencesConfig(Config):
     samples: int = Field(6, ge=2, description="responses per prompt")
     temperature: float = Field(1.0, gt=0, description="of sampling")
     max_completion_tokens: int = Field(128, gt=0, description="limit in tokens")
-    families: tuple[str, ...] = Field(tuple(GENERAL), min_length=1, description="general families that are asked")
+    families: tuple[GeneralName, ...] = Field(
+        tuple(GENERAL), min_length=1, description="general families that are asked"
+    )
     pairs_per_prompt: int = Field(2, gt=0, description="at most so many pairs of one prompt")
     chinese: float = Field(0.3, ge=0, le=1, description="share of prompts in Chinese")
-    judge: str = Field("", description="the stage whose model compares responses (V3); empty: the world's scores")
+    judge: StageName = Field("", description="the stage whose model compares responses (V3); empty: the world's scores")
     judge_floor: float = Field(0.7, ge=0, le=1, description="agreement with the world's scores from which V3 decides")
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        for name in self.families:
-            get_general(name)
-        return self
 
 
 class Preferences:

@@ -13,11 +13,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.data.conversations import Conversation, write_conversations
 from aha.errors import ConfigError
 from aha.evals.readability import longest_paragraph, repetition_rate
@@ -29,7 +29,7 @@ from aha.stages.assistant import Assistant
 from aha.stages.sampling import Sampled, sample
 from aha.stages.sft import EXAMPLES
 from aha.tasks.datasets import need_judges
-from aha.tasks.families import FAMILIES, draw, get_family
+from aha.tasks.families import FAMILIES, FamilyName, draw, get_family
 from aha.tasks.rewriting import one_language, summary
 from aha.tasks.stored import StoredProblems
 from aha.text.elicitation import prompt_for
@@ -62,24 +62,18 @@ class RejectionSamplingConfig(Config):
     samples: int = Field(4, gt=0, description="samples per problem")
     temperature: float = Field(1.0, gt=0, description="of sampling (R1: 1)")
     max_completion_tokens: int = Field(256, gt=0, description="limit in tokens")
-    problems: str = Field("", description="the stage whose training problems are asked, instead of the families'")
+    problems: StageName = Field("", description="the stage whose training problems are asked, instead of the families'")
     rewrite: bool = Field(True, description="mend language and summary for readers; off keeps the model's own words")
     max_prompt_tokens: int = Field(LONGEST_PROMPT, gt=0, description="problems with longer prompts are passed over")
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
-    families: tuple[str, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
+    families: tuple[FamilyName, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
     levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are asked")
     chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
     filters: FilterConfig = Field(default_factory=FilterConfig, description="what counts as readable")
-    assistant: str = Field("", description="the stage whose model sums up and judges (V3); empty: rules alone")
+    assistant: StageName = Field("", description="the stage whose model sums up and judges (V3); empty: rules alone")
     judge_samples: int = Field(200, ge=0, description="samples by which V3's judgement is measured against the rules")
     judge_floor: float = Field(0.95, ge=0, le=1, description="agreement from which V3 has a say in what is kept")
     prompts_at_once: int = Field(128, gt=0, description="problems between two checkpoints")
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        for name in self.families:
-            get_family(name)
-        return self
 
 
 class RejectionSampling:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.data.conversations import epoch_order, micro_batches
 from aha.errors import ConfigError
 from aha.models.reward_model import RewardModel, save_reward_model
@@ -45,7 +45,7 @@ class RewardModelConfig(Config):
     """How a reward model is trained."""
 
     preference: Literal["helpful", "harmless"] = Field(description="what it judges, and so by which loss")
-    data: str = Field(description="the stage that made the pairs and labels")
+    data: StageName = Field(description="the stage that made the pairs and labels")
     epochs: int = Field(1, gt=0, description="passes over the data (R1: 1)")
     examples_per_step: int = Field(32, gt=0, description="pairs or labelled responses in the global batch (R1: 256)")
     optimizer: OptimizerConfig = Field(

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.data.conversations import ConversationFile, Example, Examples, epoch_order, micro_batches
 from aha.errors import ConfigError
 from aha.models.language_model import LanguageModel
@@ -41,7 +41,7 @@ MEASURED = 64
 class SourceStage(Config):
     """Conversations that another stage made."""
 
-    stage: str = Field(description="the stage whose conversations are read")
+    stage: StageName = Field(description="the stage whose conversations are read")
     limit: int = Field(0, ge=0, description="at most so many of them, from the front; 0 takes all")
 
 

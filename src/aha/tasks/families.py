@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from aha.errors import UnknownNameError
 from aha.protocols import Family, GeneralFamily
@@ -56,6 +59,30 @@ def get_general(name: str) -> GeneralFamily:
     if name not in GENERAL:
         raise UnknownNameError("general family", name, GENERAL)
     return GENERAL[name]
+
+
+def _family(name: str) -> str:
+    get_family(name)
+    return name
+
+
+def _reasoning(name: str) -> str:
+    if name not in FAMILIES:
+        raise UnknownNameError("reasoning family", name, FAMILIES)
+    return name
+
+
+def _general(name: str) -> str:
+    get_general(name)
+    return name
+
+
+FamilyName = Annotated[str, AfterValidator(_family)]
+"""A setting that names a family of any sort."""
+ReasoningName = Annotated[str, AfterValidator(_reasoning)]
+"""One that names a family of reasoning."""
+GeneralName = Annotated[str, AfterValidator(_general)]
+"""One that names a general family."""
 
 
 def is_held_out(problem: Problem) -> bool:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from aha.configuration import Config
+from aha.configuration import Config, StageName
 from aha.errors import CheckpointError, ConfigError
 from aha.recipes import pipeline as pipelines
 from aha.recipes.pipeline import Pipeline
@@ -254,6 +254,35 @@ def test_a_full_disk_ends_the_run_with_a_message_and_leaves_what_was_there(
         with pytest.raises(CheckpointError):
             run(tmp_path)
     assert run(tmp_path)[0] == ["base:0", "child:0", "other:0"]
+
+
+class Reading(Config):
+    """Names a stage."""
+
+    source: StageName = ""
+
+
+class Reads(RecipeConfig):
+    """Three stages, of which the last reads the second."""
+
+    recipe: str = "reads"
+    last: Reading = Reading()
+
+    def stages(self) -> tuple[StageSpec, ...]:
+        return (
+            StageSpec("first", "notes", NoteConfig()),
+            StageSpec("second", "notes", NoteConfig()),
+            StageSpec("third", "notes", self.last, parents=("second",)),
+        )
+
+
+def test_settings_name_stages_that_are_there_and_are_read() -> None:
+    identities(Reads())
+    identities(Reads(last=Reading(source="second")))
+    with pytest.raises(ConfigError, match=r"^last.source = 'frist': no stage of that name .*did you mean 'first'"):
+        identities(Reads(last=Reading(source="frist")))
+    with pytest.raises(ConfigError, match=r"^last.source = 'first': not one of the stages that 'third' reads: second$"):
+        identities(Reads(last=Reading(source="first")))
 
 
 def test_a_stage_may_only_read_its_parents(tmp_path: Path) -> None:

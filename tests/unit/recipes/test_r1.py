@@ -32,8 +32,9 @@ def test_who_is_trained_on_what() -> None:
     [
         ("final_rl.general.helpful=helpful", "did you mean 'helpful-rm'"),
         ("sft.sources=[{stage: dev3-dat}]", "did you mean 'dev3-data'"),
-        ("cold_start_data.assistant=v4", "parent 'v4' is not an earlier stage"),
-        ("preferences.judge=v5", "parent 'v5' is not an earlier stage"),
+        ("cold_start_data.assistant=v4", "no stage of that name before 'cold-start-data'"),
+        ("preferences.judge=v5", "preferences.judge = 'v5': no stage of that name"),
+        ("rejection_sampling.problems=gsm8k", "rejection_sampling.problems = 'gsm8k': no stage of that name"),
         ("helpful.data=preference", "did you mean 'preferences'"),
     ],
 )

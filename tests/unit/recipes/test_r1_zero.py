@@ -37,6 +37,44 @@ def test_adding_an_arm_redoes_nothing() -> None:
     assert identities(resolve("r1-zero-tiny")) == few, "the main recipe's run is the arms' first part"
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "evaluation.suites=[{stage: pretrain}, {stage: r1zero}]",
+            r"evaluation.suites.1.stage = 'r1zero': no stage of that name before 'evaluation' \(did you mean 'r1-zero'",
+        ),
+        ("evaluation.problems=[stored]", "evaluation.problems.0 = 'stored': no stage of that name"),
+        (
+            "rl.problems=evaluation",
+            "rl.problems = 'evaluation': no stage of that name before 'r1-zero'; there are: pretr",
+        ),
+        (
+            "rl.general={helpful: pretrain, harmless: harmless-rm}",
+            "rl.general.harmless = 'harmless-rm': no stage of that name",
+        ),
+    ],
+)
+def test_settings_that_name_no_stage_are_refused_before_anything_starts(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        identities(resolve("r1-zero-tiny", [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rl.families=[riddle, arithmetik]", "^rl.families.1 = 'arithmetik': unknown reasoning family 'arithmetik' "),
+        ("rl.families=[facts]", "known: arithmetic, countdown, motion, program, riddle$"),
+        ("pretrain.corpus.families=[facts]", "^pretrain.corpus.families.0 = 'facts': unknown reasoning family"),
+        ("evaluation.general=[riddle]", "^evaluation.general.0 = 'riddle': unknown general family 'riddle'"),
+        ("rl.levels=[6]", r"^rl: levels \(6,\)"),
+    ],
+)
+def test_a_wrong_family_is_named_with_its_setting_and_what_may_stand_there(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        resolve("r1-zero-tiny", [override])
+
+
 def test_an_unknown_arm_is_refused() -> None:
     with pytest.raises(ConfigError, match="arms"):
         resolve("r1-zero-arms", ["arms=[foo]"])
