@@ -212,7 +212,7 @@ def scaling_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     page += [f"All levels; mean over seeds ({', '.join(map(str, scaling_seeds(seeds)))}), 95% t-interval. ", ""]
     page += ["![votes of all models](scaling.svg)", ""]
     for name, results in by_model.items():
-        budgets = list(results[0]["at_equal_tokens"])
+        budgets = sorted(results[0]["at_equal_tokens"], key=int)
         page += ["| " + " | ".join([name, *(f"{budget} tokens" for budget in budgets)]) + " |"]
         page += ["|" + "---|" * (len(budgets) + 1)]
         for method in results[0]["curves"]:
@@ -225,7 +225,7 @@ def scaling_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def level_rows(name: str, results: Sequence[Mapping[str, Any]]) -> list[str]:
     """One model's methods by level at the largest number of tokens that is compared up to 256."""
-    budget = [budget for budget in results[0]["at_equal_tokens"] if int(budget) <= LEVELS_AT][-1]
+    budget = max((budget for budget in results[0]["at_equal_tokens"] if int(budget) <= LEVELS_AT), key=int)
     points = {
         method: [one["at_equal_tokens"][budget][method] for one in results]
         for method in results[0]["curves"]

@@ -95,7 +95,8 @@ def levels_table(result: Result, name: str) -> Table | None:
     budgets = [budget for budget in result["at_equal_tokens"] if int(budget) <= LEVELS_AT]
     if not budgets:
         return None
-    by_method = {m: point for m, point in result["at_equal_tokens"][budgets[-1]].items() if point is not None}
+    budget = max(budgets, key=int)
+    by_method = {m: point for m, point in result["at_equal_tokens"][budget].items() if point is not None}
     levels = sorted({level for point in by_method.values() for level in point["by_level"]})
     rows = [
         [
@@ -106,7 +107,7 @@ def levels_table(result: Result, name: str) -> Table | None:
         for method, point in by_method.items()
     ]
     head = ["", *(f"level {level}" for level in levels), *(f"tokens, {level}" for level in levels)]
-    note = f"{name}: accuracy by level, %, at {budgets[-1]} tokens per question on average, and what each level got."
+    note = f"{name}: accuracy by level, %, at {budget} tokens per question on average, and what each level got."
     return Table(head, rows, note)
 
 
