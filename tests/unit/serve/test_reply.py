@@ -5,7 +5,7 @@ from itertools import accumulate, groupby, pairwise, takewhile
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -144,7 +144,6 @@ def cut(text: str, places: Sequence[int]) -> list[str]:
     return [text[start:stop] for start, stop in pairwise(bounds)]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 99), max_size=12), st.booleans(), st.integers(1, 60))
 def test_a_spelled_end_that_is_refused_is_never_shown_however_it_is_cut(
     places: list[int], logprobs: bool, least: int

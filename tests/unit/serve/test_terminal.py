@@ -253,6 +253,9 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(talk: Talk) -> None:
                 steps.release()
                 time.sleep(0.01)
             _thread.interrupt_main()
+            for _ in range(20):  # each token wakes the terminal, which then notices
+                steps.release()
+                time.sleep(0.05)
             steps.release(1000)
 
         threading.Thread(target=later, daemon=True).start()
