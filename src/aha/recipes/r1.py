@@ -176,7 +176,7 @@ def r1_tiny() -> R1Config:
         rejection_sampling=RejectionSamplingConfig(
             prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        general_data=InstructionsConfig(count=1800, thinking=True, quality=0.9, refusals=0.85),
+        general_data=InstructionsConfig(count=1800, thinking=True, quality=0.9, refusals=0.85, chinese=0.5),
         sft=SFTConfig(
             sources=(SourceStage(stage="dev3-data"), SourceStage(stage="general-data")), epochs=3, optimizer=fine_tuning
         ),
