@@ -72,10 +72,13 @@ def run(app: ASGIApp, listening: socket.socket, config: ServeConfig, end_work: C
         nonlocal stopped_by
         stopped_by = number
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)  # uvicorn has its own meanwhile, and raises the signal again at its end
-    server = make_server(app, config, end_work)
-    server.run(sockets=[listening])
+    # uvicorn has its own meanwhile, and raises the signal again at its end
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        make_server(app, config, end_work).run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return stopped_by
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import _thread
 import io
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -244,6 +245,15 @@ def test_what_a_checkpoints_template_refuses_is_said_and_the_chat_goes_on(
     assert "'b' has no chat template and cannot be asked as chat" in said
 
 
+@pytest.fixture
+def own_ctrl_c() -> Iterator[None]:
+    """Ctrl-C as a program of its own has it, whatever ran in this process before."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("own_ctrl_c")
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk: Talk) -> None:
     steps = threading.Semaphore(4)
 
