@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.table import Table
 from aha.configuration import override_config
 from aha.errors import ConfigError, UnknownNameError
 from aha.evals.file_tasks import FileTaskSettings
-from aha.evals.kept import RESULTS, Identity, KeptSamples, identity
+from aha.evals.kept import RESULTS, KeptSamples, identity
 from aha.evals.runner import Sample, evaluate, longest_prompt
 from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, write_json
@@ -108,7 +109,7 @@ def evaluate_models(
             for label, config in configs.items():
                 for elicitation in config.elicitations:
                     way = f"{elicitation}, {label}" if len(configs) > 1 else elicitation
-                    samples = _measure(path, name, config, elicitation, seed, kept, way)
+                    samples = _measure(Asked(path, name, way, elicitation, config, seed), kept)
                     results.setdefault(name, {})[way] = _by_task(samples, config)
     write_json(folder / RESULTS, results)
     Console().print(_table(results, configs))
@@ -123,7 +124,7 @@ def measure(
     Returns:
         The numbers (see `aha.evals.stage.report`), and all graded completions.
     """
-    samples = _measure(checkpoint, checkpoint.name, config, elicitation, seed, None, elicitation)
+    samples = _measure(Asked(checkpoint, checkpoint.name, elicitation, elicitation, config, seed), None)
     return report(samples, config), samples
 
 
@@ -137,26 +138,33 @@ def _names(checkpoints: Sequence[Path]) -> list[str]:
     raise ConfigError("a model is named twice")
 
 
-def _measure(
-    checkpoint: Path,
-    name: str,
-    config: ModelEvaluation,
-    elicitation: Elicitation,
-    seed: int,
-    kept: KeptSamples | None,
-    way: str,
-) -> list[Sample]:
-    """All samples of one model asked in one way, under the name by which they are kept."""
-    sets = _questions(config)
-    total = sum(len(problems) for problems, _ in sets)
-    found = dict(kept.of(name, way)) if kept else {}
+@dataclass(frozen=True)
+class Asked:
+    """A model, asked in one way under one sampling setting."""
+
+    checkpoint: Path
+    name: str
+    way: str
+    """The name of the way: with the preset's, where there are several."""
+    elicitation: Elicitation
+    config: ModelEvaluation
+    seed: int
+
+
+def _measure(asked: Asked, kept: KeptSamples | None) -> list[Sample]:
+    """All samples: those that are kept, and those that were missing."""
+    sets = _questions(asked.config)
+    found = dict(kept.of(asked.name, asked.way)) if kept else {}
     missing = [
         ([one for one in problems if any((one.family, one.question, i) not in found for i in range(count))], count)
         for problems, count in sets
     ]
-    left = sum(len(problems) for problems, _ in missing)
-    if left:
-        _sample(checkpoint, name, config, elicitation, seed, kept, way, missing, total - left, found)
+    if any(problems for problems, _ in missing):
+        total = sum(len(problems) for problems, _ in sets)
+        for new in _new_samples(asked, missing, total):
+            if kept:
+                kept.add(asked.name, asked.way, new)
+            found.update({identity(sample): sample for sample in new})
     return [
         found[problem.family, problem.question, index]
         for problems, count in sets
@@ -165,41 +173,28 @@ def _measure(
     ]
 
 
-def _sample(
-    checkpoint: Path,
-    name: str,
-    config: ModelEvaluation,
-    elicitation: Elicitation,
-    seed: int,
-    kept: KeptSamples | None,
-    way: str,
-    missing: Sequence[tuple[list[Problem], int]],
-    finished: int,
-    found: dict[Identity, Sample],
-) -> None:
-    """Makes the samples that are missing and adds them to those that were found."""
-    model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
-    longest = longest_prompt(tokenizer, [problem for problems, _ in missing for problem in problems], elicitation)
+def _new_samples(asked: Asked, missing: Sequence[tuple[list[Problem], int]], total: int) -> Iterator[list[Sample]]:
+    """Makes samples, some problems at a time, with progress out of the total number of problems."""
+    config = asked.config
+    model, tokenizer = load_pretrained(asked.checkpoint, device=config.device), Tokenizer.load(asked.checkpoint)
+    longest = longest_prompt(tokenizer, [one for problems, _ in missing for one in problems], asked.elicitation)
     engine = Engine(model, max_rows=config.engine_rows, max_context=longest + config.max_completion_tokens)
-    total = finished + sum(len(problems) for problems, _ in missing)
-    with Progress().task(f"{name}, asked as {way!r}", total, finished) as task:
+    finished = total - sum(len(problems) for problems, _ in missing)
+    with Progress().task(f"{asked.name}, asked as {asked.way!r}", total, finished) as task:
         for problems, count in missing:
             for start in range(0, len(problems), PROBLEMS_AT_ONCE):
                 some = problems[start : start + PROBLEMS_AT_ONCE]
-                new = evaluate(
+                yield evaluate(
                     engine,
                     tokenizer,
                     some,
-                    elicitation,
+                    asked.elicitation,
                     count,
-                    seed,
+                    asked.seed,
                     config.max_completion_tokens,
                     config.temperature,
                     config.top_p,
                 )
-                if kept:
-                    kept.add(name, way, new)
-                found.update({identity(sample): sample for sample in new})
                 finished += len(some)
                 task.update(finished)
 
