@@ -23,7 +23,7 @@ from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
 from aha.report.directions import directions
 from aha.report.figures import lines
 from aha.report.reading import Run
-from aha.report.scaling import LEVELS_AT
+from aha.report.scaling import levels_budget
 from aha.report.scaling_directions import scaling_directions, scaling_figures
 
 RECIPE = "r1-arms"
@@ -225,7 +225,9 @@ def scaling_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def level_rows(name: str, results: Sequence[Mapping[str, Any]]) -> list[str]:
     """One model's methods by level at the largest number of tokens that is compared up to 256."""
-    budget = max((budget for budget in results[0]["at_equal_tokens"] if int(budget) <= LEVELS_AT), key=int)
+    budget = levels_budget(results[0])
+    if budget is None:
+        return []
     points = {
         method: [one["at_equal_tokens"][budget][method] for one in results]
         for method in results[0]["curves"]

@@ -90,12 +90,16 @@ def _equal(name: str, result: Result) -> Table:
     )
 
 
+def levels_budget(result: Result) -> str | None:
+    """The number of tokens at which levels are compared: the largest up to 256; None where all are larger."""
+    return max((budget for budget in result["at_equal_tokens"] if int(budget) <= LEVELS_AT), key=int, default=None)
+
+
 def levels_table(result: Result, name: str) -> Table | None:
     """All methods by level, at one number of tokens per question: the largest that is compared up to 256."""
-    budgets = [budget for budget in result["at_equal_tokens"] if int(budget) <= LEVELS_AT]
-    if not budgets:
+    budget = levels_budget(result)
+    if budget is None:
         return None
-    budget = max(budgets, key=int)
     by_method = {m: point for m, point in result["at_equal_tokens"][budget].items() if point is not None}
     levels = sorted({level for point in by_method.values() for level in point["by_level"]})
     rows = [
