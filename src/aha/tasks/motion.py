@@ -1,4 +1,4 @@
-"""Science: speeds, distances and meeting times, with their units."""
+"""Science: speeds, distances, units of time and meeting times."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ QUESTIONS: dict[str, dict[Language, str]] = {
         "en": "A bus goes {v} km per hour for {t} hours, then {w} km more. How many km in all?",
         "zh": "公车每小时走{v}公里，走{t}小时，再走{w}公里。共多少公里？",
     },
+    "minutes": {
+        "en": "A bus goes {v} km per hour for {m} minutes, then {w} km more. How many km in all?",
+        "zh": "公车每小时走{v}公里，走{m}分钟，再走{w}公里。共多少公里？",
+    },
     "together": {
         "en": "Two trains {d} km apart go towards each other at {a} and {b} km per hour. After how many hours "
         "do they meet?",
@@ -26,10 +30,12 @@ QUESTIONS: dict[str, dict[Language, str]] = {
         "zh": "一车{s}:00出发，每小时{a}公里，另一车{u}:00相向出发，每小时{b}公里，相距{d}公里。何时相遇？",
     },
 }
+MINUTES = 60
+"""In an hour. A trip is the same problem (on the same side of the held-out line) in either unit."""
 
 
 class Motion:
-    """Level 1: a distance. Level 2: two that approach. Levels 3 to 5: a head start; speeds in tens from level 4."""
+    """Level 1: a distance, the time in hours or in minutes. Level 2: two that approach. Levels 3 to 5: a head start; speeds in tens from level 4."""
 
     name = "motion"
     domain: Domain = "science"
@@ -40,6 +46,7 @@ class Motion:
         if level == 1:
             kind, facts = "distance", self._distance(rng)
             answer = str(facts["v"] * facts["t"] + facts["w"])
+            facts["_minutes"] = rng.random() < 0.5
         elif level == 2:
             (a, b), t = sorted((rng.randint(1, 12), rng.randint(1, 12))), rng.randint(2, 9)
             while (a + b) * t > 99:
@@ -48,9 +55,9 @@ class Motion:
         else:
             kind, facts, answer = "meeting", *self._meeting(rng, level)
         stated = {"kind": kind, **facts}
-        return Problem(
-            self.name, self.domain, level, language, QUESTIONS[kind][language].format(**stated), answer, stated
-        )
+        wording = QUESTIONS["minutes" if facts.get("_minutes") else kind][language]
+        question = wording.format(m=MINUTES * facts.get("t", 0), **stated)
+        return Problem(self.name, self.domain, level, language, question, answer, stated)
 
     @staticmethod
     def _distance(rng: random.Random) -> dict[str, int]:
@@ -93,11 +100,14 @@ class Motion:
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
     ) -> Solution:
-        """Head start, what is left, closing speed, time, clock; `brief` leaves out all but the last."""
+        """Minutes into hours, head start, what is left, closing speed, time, clock; `brief` leaves out all but the last."""
         scribe = Scribe(rng, style, voice, slip_rate)
         facts = problem.facts
         if facts["kind"] == "distance":
-            way = facts["v"] * facts["t"] if style == "brief" else scribe.compute(facts["v"], "*", facts["t"])
+            hours = facts["t"]
+            if facts["_minutes"] and style != "brief":
+                hours = scribe.compute(MINUTES * hours, "/", MINUTES)
+            way = facts["v"] * hours if style == "brief" else scribe.compute(facts["v"], "*", hours)
             return self._close(scribe, scribe.compute(way, "+", facts["w"]), "{}")
         left = facts["d"]
         if facts["kind"] == "meeting":
