@@ -35,7 +35,10 @@ MINUTES = 60
 
 
 class Motion:
-    """Level 1: a distance, the time in hours or in minutes. Level 2: two that approach. Levels 3 to 5: a head start; speeds in tens from level 4."""
+    """Level 1: a distance, the time in hours or in minutes. Level 2: two that approach. Levels 3 to 5: a head start.
+
+    Speeds in tens from level 4.
+    """
 
     name = "motion"
     domain: Domain = "science"
@@ -100,7 +103,7 @@ class Motion:
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
     ) -> Solution:
-        """Minutes into hours, head start, what is left, closing speed, time, clock; `brief` leaves out all but the last."""
+        """Hours, head start, what is left, closing speed, time, clock; `brief` leaves out all but the last."""
         scribe = Scribe(rng, style, voice, slip_rate)
         facts = problem.facts
         if facts["kind"] == "distance":
