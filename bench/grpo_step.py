@@ -21,6 +21,7 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 WARM_UP = 2
 QUESTIONS = [
@@ -116,50 +117,71 @@ def reward_of(token_ids: list[int]) -> float:
 
 
 def ours(options: argparse.Namespace) -> dict[str, float]:
-    """Our rollout, advantages and update."""
+    """The stage's own trainer: rollout, grading in a worker process, advantages, update, metrics and logs."""
     import torch
 
     torch.set_num_threads(1)
     import random
+    from dataclasses import replace
+    from types import SimpleNamespace
 
     from aha.inference.engine import Engine
     from aha.models.hf import load_pretrained
     from aha.rl.config import GRPOConfig, LengthStage
-    from aha.rl.policy import PolicyUpdate
-    from aha.rl.rollout import assign_advantages
+    from aha.rl.trainer import GRPOTrainer
+    from aha.runs import JsonlLog
     from aha.tasks.families import get_family
-    from aha.text.templates import zero_prompt
     from aha.text.tokenizer import Tokenizer
     from aha.training.distributed import Distributed
-    from aha.types import Request, Rollout, RolloutGroup, SamplingParams
+    from aha.training.parallel import ParallelConfig
+    from aha.types import Problem, RolloutGroup
 
-    model, tokenizer = load_pretrained(options.model), Tokenizer.load(options.model)
+    class FixedLengthEngine(Engine):
+        """Goes on after an end token, as TRL's side is told to with `min_new_tokens`."""
+
+        def generate(self, requests: Any) -> Any:
+            return super().generate([replace(r, sampling=replace(r.sampling, stop_token_ids=())) for r in requests])
+
+    class SameQuestionsAndRewards(GRPOTrainer):
+        """Grades as in training, then rewards as TRL's side does."""
+
+        def _problems(self, step: int, round_number: int) -> list[Problem]:
+            problem = get_family("arithmetic").sample(random.Random(0), 1, "en")
+            return [replace(problem, question=question) for question in QUESTIONS[: options.prompts]]
+
+        def _grade(self, groups: list[RolloutGroup]) -> None:
+            super()._grade(groups)
+            for group in groups:
+                for rollout in group.rollouts:
+                    rollout.reward = reward_of(list(rollout.completion_token_ids))
+
     config = GRPOConfig(
         steps=options.steps + WARM_UP,
         prompts_per_step=options.prompts,
         group_size=options.group,
         lengths=(LengthStage(from_step=0, max_completion_tokens=options.tokens),),
     )
-    update = PolicyUpdate(model, config, Distributed())
-    engine = Engine(model, max_rows=options.prompts * options.group, max_context=128 + options.tokens)
-    prompts = [tuple(zero_prompt(tokenizer, question)) for question in QUESTIONS[: options.prompts]]
-    problem = get_family("arithmetic").sample(random.Random(0), 1, "en")
-    seconds = []
-    for step in range(options.steps + WARM_UP):
-        started = time.perf_counter()
-        stop = () if options.fixed else (tokenizer.eos_id,)
-        sampling = SamplingParams(max_completion_tokens=options.tokens, n=options.group, seed=step, stop_token_ids=stop)
-        groups = []
-        for prompt, completions in zip(prompts, engine.generate([Request(p, sampling) for p in prompts]), strict=True):
-            rollouts = [
-                Rollout(c.token_ids, c.logprobs, c.finish_reason, reward=reward_of(list(c.token_ids)))
-                for c in completions
-            ]
-            groups.append(RolloutGroup(problem, prompt, rollouts))
-        assign_advantages(groups, divide_by_std=True)
-        update.step(groups, on_policy=True)
-        engine.load_weights(model.state_dict(), step + 1)
-        seconds.append(time.perf_counter() - started)
+    model, tokenizer = load_pretrained(options.model), Tokenizer.load(options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        context = SimpleNamespace(
+            name="bench",
+            distributed=Distributed(),
+            parallel=ParallelConfig(),
+            progress=SimpleNamespace(say=print),
+            derive_seed=lambda *parts: int(parts[1]) if len(parts) > 1 else 0,
+            timings=JsonlLog(Path(folder) / "timings.jsonl"),
+            rollouts=JsonlLog(Path(folder) / "rollouts.jsonl"),
+        )
+        make_engine = FixedLengthEngine if options.fixed else Engine
+        trainer = SameQuestionsAndRewards(config, model, tokenizer, context, make_engine)  # type: ignore[arg-type]
+        seconds = []
+        try:
+            for step in range(options.steps + WARM_UP):
+                started = time.perf_counter()
+                trainer.step(step)
+                seconds.append(time.perf_counter() - started)
+        finally:
+            trainer.grader.close()
     return {"seconds": statistics.median(seconds[WARM_UP:])}
 
 
