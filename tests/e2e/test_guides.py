@@ -1,10 +1,11 @@
-"""The guides on a model and on a reward: every command and every block of code, as they stand there."""
+"""The guides on a model, on a reward and on thinking longer: every command and block of code, as they stand there."""
 
 from __future__ import annotations
 
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,16 @@ import yaml
 
 from aha.errors import GradingError
 from aha.grading.sandbox.local import Sandbox
+from aha.inference.engine import Engine
 from aha.models.adapter_files import save_adapter
 from aha.models.build import build
 from aha.models.hf import load_pretrained, save_pretrained
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
 from aha.models.presets import preset
+from aha.tasks.families import held_out_suite
+from aha.test_time.adaptive import vote_adaptively
+from aha.test_time.candidates import Respondent
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
 
@@ -47,7 +52,7 @@ def blocks(guide: str, language: str) -> list[str]:
 
 def commands(guide: str) -> list[list[str]]:
     """The commands of a guide: those in blocks, and whole ones within the text."""
-    lines = [line for block in blocks(guide, "") for line in block.splitlines()]
+    lines = [line for block in blocks(guide, "") for line in re.sub(r"\n +", " ", block).splitlines()]
     inline = [one for name, text in pieces(guide) if name is None for one in re.findall(r"`(aha [a-z]+ [^`]+)`", text)]
     return [words for line in (*lines, *inline) if (words := shlex.split(line, comments=True))]
 
@@ -69,6 +74,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer.train(["What is 2+2? The answer is 4."] * 20, 300, CHAT_TEMPLATE)
     ours = build(preset("qwen3-tiny", vocab_size=tokenizer.vocab_size)).init_weights(torch.Generator().manual_seed(0))
     save_pretrained(ours, student, tokenizer_files=tokenizer.files())
+    for stage in ("r1-tiny-seed0/r1", "r1-zero-tiny-seed0/r1-zero"):
+        shutil.copytree(student, folder / "runs" / stage / "model")
     model = load_pretrained(folder / "Qwen3-0.6B")
     save_adapter(add_adapters(model, LoRAConfig(r=2), seed=0), folder / "my-adapter")
     (folder / "data").symlink_to(DATA)
@@ -138,3 +145,42 @@ def test_completions_are_graded_and_programs_run(place: Path) -> None:
     for code in blocks("your_reward_and_sandbox.md", "python"):
         done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_more_tokens_are_spent(place: Path) -> None:
+    *scales, recipe = commands("think_longer.md")
+    assert [words[1] for words in scales] == ["scale"] * 3 and recipe[:3] == ["aha", "run", "r1-tiny"]
+    small = ["levels=[1]", "problems_per_level=1", "samples=2", "repeats=1", "budgets=[4,8]"]
+    small += ["max_completion_tokens=16"]
+        "levels=[1]",
+        "problems_per_level=1",
+        "samples=2",
+        "repeats=1",
+        "max_completion_tokens=16",
+        "budgets=[4,8]",
+    ]
+    for words in scales:
+        few = ["data=data", "problems_limit=1", "room=128"] if "gsm8k" in words else ["room=128"]
+        done = run(place, [*words, *(part for one in (*small, *few) for part in ("--set", one))])
+        assert "majority" in done.stdout
+    curves = json.loads((place / "curves.json").read_text(encoding="utf-8"))
+    assert curves and (place / "curves.svg").read_text(encoding="utf-8").startswith("<svg")
+    printed = yaml.safe_load(run(place, [*recipe, "--print-config"]).stdout)
+    assert [suite["stage"] for suite in printed["scaling"]["suites"]] == ["pretrain", "r1-zero", "r1", "qwen3"]
+
+
+def test_methods_are_functions(place: Path) -> None:
+    (code,) = blocks("think_longer.md", "python")
+    folder = place / "runs" / "r1-tiny-seed0" / "r1" / "model"
+    problems = list(held_out_suite(["arithmetic"], [1], 1, seed=0))
+    known = {
+        "Respondent": Respondent,
+        "Engine": Engine,
+        "vote_adaptively": vote_adaptively,
+        "model": load_pretrained(folder),
+        "tokenizer": Tokenizer.load(folder),
+        "problems": problems,
+    }
+    code = code.replace("200 *", "2 *").replace("256", "8").replace("448", "16")
+    exec(compile(code, "think_longer.md", "exec"), known)
+    assert len(known["outcomes"]) == len(problems)
