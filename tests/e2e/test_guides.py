@@ -1,13 +1,15 @@
-"""The guides on a model, on a reward and on thinking longer: every command and block of code, as they stand there."""
+"""The guides: commands and blocks of code on models, rewards, thinking longer and clients, as they stand there."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,7 @@ def blocks(guide: str, language: str) -> list[str]:
 
 def commands(guide: str) -> list[list[str]]:
     """The commands of a guide: those in blocks, and whole ones within the text."""
-    lines = [line for block in blocks(guide, "") for line in re.sub(r"\n +", " ", block).splitlines()]
+    lines = [line for block in blocks(guide, "") for line in re.sub(r"\\?\n +", " ", block).splitlines()]
     inline = [one for name, text in pieces(guide) if name is None for one in re.findall(r"`(aha [a-z]+ [^`]+)`", text)]
     return [words for line in (*lines, *inline) if (words := shlex.split(line, comments=True))]
 
@@ -152,13 +154,6 @@ def test_more_tokens_are_spent(place: Path) -> None:
     assert [words[1] for words in scales] == ["scale"] * 3 and recipe[:3] == ["aha", "run", "r1-tiny"]
     small = ["levels=[1]", "problems_per_level=1", "samples=2", "repeats=1", "budgets=[4,8]"]
     small += ["max_completion_tokens=16"]
-        "levels=[1]",
-        "problems_per_level=1",
-        "samples=2",
-        "repeats=1",
-        "max_completion_tokens=16",
-        "budgets=[4,8]",
-    ]
     for words in scales:
         few = ["data=data", "problems_limit=1", "room=128"] if "gsm8k" in words else ["room=128"]
         done = run(place, [*words, *(part for one in (*small, *few) for part in ("--set", one))])
@@ -184,3 +179,29 @@ def test_methods_are_functions(place: Path) -> None:
     code = code.replace("200 *", "2 *").replace("256", "8").replace("448", "16")
     exec(compile(code, "think_longer.md", "exec"), known)
     assert len(known["outcomes"]) == len(problems)
+
+
+def test_clients_are_answered(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openai", reason="openai is not installed: pip install openai")
+    (curl,) = (words for words in commands("serve.md") if words[0] == "curl")
+    code = next(code for code in blocks("serve.md", "python") if "OpenAI(" in code)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "aha", "serve", "runs/r1-tiny-seed0/r1/model", "--port", "0"],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().removeprefix("serving at ").strip().removesuffix("/v1")
+        url = curl[1].replace("http://127.0.0.1:8000", address)
+        body = {**json.loads(curl[curl.index("-d") + 1]), "max_tokens": 8}
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["usage"]["completion_tokens"] <= 8
+        exec(compile(code.replace("http://127.0.0.1:8000", address), "serve.md", "exec"), {})
+        assert capsys.readouterr().out
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
