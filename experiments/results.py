@@ -19,11 +19,10 @@ from arm_by_arm import arm_by_arm
 from aha.evals.metrics import Interval, bootstrap_interval, paired_interval, seed_interval
 from aha.report.figures import lines
 from aha.report.reading import Run
+from aha.rl.held_out import WELL_FORMED
 
 ARMS = ("random-reward", "format-only", "bias-off", "dense", "no-long")
 RECIPE = "r1-zero-arms"
-WELL_FORMED = 0.9
-"""Share of answers from which thinking length is looked at."""
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1-zero"
 
 
@@ -261,9 +260,8 @@ def length_table(seeds: list[dict[str, Any]]) -> list[str]:
     table = [
         "## Thinking length of well-formed answers, from 90% format on",
         "",
-        "Tokens of answers to the same held-out problems (in training the curriculum makes them harder), at the first "
-        "evaluation, of one in twenty steps, with 90% format and at the last; and the step of training that first had "
-        "90%.",
+        "Tokens of well-formed answers to the same held-out problems (in training the curriculum makes them harder), "
+        "at the first evaluation from the step on in which 90% of training's answers were so, and at the last.",
         "",
         "| arm | seed | 90% at step | first (step) | last (step) | right, first → last | wrong, first → last "
         "| accuracy, first → last |",
@@ -272,7 +270,8 @@ def length_table(seeds: list[dict[str, Any]]) -> list[str]:
     grown: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for seed in seeds:
         for arm, curve in seed["curves"].items():
-            formed = [row for row in curve if row["format_rate"] >= WELL_FORMED]
+            formed_at = seed["formed_at"].get(arm)
+            formed = [row for row in curve if formed_at is not None and row["step"] > formed_at]
             if formed:
                 one, last = formed[0], formed[-1]
                 right, wrong = (
@@ -280,7 +279,7 @@ def length_table(seeds: list[dict[str, Any]]) -> list[str]:
                     for kind in ("right", "wrong")
                 )
                 table.append(
-                    f"| {arm} | {seed['seed']} | {seed['formed_at'][arm]:.0f} "
+                    f"| {arm} | {seed['seed']} | {formed_at:.0f} "
                     f"| {one['mean_tokens_well_formed']:.1f} ({one['step']}) "
                     f"| {last['mean_tokens_well_formed']:.1f} ({last['step']}) | {right} | {wrong} "
                     f"| {one['accuracy']:.1%} → {last['accuracy']:.1%} |"

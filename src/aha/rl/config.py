@@ -123,7 +123,11 @@ class GRPOConfig(Config):
     preflight_prompts: int = Field(32, ge=0, description="questions asked before the first step; 0 skips the check")
     preflight_floor: float = Field(0.05, ge=0, le=1, description="pass@G below which training stops before it starts")
     patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
-    eval_every: int = Field(20, ge=0, description="steps between held-out evaluations; 0: none")
+    eval_every: int = Field(
+        20,
+        ge=0,
+        description="steps between held-out evaluations, beside one where 90% of answers become well-formed; 0: none",
+    )
     eval_problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
     eval_samples: int = Field(2, gt=0, description="samples per held-out problem")
     eval_levels: tuple[int, ...] = Field(

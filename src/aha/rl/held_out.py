@@ -19,6 +19,22 @@ from aha.text.tokenizer import THINK, Tokenizer
 from aha.training.stage import StageContext
 from aha.types import Problem
 
+WELL_FORMED = 0.9
+"""Share of well-formed completions from which the length of thinking is looked at: before, form is what changes."""
+
+
+def becomes_well_formed(before: bool | None, share: float | None) -> tuple[bool | None, bool]:
+    """Whether completions are well-formed now, once and for all, and whether this is the step at which they became so.
+
+    Args:
+        before: what this function returned last; None before the first step. A policy that begins so never becomes so.
+        share: of a step's completions; None for a step without reasoning.
+    """
+    if share is None:
+        return before, False
+    formed = share >= WELL_FORMED
+    return bool(before) or formed, formed and before is False
+
 
 def preference_reward(config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> PreferenceReward | None:
     """The reward models that judge general prompts, from the stages that trained them; None without such prompts."""

@@ -21,7 +21,7 @@ from aha.rewards.rubric import Grader
 from aha.rl.advantage import first_with_signal, rewards_agree
 from aha.rl.config import GRPOConfig
 from aha.rl.curriculum import Curriculum
-from aha.rl.held_out import HeldOut, preference_reward
+from aha.rl.held_out import HeldOut, becomes_well_formed, preference_reward
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
 from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
@@ -114,6 +114,7 @@ class GRPOTrainer:
         self.held_out = HeldOut(config, self.generator, tokenizer, context, self.preference, prompts)
         self.curriculum = Curriculum(config.curriculum, prompts.cells, prompts.draw)
         self.silent_steps = 0
+        self.well_formed: bool | None = None
         self.tokens_trained = 0.0
         self.num_tokens = 0
         """Tokens sampled so far, each with its prompt, by all processes: TRL's `num_tokens`."""
@@ -134,7 +135,9 @@ class GRPOTrainer:
                 metrics = self.step(step)
                 context.metrics.write({"step": step, **metrics})
                 done = step + 1
-                if config.eval_every and (done % config.eval_every == 0 or done == config.steps):
+                share = metrics.get("rewards/format/mean")
+                self.well_formed, changed = becomes_well_formed(self.well_formed, share)
+                if changed or done == config.steps or (config.eval_every and done % config.eval_every == 0):
                     self._evaluate(done)
                 if config.keep_every and done % config.keep_every == 0 and done < config.steps:
                     self.save(context.folder / f"model-step-{done:05d}")
@@ -341,6 +344,7 @@ class GRPOTrainer:
             "optimizer_steps": self.update.optimizer.steps,
             "curriculum": self.curriculum.state(),
             "silent_steps": self.silent_steps,
+            "well_formed": self.well_formed,
             "tokens_trained": self.tokens_trained,
             "num_tokens": self.num_tokens,
         }
@@ -353,6 +357,7 @@ class GRPOTrainer:
                 fill(tensor, saved.tensors[REFERENCE + name])
         self.curriculum.load_state(saved.state["curriculum"])
         self.silent_steps = saved.state["silent_steps"]
+        self.well_formed = saved.state["well_formed"]
         self.tokens_trained = saved.state["tokens_trained"]
         self.num_tokens = saved.state["num_tokens"]
         self.generator.load_weights(Whole(self.model.state_dict()), saved.step)

@@ -9,6 +9,7 @@ import pytest
 
 from aha.rl.config import CurriculumConfig, GRPOConfig, LengthStage
 from aha.rl.curriculum import Curriculum
+from aha.rl.held_out import becomes_well_formed
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
 from aha.rl.prompts import GeneratedPrompts
 from aha.tasks.families import get_family, is_held_out
@@ -108,3 +109,16 @@ def test_the_length_schedule_jumps() -> None:
     assert [config.max_completion_tokens(step) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
     with pytest.raises(ValueError, match="first stage must start at step 0"):
         GRPOConfig(lengths=(LengthStage(from_step=5, max_completion_tokens=64),))
+
+
+@pytest.mark.parametrize(
+    ("shares", "steps"),
+    [([0.4, 0.8, 0.9, 0.7, 0.95], [2]), ([0.95, 0.8, 0.95], []), ([None, 0.5, None, 1.0], [3]), ([0.1, 0.2], [])],
+)
+def test_the_step_at_which_answers_become_well_formed(shares: list[float | None], steps: list[int]) -> None:
+    state: bool | None = None
+    found = []
+    for step, share in enumerate(shares):
+        state, changed = becomes_well_formed(state, share)
+        found += [step] if changed else []
+    assert found == steps
