@@ -7,6 +7,7 @@ STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+RECIPE ?= r1-tiny
 # Test files are shared out over the cores; `make test TEST_PROCESSES=0` runs them one after another.
 TEST_PROCESSES ?= auto
 PYTEST := $(BIN)/python -m pytest -q --numprocesses $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile
@@ -23,8 +24,8 @@ help:  ## Show the targets
 
 setup: $(DEV_STAMP)  ## Set up .venv with the pinned dependencies and the development tools
 
-run: $(STAMP)  ## Grow DeepSeek-R1 from random weights: V3, R1-Zero, four stages, two students (ARGS="--seed 1" and so on)
-	$(BIN)/aha run r1-tiny $(ARGS)
+run: $(STAMP)  ## Grow DeepSeek-R1 from random weights (RECIPE=r1-zero-tiny: R1-Zero alone; ARGS="--seed 1" and so on)
+	$(BIN)/aha run $(RECIPE) $(ARGS)
 
 test: $(DEV_STAMP)  ## The tests, without the slow ones
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
