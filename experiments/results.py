@@ -124,14 +124,19 @@ def pictures(seeds: list[dict[str, Any]]) -> dict[str, str]:
     }
     accuracy = {name: [(row["step"], row["accuracy"]) for row in curve] for name, curve in curves.items()}
     lengths = {
-        name: [(row["step"], row["mean_tokens_well_formed"]) for row in curve if row["format_rate"] >= WELL_FORMED]
-        for name, curve in curves.items()
-        if name.startswith("r1-zero,")
+        f"seed {seed['seed']}": [(row["step"], row["mean_tokens_well_formed"]) for row in well_formed(seed, "r1-zero")]
+        for seed in seeds
     }
     return {
         "accuracy": lines(accuracy, "held-out pass@1 over RL steps", percent=True),
-        "length": lines(lengths, "tokens per well-formed answer, from 90% format on"),
+        "length": lines(lengths, "R1-Zero, tokens per well-formed answer, from 90% format on"),
     }
+
+
+def well_formed(seed: dict[str, Any], arm: str) -> list[dict[str, Any]]:
+    """An arm's held-out evaluations from the step on in which 90% of training's answers were well-formed."""
+    formed_at = seed["formed_at"].get(arm)
+    return [row for row in seed["curves"].get(arm, []) if formed_at is not None and row["step"] > formed_at]
 
 
 def models(seeds: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -268,18 +273,16 @@ def length_table(seeds: list[dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     grown: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for seed in seeds:
-        for arm, curve in seed["curves"].items():
-            formed_at = seed["formed_at"].get(arm)
-            formed = [row for row in curve if formed_at is not None and row["step"] > formed_at]
-            if formed:
+    for arm in ("r1-zero", *ARMS, "r1-zero-no-long"):
+        for seed in seeds:
+            if formed := well_formed(seed, arm):
                 one, last = formed[0], formed[-1]
                 right, wrong = (
                     " → ".join(_tokens(row[f"mean_tokens_{kind}"]) for row in (one, last))
                     for kind in ("right", "wrong")
                 )
                 table.append(
-                    f"| {arm} | {seed['seed']} | {formed_at:.0f} "
+                    f"| {arm} | {seed['seed']} | {seed['formed_at'][arm]:.0f} "
                     f"| {one['mean_tokens_well_formed']:.1f} ({one['step']}) "
                     f"| {last['mean_tokens_well_formed']:.1f} ({last['step']}) | {right} | {wrong} "
                     f"| {one['accuracy']:.1%} → {last['accuracy']:.1%} |"
