@@ -2,8 +2,8 @@
 
     python experiments/common_loss.py runs/r1-zero-arms-seed0 [...]
 
-512 rows of the recipe's own corpus, from a seed of its own. For runs whose pretraining stages drew documents of their
-own.
+512 rows of the recipe's own corpus, from a seed of its own: a stage's own 32 held-out rows tell models of one seed
+apart, but their mean moves by 0.05 nats with the draw.
 """
 
 from __future__ import annotations

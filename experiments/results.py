@@ -7,6 +7,7 @@ keeps what an earlier machine measured for the arms that this one has not run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections import defaultdict
@@ -15,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from arm_by_arm import arm_by_arm
+from common_loss import loss
 
 from aha.evals.metrics import Interval, bootstrap_interval, paired_interval, seed_interval
 from aha.report.figures import lines
@@ -77,10 +79,23 @@ def keep(run_: Run, seed: int) -> None:
         "per_problem": {**old.get("per_problem", {}), **per_problem},
         "curves": {**old.get("curves", {}), **curves},
         "formed_at": {**old.get("formed_at", {}), **formed_at},
+        "common_loss": {**old.get("common_loss", {}), **common_losses(run_, old.get("common_loss", {}))},
         "max_vio": {**old.get("max_vio", {}), **{k: [round(v, 3) for v in own] for k, own in violations.items()}},
     }
     HERE.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def common_losses(run_: Run, known: dict[str, Any]) -> dict[str, Any]:
+    """Pretrained models' losses on common documents; a model whose weights are known already is not measured again."""
+    found = {}
+    for name in ("pretrain", "pretrain-dense"):
+        folder = run_.folder / name / "model"
+        if (weights := folder / "model.safetensors").is_file():
+            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+            old = known.get(name, {})
+            found[name] = old if old.get("weights") == digest else {"loss": loss(folder), "weights": digest}
+    return found
 
 
 def write_page() -> None:
@@ -316,6 +331,8 @@ def load_table(seeds: list[dict[str, Any]]) -> list[str]:
     ]
     names = dict.fromkeys(name for seed in seeds for name in seed.get("max_vio", {}))
     for name in names:
+        if name == "pretrain-dense":
+            continue  # only its prediction module has experts
         runs = [own for seed in seeds if (own := seed.get("max_vio", {}).get(name)) and any(own)]
         ends = [[(fmean(own[: max(1, len(own) // 10)]), fmean(own[-max(1, len(own) // 10) :])) for own in runs]]
         if runs:
@@ -331,27 +348,28 @@ def _tokens(value: float | None) -> str:
 def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
     """Held-out loss of the pretrained models: experts against dense at equal active parameters and tokens."""
     table = [
-        "## Held-out loss after pretraining, nats per token",
+        "## Experts against a dense model of equal active parameters, on the same tokens",
         "",
-        "Each seed has its own documents, so models are compared within a seed.",
+        "Held-out loss after pretraining, nats per token, on 512 rows of documents that are the same for all models "
+        "and seeds (131,072 tokens). The prediction module, which only training uses, has experts in both.",
         "",
-        "| model | seeds | loss | minus experts', same seeds (95% t-interval) |",
+        "| seed | experts | dense | dense minus experts |",
         "|---|---|---|---|",
     ]
-    losses: dict[str, dict[int, float]] = defaultdict(dict)
-    for seed in seeds:
-        for stage in seed["summary"]["stages"]:
-            if "held_out_loss" in stage:
-                losses[stage["name"]][seed["seed"]] = stage["held_out_loss"]
-    experts = losses["pretrain"]
-    for name, by_seed in losses.items():
-        differences = [loss - experts[seed] for seed, loss in by_seed.items() if seed in experts]
-        difference = "–" if name == "pretrain" or not differences else f"{fmean(differences):+.4f}"
-        if name != "pretrain" and len(differences) > 1:
-            interval = seed_interval(differences)
-            difference += f" [{interval.low:+.4f}, {interval.high:+.4f}]"
-        table.append(f"| {name} | {len(by_seed)} | {fmean(by_seed.values()):.4f} | {difference} |")
-    return [*table, ""]
+    rows = [(seed["seed"], *pair) for seed in seeds if (pair := _losses(seed, "pretrain", "pretrain-dense"))]
+    for seed, experts, dense in rows:
+        table.append(f"| {seed} | {experts:.4f} | {dense:.4f} | {dense - experts:+.4f} |")
+    if len(rows) > 1:
+        gap = seed_interval([dense - experts for _, experts, dense in rows])
+        means = " | ".join(f"{fmean(row[place] for row in rows):.4f}" for place in (1, 2))
+        table.append(f"| mean, 95% t-interval | {means} | {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] |")
+    return [*table, ""] if rows else []
+
+
+def _losses(seed: dict[str, Any], *models: str) -> tuple[float, ...]:
+    """The losses on common documents, where all of the models have one."""
+    found = [seed.get("common_loss", {}).get(model) for model in models]
+    return tuple(one["loss"] for one in found if one) if all(found) else ()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,10 @@ from aha.stages.pretrain import PretrainConfig
 from aha.tasks.corpus import without_long_solutions
 
 DENSE: dict[str, Any] = {"first_k_dense_replace": 4, "intermediate_size": 312}
-"""The tiny preset without experts: (384 + 3 x 3 x 96) / 4 = 312 neurons a layer, as many as are active with experts."""
+"""The tiny preset without experts: (384 + 3 x 3 x 96) / 4 = 312 neurons a layer, as many as are active with experts.
+
+The prediction module, which only training uses, is the same in both.
+"""
 
 Arm = Literal["random-reward", "format-only", "bias-off", "no-long", "dense"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
