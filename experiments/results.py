@@ -131,12 +131,11 @@ def write_page() -> None:
 
 def pictures(seeds: list[dict[str, Any]]) -> dict[str, str]:
     """Held-out accuracy and thinking length over training, one curve per arm and seed."""
-    curves = {
-        f"{arm}, seed {seed['seed']}": curve
-        for seed in seeds
-        for arm, curve in seed["curves"].items()
-        if arm == "r1-zero" or seed is seeds[0]
-    }
+    curves = {f"r1-zero, seed {seed['seed']}": seed["curves"]["r1-zero"] for seed in seeds}
+    first = seeds[0]
+    for arm in (*ARMS, "r1-zero-no-long"):
+        if arm in first["curves"]:
+            curves[f"{arm}, seed {first['seed']}"] = first["curves"][arm]
     accuracy = {name: [(row["step"], row["accuracy"]) for row in curve] for name, curve in curves.items()}
     lengths = {
         f"seed {seed['seed']}": [(row["step"], row["mean_tokens_well_formed"]) for row in well_formed(seed, "r1-zero")]
