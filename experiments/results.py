@@ -355,7 +355,12 @@ def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
         "| seed | experts | dense | dense minus experts |",
         "|---|---|---|---|",
     ]
-    rows = [(seed["seed"], *pair) for seed in seeds if (pair := _losses(seed, "pretrain", "pretrain-dense"))]
+    both = ("pretrain", "pretrain-dense")
+    rows = [
+        (seed["seed"], *(seed["common_loss"][name]["loss"] for name in both))
+        for seed in seeds
+        if all(name in seed.get("common_loss", {}) for name in both)
+    ]
     for seed, experts, dense in rows:
         table.append(f"| {seed} | {experts:.4f} | {dense:.4f} | {dense - experts:+.4f} |")
     if len(rows) > 1:
@@ -363,12 +368,6 @@ def loss_table(seeds: list[dict[str, Any]]) -> list[str]:
         means = " | ".join(f"{fmean(row[place] for row in rows):.4f}" for place in (1, 2))
         table.append(f"| mean, 95% t-interval | {means} | {gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] |")
     return [*table, ""] if rows else []
-
-
-def _losses(seed: dict[str, Any], *models: str) -> tuple[float, ...]:
-    """The losses on common documents, where all of the models have one."""
-    found = [seed.get("common_loss", {}).get(model) for model in models]
-    return tuple(one["loss"] for one in found if one) if all(found) else ()
 
 
 if __name__ == "__main__":
