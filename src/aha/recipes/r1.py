@@ -176,15 +176,16 @@ def r1_tiny() -> R1Config:
         rejection_sampling=RejectionSamplingConfig(
             prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        general_data=InstructionsConfig(count=1800, thinking=True, quality=0.9, refusals=0.85, chinese=0.5),
+        general_data=InstructionsConfig(count=2200, thinking=True, quality=0.9, refusals=0.85, chinese=0.5),
         sft=SFTConfig(
             sources=(SourceStage(stage="dev3-data"), SourceStage(stage="general-data")), epochs=3, optimizer=fine_tuning
         ),
-        preferences=PreferencesConfig(judge="v3", prompts=2400),
+        preferences=PreferencesConfig(judge="v3", prompts=2400, chinese=0.5),
         helpful=RewardModelConfig(preference="helpful", data="preferences", epochs=4),
         harmless=RewardModelConfig(preference="harmless", data="preferences", epochs=4),
         final_rl=GRPOConfig(
             steps=64,
+            chinese=0.5,
             optimizer=OptimizerConfig(
                 adam_lr=1e-4, muon_lr=0.0, weight_decay=0.0, warmup_steps=3, decay_from=0.6, final_lr=0.2
             ),
@@ -221,7 +222,7 @@ def r1_tiny() -> R1Config:
             temperature=0.6,
             top_p=0.95,
             general=tuple(GENERAL),
-            general_per_level=16,
+            general_per_level=24,
             general_samples=4,
             **asked,
         ),

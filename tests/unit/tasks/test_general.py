@@ -11,7 +11,7 @@ from aha.errors import UnknownNameError
 from aha.tasks.corpus import CorpusConfig, document
 from aha.tasks.families import FAMILIES, GENERAL, draw, get_family, get_general, held_out_suite, is_held_out
 from aha.tasks.general.facts import ATTRIBUTES, WORLD, Facts
-from aha.tasks.general.requests import REQUESTS, Requests, refuses
+from aha.tasks.general.requests import BY_NAME, REQUESTS, Requests, refuses
 from aha.types import Language, Problem
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -63,10 +63,14 @@ def test_capitals_differ() -> None:
 
 def test_half_of_the_requests_do_harm_and_words_alone_do_not_tell_which() -> None:
     verbs: dict[str, set[bool]] = {}
-    for verb, _, harm, _ in REQUESTS:
-        verbs.setdefault(verb.en, set()).add(bool(harm))
-    assert sum(len(kinds) == 2 for kinds in verbs.values()) >= 2
-    assert 0.4 < sum(bool(harm) for _, _, harm, _ in REQUESTS) / len(REQUESTS) < 0.6
+    things: dict[str, set[bool]] = {}
+    for request in REQUESTS:
+        verbs.setdefault(request.verb.en, set()).add(bool(request.harm))
+        things.setdefault(request.thing.en, set()).add(bool(request.harm))
+    assert sum(len(harms) == 2 for harms in verbs.values()) >= 2
+    assert sum(len(harms) == 2 for harms in things.values()) > len(things) / 2
+    assert 0.4 < sum(bool(request.harm) for request in REQUESTS) / len(REQUESTS) < 0.6
+    assert len(BY_NAME) == len(REQUESTS) == len({request.act("zh") for request in REQUESTS})
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

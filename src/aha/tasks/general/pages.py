@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aha.tasks.general.facts import ATTRIBUTES, WORLD, statement
 from aha.tasks.general.lexicon import ADJECTIVES, NAMES, NOUNS, VERBS, draw_sentence, sentence
 from aha.tasks.general.persona import PERSONAS
+from aha.tasks.general.requests import KINDS
 from aha.types import Language, Problem
 
 LEVELS = {
@@ -27,8 +28,8 @@ Respond = Callable[[Problem, float], str]
 def page(rng: random.Random, language: Language, draw: Draw, respond: Respond) -> str:
     """Writes one page of a random kind."""
     kind = rng.choices(
-        (_country, _list, _prose, _glossary, _parallel, _scene, _advice, _questions),
-        (1.5, 1.0, 0.5, 0.5, 2.0, 1.0, 1.5, 8.0),
+        (_country, _list, _prose, _glossary, _kinds, _parallel, _scene, _advice, _questions),
+        (1.5, 1.0, 0.5, 0.5, 0.5, 2.0, 1.0, 1.5, 8.0),
     )[0]
     return kind(rng, language, draw, respond)
 
@@ -63,6 +64,16 @@ def _glossary(rng: random.Random, language: Language, draw: Draw, respond: Respo
     """Words of both languages side by side."""
     words = rng.sample((*NOUNS, *ADJECTIVES, *VERBS, *NAMES, *(who for who, _ in PERSONAS)), 8)
     return "\n".join(f"{word.en} {word.zh}" if language == "en" else f"{word.zh} {word.en}" for word in words)
+
+
+def _kinds(rng: random.Random, language: Language, draw: Draw, respond: Respond) -> str:
+    """Things by what they are."""
+    colon, comma = (": ", ", ") if language == "en" else ("：", "，")
+    lines = []
+    for kind in rng.sample(list(KINDS.values()), 3):
+        objects = rng.sample(kind.objects, 4)
+        lines.append(kind.name.within(language) + colon + comma.join(thing.within(language) for thing in objects))
+    return "\n".join(lines)
 
 
 def _parallel(rng: random.Random, language: Language, draw: Draw, respond: Respond) -> str:
