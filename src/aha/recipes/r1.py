@@ -196,13 +196,13 @@ def r1_tiny() -> R1Config:
             **paper,
         ),
         distillation_data=RejectionSamplingConfig(
-            prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
+            prompts=8000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        student_pretrain=pretrain.model_copy(update={"steps": 300}),
+        student_pretrain=pretrain.model_copy(update={"steps": 220}),
         distillation=SFTConfig(
             sources=(SourceStage(stage="distillation-data"), SourceStage(stage="general-data")),
             epochs=3,
-            optimizer=fine_tuning,
+            optimizer=fine_tuning.model_copy(update={"muon_lr": 0.02}),
         ),
         students=(
             Student(name="qwen3", model=ModelChoice(preset="qwen3-tiny")),

@@ -81,7 +81,7 @@ def r1_arms() -> R1ArmsConfig:
     settings |= {"recipe": "r1-arms", "scaling": ScalingConfig(families=FAMILIES, suites=suites)}
     return R1ArmsConfig(
         **settings,
-        student_rl=main.r1_zero,
+        student_rl=main.r1_zero.model_copy(update={"steps": 300, "eval_every": 50}),
         distilled_rl=main.reasoning_rl.model_copy(update={"steps": 60}),
         long_reward=main.final_rl.model_copy(update={"steps": 160, "general": general, "kl_beta": 0.0}),
     )
