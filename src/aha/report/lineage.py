@@ -1,4 +1,4 @@
-"""Which model was trained on what, as a drawing: boxes in columns by depth, with sizes and scores on them."""
+"""Which model was trained on what, as a drawing from top to bottom: boxes with sizes and scores on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 168, 62, 46, 16, 6
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 168, 62, 20, 34, 6
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,29 @@ class Box:
     """Whether the stage makes a model; data stages are drawn lighter."""
 
 
-def columns(boxes: Sequence[Box]) -> Mapping[str, int]:
-    """The column of each box: one more than its furthest parent's."""
-    depth: dict[str, int] = {}
+def ranks(boxes: Sequence[Box]) -> Mapping[str, int]:
+    """The row of each box: one below its lowest parent; one that has none is drawn just above its first child."""
+    rank: dict[str, int] = {}
     for box in boxes:
-        depth[box.name] = 1 + max((depth[parent] for parent in box.parents if parent in depth), default=-1)
-    return depth
+        rank[box.name] = 1 + max((rank[parent] for parent in box.parents if parent in rank), default=-1)
+    roots = [box.name for box in boxes if not any(parent in rank for parent in box.parents)]
+    first = {root: min((rank[box.name] for box in boxes if root in box.parents), default=1) for root in roots}
+    return rank | {root: row - 1 for root, row in first.items()}
 
 
 def draw(boxes: Sequence[Box], label: str) -> Markup:
-    """One `<svg>` that scrolls sideways on a narrow page."""
-    depth = columns(boxes)
-    counts: dict[int, int] = {}
-    places: dict[str, tuple[int, int]] = {}
+    """One `<svg>`, as wide as its widest row."""
+    rank = ranks(boxes)
+    rows: dict[int, list[str]] = {}
     for box in boxes:
-        column = depth[box.name]
-        row = counts.get(column, 0)
-        counts[column] = row + 1
-        places[box.name] = (MARGIN + column * (WIDTH + GAP_X), MARGIN + row * (HEIGHT + GAP_Y))
-    width = 2 * MARGIN + (max(depth.values(), default=0) + 1) * (WIDTH + GAP_X) - GAP_X
-    height = 2 * MARGIN + max(counts.values(), default=1) * (HEIGHT + GAP_Y) - GAP_Y
+        rows.setdefault(rank[box.name], []).append(box.name)
+    width = 2 * MARGIN + max(map(len, rows.values()), default=1) * (WIDTH + GAP_X) - GAP_X
+    height = 2 * MARGIN + (max(rows, default=0) + 1) * (HEIGHT + GAP_Y) - GAP_Y
+    places = {
+        name: ((width - len(row) * (WIDTH + GAP_X) + GAP_X) // 2 + i * (WIDTH + GAP_X), MARGIN + r * (HEIGHT + GAP_Y))
+        for r, row in rows.items()
+        for i, name in enumerate(row)
+    }
     parts = [
         f'<svg class="lineage" role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}">'
@@ -52,10 +55,10 @@ def draw(boxes: Sequence[Box], label: str) -> Markup:
 
 
 def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
-    x1, y1, x2, y2 = start[0] + WIDTH, start[1] + HEIGHT // 2, end[0], end[1] + HEIGHT // 2
-    middle = max(18, (x2 - x1) // 2)
+    x1, y1, x2, y2 = start[0] + WIDTH // 2, start[1] + HEIGHT, end[0] + WIDTH // 2, end[1]
+    middle = max(14, (y2 - y1) // 2)
     return (
-        f'<path d="M{x1} {y1} C{x1 + middle} {y1} {x2 - middle} {y2} {x2} {y2}" fill="none" stroke="currentColor" '
+        f'<path d="M{x1} {y1} C{x1} {y1 + middle} {x2} {y2 - middle} {x2} {y2}" fill="none" stroke="currentColor" '
         'stroke-opacity=".35" stroke-width="1.4"/>'
     )
 

@@ -177,17 +177,18 @@ def _audits(run: Run) -> Section | None:
         if "total" not in audit:
             continue
         total = audit["total"]
-        head = ["family and level", "in", *total]
-        rows = [["all", str(audit["in"]), *(str(total[rule]) for rule in total)]]
+        columns = ["kept", *(rule for rule in total if rule != "kept")]
+        head = ["family and level", "in", *columns]
+        rows = [["all", str(audit["in"]), *(str(total[column]) for column in columns)]]
         for cell, counts in audit["by_cell"].items():
-            rows.append([cell, str(sum(counts.values())), *(str(counts[rule]) for rule in total)])
+            rows.append([cell, str(sum(counts.values())), *(str(counts[column]) for column in columns)])
         tables.append(Table(head, rows, f"{name}. {_made_by(audit)}"))
     if not tables:
         return None
     return Section(
         "Rejection sampling: what was kept",
-        "Several samples a prompt; a sample counts under the first rule that drops it. “kept” is what models are "
-        "fine-tuned on.",
+        "Several samples a prompt; “kept” is what models are fine-tuned on. The other columns are the rules: a sample "
+        "counts under the first one that drops it.",
         tables=tables,
     )
 

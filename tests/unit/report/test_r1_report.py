@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aha.report.directions import directions
-from aha.report.lineage import Box, columns, draw
+from aha.report.lineage import Box, draw, ranks
 from aha.report.page import make_report
 from aha.stages.rejection_sampling import RULES
 
@@ -55,12 +55,13 @@ def test_what_was_not_measured_is_not_judged() -> None:
     ]
 
 
-def test_the_drawing_puts_children_to_the_right_of_their_parents() -> None:
-    boxes = [Box("a", [], []), Box("b", ["a"], []), Box("c", ["a", "b"], ["<script>"]), Box("d", [], [], model=False)]
-    assert columns(boxes) == {"a": 0, "b": 1, "c": 2, "d": 0}
+def test_the_drawing_puts_children_below_their_parents_and_data_just_above_what_reads_them() -> None:
+    data = Box("d", [], [], model=False)
+    boxes = [Box("a", [], []), Box("b", ["a"], []), data, Box("c", ["a", "b", "d"], ["<script>"])]
+    assert ranks(boxes) == {"a": 0, "b": 1, "d": 1, "c": 2}
     svg = draw(boxes, "stages")
     assert svg.count("<rect") == 4
-    assert svg.count("<path") == 3
+    assert svg.count("<path") == 4
     assert "<script>" not in svg
 
 
