@@ -20,8 +20,9 @@ from aha.evals.metrics import seed_interval
 from aha.evals.scaling import METHODS
 from aha.recipes.r1_arms import R1_ARMS
 from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
-from aha.report.directions import directions
+from aha.report.directions import Direction, directions, hacking
 from aha.report.figures import lines
+from aha.report.r1 import TRUSTED
 from aha.report.reading import Run
 from aha.report.scaling import levels_budget
 from aha.report.scaling_directions import scaling_directions, scaling_figures
@@ -100,9 +101,9 @@ def write_page() -> None:
     ]
     (HERE / "README.md").write_text("\n".join(page).rstrip() + "\n", encoding="utf-8")
     curves = {
-        f"{kind}, seed {seed['seed']}": [(step, row[number]) for step, *row in seed["general_curves"]["r1-long-reward"]]
+        f"{kind}, seed {seed['seed']}": [(step, row[number]) for step, *row in seed["general_curves"][TRUSTED]]
         for seed in seeds
-        if "r1-long-reward" in seed["general_curves"]
+        if TRUSTED in seed["general_curves"]
         for number, kind in enumerate(("learned", "true"))
     }
     if curves:
@@ -157,9 +158,13 @@ def direction_list(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     }
     curves = [scaling_figures(seed["scaling"]) for seed in seeds if seed["scaling"]]
     both = {name: fmean(found[name] for found in curves) for name in curves[0]} if curves else {}
-    listed = [*directions(means, SIZES, BY_RL), *scaling_directions(both)]
+    listed = [*directions(means, SIZES, BY_RL), *trusted(seeds), *scaling_directions(both)]
     each = [
-        [*directions(seed["models"], SIZES, BY_RL), *scaling_directions(scaling_figures(seed["scaling"]))]
+        [
+            *directions(seed["models"], SIZES, BY_RL),
+            *trusted([seed]),
+            *scaling_directions(scaling_figures(seed["scaling"])),
+        ]
         for seed in seeds
     ]
     page = header("What the papers say, and what came out", ["", "direction", "measured (mean over seeds)", "seeds"])
@@ -168,6 +173,15 @@ def direction_list(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
         verdict = "holds" if one.holds else "**does not hold**"
         page.append(f"| {verdict} | {one.statement} | {one.measured} | {sum(same)} of {len(same)} |")
     return [*page, ""]
+
+
+def trusted(seeds: Sequence[Mapping[str, Any]]) -> list[Direction]:
+    """What became of the reward models' score and of the true one, means over the seeds that have the arm."""
+    curves = [seed["general_curves"][TRUSTED] for seed in seeds if TRUSTED in seed["general_curves"]]
+    if not curves:
+        return []
+    first, last = ([fmean(curve[end][kind] for curve in curves) for kind in (1, 2)] for end in (0, -1))
+    return [hacking((first[0], first[1]), (last[0], last[1]))]
 
 
 def stage_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -279,12 +293,12 @@ def reward_model_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
         if found:
             figures = [f"{100 * fmean(row[key] for row in found):.1f}" for key in ("accuracy", "accuracy_true")]
             page.append(f"| {name} | {len(found)} | " + " | ".join(figures) + " |")
-    curves = [seed["general_curves"]["r1-long-reward"] for seed in seeds if "r1-long-reward" in seed["general_curves"]]
+    curves = [seed["general_curves"][TRUSTED] for seed in seeds if TRUSTED in seed["general_curves"]]
     if curves:
         page += ["", "The reward trusted too long (arm long-reward), held-out general tasks: ", ""]
         page += ["| seed | step | learned score, % | true score, % |", "|---|---|---|---|"]
         for seed in seeds:
-            for step, learned, true in seed["general_curves"].get("r1-long-reward", []):
+            for step, learned, true in seed["general_curves"].get(TRUSTED, []):
                 page.append(f"| {seed['seed']} | {step:.0f} | {100 * learned:.1f} | {100 * true:.1f} |")
         page += ["", "![the learned score and the true one](hacking.svg)"]
     return [*page, ""]

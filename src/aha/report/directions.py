@@ -94,3 +94,17 @@ def directions(
             measured = ", ".join(f"{label} {percent(n)}" for label, n in zip(labels, numbers, strict=True))
             found.append(Direction(rule.statement, measured, rule.holds(*numbers)))
     return found
+
+
+def hacking(first: tuple[float, float], last: tuple[float, float]) -> Direction:
+    """Whether reward models that were trusted for too long parted from the truth.
+
+    Args:
+        first: their score and the true one, of the same held-out answers, before training.
+        last: both after it.
+    """
+    return Direction(
+        "reward models that are trusted for too long are hacked: their score rises, the true one falls",
+        f"learned {percent(first[0])} to {percent(last[0])}, true {percent(first[1])} to {percent(last[1])}",
+        last[0] > first[0] and last[1] < first[1],
+    )

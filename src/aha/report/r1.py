@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from aha.report import figures
 from aha.report.comparison import ModelRow, level_table, measured, rows_of, text
-from aha.report.directions import Direction, directions, figures_of
+from aha.report.directions import Direction, directions, figures_of, hacking
 from aha.report.reading import Run
 from aha.report.scaling_directions import scaling_directions, scaling_figures
 from aha.report.sections import Exchange, Section, Table, Transcript
@@ -23,6 +23,8 @@ TRANSCRIPT_RULE = (
     "first: one of each of the four domains, one general task and one harmful request. Each model's first sample is "
     "shown, right or wrong; nobody picked."
 )
+TRUSTED = "r1-long-reward"
+"""The arm that trusts the reward models from the first step on and for much longer."""
 LEVEL_NOTE = "Each cell: pass@1 / majority vote / any sample right, %."
 NAMES = {
     "pretrain": "the base",
@@ -45,6 +47,8 @@ def found_directions(run: Run) -> list[Direction]:
     students = _students(run)
     arms = {name: f"{name}-rl" for name in students if f"{name}-rl" in run.results}
     compared = directions(figures_of(rows_of(run)), by_rl=arms)
+    if trusted := run.rows(TRUSTED, "evaluation_general"):
+        compared.append(hacking(*((row["preference"], row["score"]) for _, row in (trusted[0], trusted[-1]))))
     return [*compared, *scaling_directions(scaling_figures(run.scaling))]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aha.report.directions import directions
+from aha.report.directions import directions, hacking
 from aha.report.lineage import Box, draw, ranks
 from aha.report.page import make_report
 from aha.stages.rejection_sampling import RULES
@@ -53,6 +53,13 @@ def test_what_was_not_measured_is_not_judged() -> None:
     assert directions({"r1": GOOD["r1"]}) == [
         direction for direction in directions(GOOD) if "refuses harmful" in direction.statement
     ]
+
+
+def test_reward_models_are_hacked_when_their_score_and_the_true_one_part() -> None:
+    assert hacking((0.5, 0.7), (0.6, 0.4)).holds
+    assert not hacking((0.5, 0.7), (0.6, 0.7)).holds, "the true score keeps up"
+    assert not hacking((0.5, 0.7), (0.4, 0.4)).holds, "both fall: that is no hack"
+    assert hacking((0.5, 0.7), (0.6, 0.4)).measured == "learned 50.0% to 60.0%, true 70.0% to 40.0%"
 
 
 def test_the_drawing_puts_children_below_their_parents_and_data_just_above_what_reads_them() -> None:
