@@ -17,7 +17,7 @@ LEVELS_AT = 256
 TEXT = (
     "Held-out questions, answered with more and more tokens: several samples and a vote (over answers that mean the "
     "same, not over strings; by confidence, each vote weighs as much as its sample was probable), a vote whose samples "
-    "go where the answers still disagree, thinking that is cut off and has to answer, thinking whose end is taken away "
+    "go where the vote is most in doubt, thinking that is cut off and has to answer, thinking whose end is taken away "
     "and replaced by “Wait”, and revision of what was thought before. “Any right” looks at the truth: no choice "
     "among the same samples does better. Tokens are all that were sampled; bars are 95% intervals over problems."
 )

@@ -56,7 +56,7 @@ def scaling_directions(figures: Mapping[str, float]) -> list[Direction]:
             lambda some, vote: some > vote,
         ),
         _Rule(
-            f"spent where answers disagree, {CHEAPER:.0%} of the tokens do as well (within a point)",
+            f"spent where votes are in doubt, {CHEAPER:.0%} of the tokens do as well (within a point)",
             "adaptive {adaptive}, plain vote {vote}",
             lambda adaptive, vote: adaptive >= vote - TOLERANCE,
         ),

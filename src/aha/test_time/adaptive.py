@@ -1,17 +1,17 @@
 """An adaptive vote: a fixed total of tokens goes where the answers still disagree, so harder questions get more.
 
 R1 supplement E.4 shows a trained model spending more on harder questions within one thought. A vote over a fixed number
-of samples cannot: it pays as much for 1+1. Here every question gets a few samples, and then the one with the largest
-disagreement per sample drawn gets the next, until the total is spent: samples end up in proportion to disagreement.
+of samples cannot: it pays as much for 1+1. Here every question gets a few samples, and then the one whose vote is most
+in doubt per sample drawn gets the next, until the total is spent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from aha.test_time.candidates import Candidate, Outcome, Respondent, sample
-from aha.test_time.voting import majority_vote, vote_entropy
+from aha.test_time.voting import doubt, majority_vote
 from aha.types import Problem
 
 
@@ -32,7 +32,6 @@ class Drawn(Protocol):
 D = TypeVar("D", bound=Drawn)
 Draw = Callable[[Sequence[int], int], Sequence[D]]
 """Draws one more sample of each of the questions (by index), of at most so many tokens each."""
-Disagreement = Callable[[Sequence[Hashable | None]], float]
 
 
 def allocate(
@@ -43,7 +42,6 @@ def allocate(
     first: int = 2,
     most: int | None = None,
     at_once: int | None = None,
-    disagreement: Disagreement = vote_entropy,
 ) -> list[list[D]]:
     """Spends a total of tokens on questions. It is never exceeded: what might not fit is not drawn together.
 
@@ -57,7 +55,6 @@ def allocate(
         most: samples that a question can get; None for any number.
         at_once: questions that are drawn for together after that (an engine likes many, the allocation few); by
             default an eighth of them.
-        disagreement: of a question's votes so far.
 
     Returns:
         The samples of each question, in the order they were drawn.
@@ -82,7 +79,7 @@ def allocate(
             drawn[question].append(one)
             left -= one.tokens
             votes = [other.vote for other in drawn[question]]
-            urgency[question] = disagreement(votes) / len(votes)
+            urgency[question] = doubt(votes) / len(votes)
     return drawn
 
 
@@ -93,7 +90,6 @@ def vote_adaptively(
     first: int = 2,
     most: int | None = None,
     at_once: int | None = None,
-    disagreement: Disagreement = vote_entropy,
 ) -> list[Outcome]:
     """A majority vote on each problem, over as many samples as `allocate` gave it.
 
@@ -104,7 +100,6 @@ def vote_adaptively(
         first: samples that every question gets.
         most: samples that a question can get.
         at_once: questions that are drawn for together.
-        disagreement: of a question's votes so far.
     """
     counts = [0] * len(problems)
 
@@ -116,5 +111,5 @@ def vote_adaptively(
         return [own[0] for own in some]
 
     limit = respondent.max_completion_tokens
-    drawn = allocate(draw, len(problems), total, limit, first, most, at_once, disagreement)
+    drawn = allocate(draw, len(problems), total, limit, first, most, at_once)
     return [majority_vote(candidates) for candidates in drawn]

@@ -1,4 +1,4 @@
-"""Votes among answers: plain, weighted, and how much they disagree (R1 supplement E.4: majority over 64 samples).
+"""Votes among answers: plain, weighted, and how much in doubt (R1 supplement E.4: majority over 64 samples).
 
 Votes are answers in canonical form (`protocols.Family.canonical`), so that two ways to write one answer count together.
 None, no answer, never wins and weighs nothing.
@@ -42,29 +42,17 @@ def confidence(mean_logprob: float) -> float:
     return math.exp(min(0.0, mean_logprob))
 
 
-def vote_entropy(votes: Sequence[Hashable | None]) -> float:
-    """How much votes disagree, in nats, with one vote more for an answer that nobody gave yet.
+def doubt(votes: Sequence[Hashable | None]) -> float:
+    """The probability, in (0, 0.5], that the second answer is really the more likely one of the first two.
 
-    That one vote makes two that agree less certain than eight that do. Samples without an answer are no disagreement;
-    where there is none with an answer, one sample would be as good as a coin, and this is log 2.
-    """
-    counts = Counter(vote for vote in votes if vote is not None)
-    total = counts.total() + 1
-    if total == 1:
-        return math.log(2)
-    return -sum(count / total * math.log(count / total) for count in (*counts.values(), 1))
-
-
-def vote_closeness(votes: Sequence[Hashable | None]) -> float:
-    """How close the vote is, in [0, 1]: 1 minus the lead of the first answer over the second as a share, as smoothed.
-
-    The answer that nobody gave has one vote here too, so a lead is never complete. Without any answer it is a half.
+    Nothing is known of their shares before the votes, so that of the second has a Beta(b + 1, a + 1) distribution after
+    a and b votes (the stopping rule of Adaptive-Consistency, Aggarwal et al. 2023). No vote is no evidence: without
+    any, this is a half.
     """
     counts = sorted(Counter(vote for vote in votes if vote is not None).values(), reverse=True)
-    if not counts:
-        return 0.5
-    second = max(counts[1] if len(counts) > 1 else 0, 1)
-    return 1.0 - (counts[0] - second) / (sum(counts) + 1)
+    first, second = (*counts, 0, 0)[:2]
+    tosses = first + second + 1
+    return sum(math.comb(tosses, heads) for heads in range(second + 1)) / 2**tosses
 
 
 def majority_vote(candidates: Sequence[Candidate]) -> Outcome:

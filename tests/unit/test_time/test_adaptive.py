@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aha.test_time.adaptive import allocate, vote_adaptively
-from aha.test_time.voting import vote_closeness
 from aha.text.tokenizer import EOS
 
 
@@ -49,10 +48,12 @@ def test_what_disagrees_gets_more() -> None:
     assert sum(questions.counts) == 40, "the total is spent to the last token"
 
 
-def test_without_answers_there_is_no_disagreement_to_settle() -> None:
-    questions = Questions([[None], ["a", "b"]])
-    allocate(questions.draw, 2, 400, 10, disagreement=vote_closeness)
-    assert questions.counts[1] >= questions.counts[0] > 2
+def test_without_answers_a_question_is_as_much_in_doubt_as_at_a_tie() -> None:
+    questions = Questions([[None], ["a", "b"], ["a"]])
+    allocate(questions.draw, 3, 600, 10)
+    nothing, tie, agreed = questions.counts
+    assert min(nothing, tie) > 2 * agreed
+    assert max(nothing, tie) < 2 * min(nothing, tie)
 
 
 def test_what_is_left_is_spent_on_a_shorter_sample() -> None:

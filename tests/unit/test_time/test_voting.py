@@ -1,6 +1,7 @@
 """Votes: ties, weights, what disagrees, and what no answer is worth."""
 
 import math
+import random
 from typing import Any
 
 import pytest
@@ -8,10 +9,9 @@ import pytest
 from aha.test_time.candidates import Candidate, sample
 from aha.test_time.voting import (
     confidence,
+    doubt,
     majority,
     majority_vote,
-    vote_closeness,
-    vote_entropy,
     weighted_majority,
     weighted_vote,
 )
@@ -46,14 +46,19 @@ def test_equal_weights_are_a_majority() -> None:
         assert weighted_majority(votes, [0.3] * len(votes)) == majority(votes)
 
 
-def test_disagreement_is_largest_where_a_vote_could_go_either_way() -> None:
-    for measure in (vote_entropy, vote_closeness):
-        assert measure(["a"] * 8) < measure(["a"] * 2) < measure(["a", "b"])
-        assert measure(["a"] * 6 + ["b"] * 2) < measure(["a"] * 4 + ["b"] * 4)
-        assert measure(["a", None]) == measure(["a"])
-        assert measure([]) == measure([None, None]) > 0
-    assert vote_entropy(["a"]) == pytest.approx(math.log(2))
-    assert vote_closeness(["a", "a"]) == pytest.approx(2 / 3)
+def test_a_vote_is_most_in_doubt_where_it_could_go_either_way() -> None:
+    assert doubt(["a"] * 8) < doubt(["a"] * 2) < doubt(["a", "b"])
+    assert doubt(["a"] * 6 + ["b"] * 2) < doubt(["a"] * 4 + ["b"] * 4)
+    assert doubt(["a", None]) == doubt(["a"]) == 0.25
+    assert doubt(["a", "b", "c"]) == doubt(["a", "b"]) == doubt([None, None]) == doubt([]) == 0.5
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 0), (2, 1), (5, 3), (12, 4)])
+def test_doubt_is_what_drawing_shares_at_random_gives(first: int, second: int) -> None:
+    rng = random.Random(0)
+    shares = [rng.betavariate(second + 1, first + 1) for _ in range(20_000)]
+    found = sum(share > 0.5 for share in shares) / len(shares)
+    assert doubt(["a"] * first + ["b"] * second) == pytest.approx(found, abs=0.015)
 
 
 def test_a_vote_pays_for_all_and_answers_with_the_first_of_the_winners() -> None:
