@@ -42,7 +42,7 @@ def keep(run_: Run, seed: int) -> None:
     models = {
         row.model: {
             "asked": row.asked,
-            "commit": commit,
+            "commit": run_.stage(row.model).get("commit", commit),
             **{column.title: value(row, column) for column in COLUMNS},
             "levels": {
                 domain: {level: by_model[row.model] for level, by_model in levels.items() if row.model in by_model}
