@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -269,14 +269,18 @@ def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:
         p = row.results["trained_levels"]["pass_at_1"]
         if p["mean"] is not None:
             bars[row.model] = (p["mean"], p["low"], p["high"])
+    stages = run.summary.get("stages", [])
+    teacher = _before(run, "distillation-data")
     cost = Table(
         ["model", "tokens trained", "minutes"],
         [
-            [stage["name"], f"{(stage.get('tokens_trained') or 0) / 1e6:.2f}M", f"{stage['minutes']:.1f}"]
-            for stage in run.summary.get("stages", [])
-            if stage["name"] in bars or stage["name"].removesuffix("-base") in students
-        ],
-        "A distilled student pays for its own training only; the teacher's cost is the whole table under Cost.",
+            _cost([stage], stage["name"])
+            for stage in stages
+            if stage["name"] != "r1" and (stage["name"] in bars or stage["name"].removesuffix("-base") in students)
+        ]
+        + [_cost([stage for stage in stages if stage["name"] in teacher], "the teacher and its solutions")],
+        "A student's fine-tuning or RL comes on top of its base. Sampling counts in minutes, not in tokens trained. "
+        "The teacher is paid for once, with all that R1 was made from.",
     )
     return Section(
         "Distillation",
@@ -284,3 +288,20 @@ def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:
         wide=Markup(figures.bars(bars, "pass@1 on held-out problems, trained levels")),
         tables=[cost],
     )
+
+
+def _cost(stages: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    tokens = sum(stage.get("tokens_trained") or 0 for stage in stages)
+    return [name, f"{tokens / 1e6:.2f}M", f"{sum(stage['minutes'] for stage in stages):.1f}"]
+
+
+def _before(run: Run, name: str) -> set[str]:
+    """A stage and all that it was made from."""
+    parents = {stage["name"]: stage["parents"] for stage in run.lineage.get("stages", [])}
+    found, open_ = set[str](), [name]
+    while open_:
+        one = open_.pop()
+        if one not in found:
+            found.add(one)
+            open_ += parents.get(one, [])
+    return found
