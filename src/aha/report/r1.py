@@ -25,6 +25,13 @@ TRANSCRIPT_RULE = (
 )
 TRUSTED = "r1-long-reward"
 """The arm that trusts the reward models from the first step on and for much longer."""
+STUDENT_WAYS = {
+    "-base": ", its base",
+    "-rl": ": RL on its base",
+    "": ": distilled",
+    "-distilled-rl": ": distilled, then RL",
+}
+"""What is made of a student: the ending of the stage's name, and what to call it."""
 LEVEL_NOTE = "Each cell: pass@1 / majority vote / any sample right, %."
 NAMES = {
     "pretrain": "the base",
@@ -259,24 +266,25 @@ def _judged_by(audit: Mapping[str, Any]) -> str:
 
 def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:
     """Students by SFT, the same students by RL, and their teacher."""
-    students = set(_students(run))
+    students = _students(run)
     if not students:
         return None
-    stem = {row.model: row.model.removesuffix("-rl").removesuffix("-base") for row in rows}
-    wanted = [row for row in rows if row.model == "r1" or stem[row.model] in students]
-    bars = {}
-    for row in wanted:
-        p = row.results["trained_levels"]["pass_at_1"]
-        if p["mean"] is not None:
-            bars[row.model] = (p["mean"], p["low"], p["high"])
+    ways = [(student, suffix, label) for student in students for suffix, label in STUDENT_WAYS.items()]
+    labels = {"r1": "r1, the teacher"} | {student + suffix: f"{student}{label}" for student, suffix, label in ways}
+    means = {row.model: row.results["trained_levels"]["pass_at_1"] for row in rows}
+    bars = {
+        label: (p["mean"], p["low"], p["high"])
+        for model, label in labels.items()
+        if (p := means.get(model)) and p["mean"] is not None
+    }
     stages = run.summary.get("stages", [])
     teacher = _before(run, "distillation-data")
     cost = Table(
         ["model", "tokens trained", "minutes"],
         [
-            _cost([stage], stage["name"])
-            for stage in stages
-            if stage["name"] != "r1" and (stage["name"] in bars or stage["name"].removesuffix("-base") in students)
+            _cost([stage for stage in stages if stage["name"] == model], label)
+            for model, label in labels.items()
+            if model != "r1" and any(stage["name"] == model for stage in stages)
         ]
         + [_cost([stage for stage in stages if stage["name"] in teacher], "the teacher and its solutions")],
         "A student's fine-tuning or RL comes on top of its base. Sampling counts in minutes, not in tokens trained. "
