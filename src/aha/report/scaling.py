@@ -83,9 +83,9 @@ def _equal(name: str, result: Result) -> Table:
         for budget, by_method in result["at_equal_tokens"].items()
     ]
     return Table(
-        [XLABEL, *(_title(method) for method in methods)],
+        [f"{name}: {XLABEL}", *(_title(method) for method in methods)],
         rows,
-        f"{name}: accuracy at equal tokens, %, with 95% intervals over {_problems(result)} problems. –: even the "
+        f"Accuracy at equal tokens, %, with 95% intervals over {_problems(result)} problems. –: even the "
         "cheapest setting costs more. Between two settings: choosing one of the two by a coin.",
     )
 
@@ -110,8 +110,8 @@ def levels_table(result: Result, name: str) -> Table | None:
         ]
         for method, point in by_method.items()
     ]
-    head = ["", *(f"level {level}" for level in levels), *(f"tokens, {level}" for level in levels)]
-    note = f"{name}: accuracy by level, %, at {budget} tokens per question on average, and what each level got."
+    head = [name, *(f"level {level}" for level in levels), *(f"tokens, {level}" for level in levels)]
+    note = f"Accuracy by level, %, at {budget} tokens per question on average, and what each level got."
     return Table(head, rows, note)
 
 
