@@ -51,7 +51,7 @@ def keep(run_: Run, seed: int) -> None:
         }
         for row in rows_of(run_)
     }
-    names = [stage["name"] for stage in run_.lineage.get("stages", [])]
+    names = [stage["name"] for stage in run_.lineage.get("stages", []) if stage["done"]]
     curves = {name: run_.rows(name, "evaluation_general") for name in names}
     hacking = {
         name: [[step, row["preference"], row["score"]] for step, row in rows] for name, rows in curves.items() if rows
