@@ -53,7 +53,7 @@ def keep(run_: Run, seed: int) -> None:
     }
     names = [stage["name"] for stage in run_.lineage.get("stages", []) if stage["done"]]
     curves = {name: run_.rows(name, "evaluation_general") for name in names}
-    hacking = {
+    both_scores = {
         name: [[step, row["preference"], row["score"]] for step, row in rows] for name, rows in curves.items() if rows
     }
     audits = {name: {k: v for k, v in audit.items() if k != "by_cell"} for name, audit in run_.audits.items()}
@@ -67,7 +67,7 @@ def keep(run_: Run, seed: int) -> None:
         "models": {**old.get("models", {}), **models},
         "stages": {**old.get("stages", {}), **{row["name"]: _cost(row) for row in run_.summary.get("stages", [])}},
         "audits": {**old.get("audits", {}), **audits},
-        "general_curves": {**old.get("general_curves", {}), **hacking},
+        "general_curves": {**old.get("general_curves", {}), **both_scores},
         "scaling": {**old.get("scaling", {}), **scaling},
     }
     HERE.mkdir(parents=True, exist_ok=True)

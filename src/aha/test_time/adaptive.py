@@ -1,4 +1,4 @@
-"""An adaptive vote: a fixed total of tokens goes where the answers still disagree, so harder questions get more.
+"""An adaptive vote: a fixed total of tokens goes where the vote is most in doubt, so harder questions get more.
 
 R1 supplement E.4 shows a trained model spending more on harder questions within one thought. A vote over a fixed number
 of samples cannot: it pays as much for 1+1. Here every question gets a few samples, and then the one whose vote is most
