@@ -151,7 +151,9 @@ class RolloutLog:
 
 
 def _asked(row: Row) -> tuple[Any, ...]:
-    return row.get("model"), row.get("elicitation"), row.get("key"), row["question"]
+    """What the completions of one group have in common; `source` and `setting` are those of test-time scaling."""
+    names = ("model", "elicitation", "source", "setting", "key")
+    return *(row.get(name) for name in names), row["question"]
 
 
 def _entry(start: int, end: int, rows: list[Row]) -> Entry:
@@ -180,6 +182,7 @@ def _group(rows: list[Row]) -> Row:
         "step": first.get("step"),
         "model": first.get("model"),
         "asked": first.get("elicitation"),
+        "source": f"{first['source']} {first['setting']}" if "source" in first else None,
         "family": first["family"],
         "level": first["level"],
         "question": first["question"],
@@ -196,12 +199,13 @@ def _sampled(row: Row) -> Row:
 
 def _evaluated(row: Row) -> Row:
     """A completion of an evaluation: what it counts for stands in the place of rewards, and nobody learns from it."""
+    score = row.get("score", float(row["correct"]))
     return {
         "text": row["completion"],
         "tokens": row["tokens"],
         "finish_reason": "length" if row["truncated"] else "stop",
-        "reward": row["score"],
-        "rewards": {"score": row["score"], "format": float(row["well_formed"])},
+        "reward": score,
+        "rewards": {"score": score, **({"format": float(row["well_formed"])} if "well_formed" in row else {})},
         "advantage": None,
         "right": row["correct"],
     }

@@ -94,7 +94,10 @@ def _force(
 def _think(
     respondent: Respondent, traces: Sequence[tuple[Trace, int]], minimum: int, maximum: int, method: str
 ) -> None:
-    """Lets all traces think to the end, their own or the forced one. A trace that ended with no thinking is `ended`."""
+    """Lets all traces think to the end, their own or the forced one. A trace that ended with no thinking is `ended`.
+
+    A sentence that ends inside the thinking (no end tag) does not end the trace: its last token is taken away.
+    """
     active, turn = list(traces), 0
     while active:
         requests = [
@@ -110,15 +113,21 @@ def _think(
         going_on = []
         for (trace, number), completion in zip(active, _one_each(respondent, requests), strict=True):
             trace.take(completion)
-            if (place := find_tag(respondent.tokenizer, trace.token_ids, END_THINK)) is not None:
+            stopped = completion.finish_reason is FinishReason.STOP
+            if place := find_tag(respondent.tokenizer, trace.token_ids, END_THINK):
                 del trace.token_ids[place.through :]
                 if _prolong(respondent, trace, place.before, minimum, maximum):
                     going_on.append((trace, number))
-            elif completion.finish_reason is FinishReason.STOP:
-                trace.ended = True
-            elif respondent.thinks(trace.token_ids):
-                trace.force(_closing(respondent, trace.problem))
-                trace.thinking_forced = True
+            elif not respondent.thinks(trace.token_ids):
+                trace.ended = stopped
+            else:
+                thought = trace.token_ids[:-1] if stopped else trace.token_ids
+                if _prolong(respondent, trace, thought, minimum, maximum):
+                    going_on.append((trace, number))
+                else:
+                    trace.token_ids = thought
+                    trace.force(_closing(respondent, trace.problem))
+                    trace.thinking_forced = True
         active, turn = going_on, turn + 1
 
 

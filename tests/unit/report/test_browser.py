@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aha.errors import RunFolderError
+from aha.evals.scaling import Answered
 from aha.report.browser import MOST_POINTS, RunBrowser, pieces
 from aha.report.rollouts import Filters, RolloutLog
 
@@ -97,6 +99,26 @@ def test_curves_grow_and_are_thinned(run: Path) -> None:
     assert len(points) <= MOST_POINTS + 1 and points[0] == (0, 3.0) and points[-1] == (4999, 1.0)
     with pytest.raises(LookupError):
         browser.panels("../rl")
+
+
+def test_test_time_scaling_has_a_group_for_each_way_and_setting(tmp_path: Path) -> None:
+    """Its rows are `Answered`: they have no format, and one question comes again under every setting."""
+    answered = Answered(
+        "x", "riddle", 2, "Q?", "samples", 0, 0, "4", True, 9, 0, 7, -0.1, False, "<think>2+2</think>4"
+    )  # fmt: skip
+    rows = [
+        answered, replace(answered, index=1, correct=False), replace(answered, source="wait", setting=16),
+        replace(answered, source="wait", setting=32, truncated=True),
+    ]  # fmt: skip
+    path = tmp_path / "rollouts.jsonl"
+    write(path, *({"stage": "scaling", "model": "r1", "elicitation": "chat", **asdict(one)} for one in rows))
+    log = RolloutLog(path)
+    groups = [log.group(entry.start) for entry in log.entries()]
+    assert [(group["source"], len(group["completions"])) for group in groups] == [
+        ("samples 0", 2), ("wait 16", 1), ("wait 32", 1)
+    ]  # fmt: skip
+    assert [one["rewards"] for one in groups[0]["completions"]] == [{"score": 1.0}, {"score": 0.0}]
+    assert groups[2]["completions"][0]["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize(

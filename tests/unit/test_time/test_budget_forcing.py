@@ -133,6 +133,29 @@ def test_where_the_room_runs_out_thinking_ends(ask: Any, five: Problem) -> None:
         assert len(request.prompt_token_ids) - prompt + request.sampling.max_completion_tokens <= 120
 
 
+@pytest.mark.parametrize("elicitation", ["zero", "chat"])
+def test_a_sentence_that_ends_inside_the_thinking_ends_nothing(ask: Any, five: Problem, elicitation: str) -> None:
+    """The end of the sentence without an end of the thinking: too early, it goes on; late enough, it has to answer."""
+    opening = "<think>" if elicitation == "zero" else ""
+    cue, answer = ("\n<answer>", "5</answer>") if elicitation == "zero" else ("\n\nThe answer is", f" 5.{EOS}")
+    pieces = iter([f"{opening}{THOUGHT}{EOS}", f", no.\n2+2=4{EOS}", answer])
+    respondent = ask(lambda *_: next(pieces), elicitation)
+    minimum = len(respondent.tokenizer.encode_markup(opening + THOUGHT)) + 1
+    ((one,),) = think_at_least(respondent, [five], minimum)
+    end = END_THINK if elicitation == "zero" else f"\n{END_THINK}"
+    assert one.text.startswith(f"{opening}{THOUGHT} Wait, no.\n2+2=4{end}{cue}")
+    assert (one.vote, one.truncated) == ("5", False)
+    assert EOS not in one.text
+    assert one.thinking_tokens >= minimum
+    sampled = [f"{opening}{THOUGHT}{EOS}", f", no.\n2+2=4{EOS}", answer]
+    assert one.tokens == sum(len(respondent.tokenizer.encode_markup(piece)) for piece in sampled)
+
+    cut = ask(lambda prompt, *_: answer if prompt.endswith(cue) else f"{opening}{THOUGHT}{EOS}", elicitation)
+    ((one,),) = end_thinking_at(cut, [five], 100)
+    assert one.text.startswith(f"{opening}{THOUGHT}{end}{cue}")
+    assert one.vote == "5"
+
+
 def test_many_problems_and_samples_keep_their_places(ask: Any, make_problem: Any) -> None:
     problems = [make_problem(f"What is {n}+1?", str(n + 1)) for n in range(3)]
 
