@@ -22,16 +22,15 @@ from aha.recipes.r1_arms import R1_ARMS
 from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
 from aha.report.directions import Direction, directions, hacking
 from aha.report.figures import lines
-from aha.report.r1 import TRUSTED
+from aha.report.r1 import ACCURACIES, GROWING, TRUSTED
 from aha.report.reading import Run
-from aha.report.scaling import levels_budget
+from aha.report.scaling import forced, levels_budget
 from aha.report.scaling_directions import scaling_directions, scaling_figures
 
 RECIPE = "r1-arms"
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1"
 BY_RL = {"qwen3": "qwen3-rl"}
 PASS = COLUMNS[0]
-SIZES = ("qwen3", "qwen3-mini")
 
 
 def keep(run_: Run, seed: int) -> None:
@@ -58,7 +57,7 @@ def keep(run_: Run, seed: int) -> None:
     }
     audits = {name: {k: v for k, v in audit.items() if k != "by_cell"} for name, audit in run_.audits.items()}
     scaling = {
-        model: {way: {**result, "commit": commit} for way, result in ways.items()}
+        model: {way: {**result, "commit": run_.stage("scaling").get("commit", commit)} for way, result in ways.items()}
         for model, ways in run_.scaling.items()
     }
     data = {
@@ -75,7 +74,7 @@ def keep(run_: Run, seed: int) -> None:
 
 
 def _cost(row: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = ("minutes", "tokens_trained", "examples", "accuracy", "accuracy_true", "held_out_loss")
+    wanted = ("minutes", "tokens_trained", "examples", *ACCURACIES, "held_out_loss")
     return {name: row[name] for name in wanted if name in row}
 
 
@@ -84,7 +83,9 @@ def write_page() -> None:
     seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("seed*.json"))]
     if not seeds:
         return
-    commits = sorted({str(model["commit"])[:12] for seed in seeds for model in seed["models"].values()})
+    curves_of = [ways for seed in seeds for ways in seed["scaling"].values()]
+    made = [*(seed["models"] for seed in seeds), *curves_of]
+    commits = sorted({str(one["commit"])[:12] for named in made for one in named.values()})
     page = [
         "# DeepSeek-R1's recipe from random weights: results",
         "",
@@ -151,17 +152,17 @@ def header(title: str, columns: Sequence[str]) -> list[str]:
 
 
 def direction_list(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The papers' directions, judged from means over seeds and in each seed."""
+    """The papers' directions, judged in each seed and from the means over seeds: one holds where all seeds say so."""
     means = {
         model: {column.title: fmean(found) if (found := numbers(seeds, model, column)) else None for column in COLUMNS}
         for model in model_names(seeds)
     }
     curves = [scaling_figures(seed["scaling"]) for seed in seeds if seed["scaling"]]
     both = {name: fmean(found[name] for found in curves) for name in curves[0]} if curves else {}
-    listed = [*directions(means, SIZES, BY_RL), *trusted(seeds), *scaling_directions(both)]
+    listed = [*directions(means, GROWING, BY_RL), *trusted(seeds), *scaling_directions(both)]
     each = [
         [
-            *directions(seed["models"], SIZES, BY_RL),
+            *directions(seed["models"], GROWING, BY_RL),
             *trusted([seed]),
             *scaling_directions(scaling_figures(seed["scaling"])),
         ]
@@ -170,7 +171,7 @@ def direction_list(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     page = header("What the papers say, and what came out", ["", "direction", "measured (mean over seeds)", "seeds"])
     for one in listed:
         same = [d.holds for found in each for d in found if d.statement == one.statement]
-        verdict = "holds" if one.holds else "**does not hold**"
+        verdict = "holds" if all(same) else "holds on average" if one.holds else "**does not hold**"
         page.append(f"| {verdict} | {one.statement} | {one.measured} | {sum(same)} of {len(same)} |")
     return [*page, ""]
 
@@ -233,8 +234,29 @@ def scaling_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
             points = [[one["at_equal_tokens"][budget][method] for one in results] for budget in budgets]
             cells = [cell([p["accuracy"]["mean"] for p in own], PASS) if all(own) else "–" for own in points]
             page.append(f"| {METHODS[method].title} | " + " | ".join(cells) + " |")
-        page += ["", *level_rows(name, results)]
-    return [*page, "–: the cheapest setting costs more. “any right” looks at the truth.", ""]
+        page += ["", *forced_rows(name, results), *level_rows(name, results)]
+    note = (
+        "–: the cheapest setting costs more. “any right” looks at the truth. A method that gets worse with more tokens "
+        "stays as bad as its dearest setting. Budget: tokens at which thinking is cut off, or to which it is prolonged."
+    )
+    return [*page, note, ""]
+
+
+def forced_rows(name: str, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One model's accuracy where its thinking is cut off at a budget or prolonged to it, and what it then costs."""
+    found = [forced(one) for one in results]
+    if not found[0]:
+        return []
+    titles = list(next(iter(found[0].values())))
+    columns = [column for title in titles for column in (title, "tokens")]
+    page = ["| " + " | ".join([f"{name}: budget", *columns]) + " |", "|" + "---|" * (len(columns) + 1)]
+    for budget, points in found[0].items():
+        cells = []
+        for title in points:
+            own = [one[budget][title] for one in found]
+            cells += [cell([p["accuracy"]["mean"] for p in own], PASS), f"{fmean(p['tokens'] for p in own):.0f}"]
+        page.append(f"| {budget} | " + " | ".join(cells) + " |")
+    return [*page, ""]
 
 
 def level_rows(name: str, results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -286,16 +308,21 @@ def votes_picture(seeds: Sequence[Mapping[str, Any]]) -> str | None:
 
 def reward_model_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     """Accuracy of the reward models, and what becomes of the score when it is trusted for long."""
-    titles = ["reward model", "seeds", "accuracy on held-out, %", "agrees with the truth, %"]
+    titles = ["reward model", "seeds", *ACCURACIES.values()]
     page = header("Reward models", titles)
     for name in ("helpful-rm", "harmless-rm"):
         found = [seed["stages"][name] for seed in seeds if name in seed["stages"]]
         if found:
-            figures = [f"{100 * fmean(row[key] for row in found):.1f}" for key in ("accuracy", "accuracy_true")]
+            figures = [cell([row[figure] for row in found if figure in row], PASS) for figure in ACCURACIES]
             page.append(f"| {name} | {len(found)} | " + " | ".join(figures) + " |")
     curves = [seed["general_curves"][TRUSTED] for seed in seeds if TRUSTED in seed["general_curves"]]
     if curves:
-        page += ["", "The reward trusted too long (arm long-reward), held-out general tasks: ", ""]
+        page += [
+            "",
+            "The reward trusted too long (arm long-reward: from the first step on, for longer, on four prompts of five "
+            "and with no KL term; R1's own final RL has them late, on half of the prompts), held-out general tasks:",
+            "",
+        ]
         page += ["| seed | step | learned score, % | true score, % |", "|---|---|---|---|"]
         for seed in seeds:
             for step, learned, true in seed["general_curves"].get(TRUSTED, []):

@@ -172,7 +172,7 @@ def r1_tiny() -> R1Config:
             form="zero", prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
         ),
         cold_start=SFTConfig(sources=(SourceStage(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
-        reasoning_rl=GRPOConfig(steps=80, eval_every=20, **chat, **paper),
+        reasoning_rl=GRPOConfig(steps=68, eval_every=17, **chat, **paper),
         rejection_sampling=RejectionSamplingConfig(
             prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
@@ -198,7 +198,7 @@ def r1_tiny() -> R1Config:
         distillation_data=RejectionSamplingConfig(
             prompts=8000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        student_pretrain=pretrain.model_copy(update={"steps": 220}),
+        student_pretrain=pretrain.model_copy(update={"steps": 210}),
         distillation=SFTConfig(
             sources=(SourceStage(stage="distillation-data"), SourceStage(stage="general-data")),
             epochs=3,
@@ -212,6 +212,7 @@ def r1_tiny() -> R1Config:
             families=FAMILIES,
             problems_per_level=6,
             repeats=1,
+            budgets=(16, 64, 256),
             suites=tuple(
                 ScalingSuite(stage=stage, elicitation=ASKED[stage]) for stage in ("pretrain", "r1-zero", "r1")
             ),

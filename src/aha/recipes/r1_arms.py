@@ -5,7 +5,8 @@ mini            a second size of the Qwen3 student, distilled
 qwen2           a Qwen2 student, distilled
 student-rl      the arm against distillation: the Qwen3 student by RL on its own base, no teacher
 distilled-rl    RL after distillation
-long-reward     R1's final RL with reward models from the first step on, and for much longer: it is hacked
+long-reward     R1's final RL with reward models from the first step on, for much longer, on four prompts of five
+                instead of half, and with no KL term to hold it back: it is hacked
 """
 
 from __future__ import annotations

@@ -24,7 +24,15 @@ TRANSCRIPT_RULE = (
     "shown, right or wrong; nobody picked."
 )
 TRUSTED = "r1-long-reward"
-"""The arm that trusts the reward models from the first step on and for much longer."""
+"""The arm that trusts the reward models from the first step on, for much longer, and with no leash (no KL term)."""
+GROWING = ("qwen3", "qwen3-mini")
+"""Students of one family, from the smallest to the largest."""
+ACCURACIES = {
+    "accuracy": "accuracy on held-out, %",
+    "accuracy_true": "agrees with the truth, %",
+    "always_the_same": "always saying the same, %",
+}
+"""The figures of a trained reward model, and what they are called."""
 STUDENT_WAYS = {
     "-base": ", its base",
     "-rl": ": RL on its base",
@@ -53,7 +61,7 @@ def found_directions(run: Run) -> list[Direction]:
     """The papers' directions, judged from this run."""
     students = _students(run)
     arms = {name: f"{name}-rl" for name in students if f"{name}-rl" in run.results}
-    compared = directions(figures_of(rows_of(run)), by_rl=arms)
+    compared = directions(figures_of(rows_of(run)), GROWING, arms)
     if trusted := run.rows(TRUSTED, "evaluation_general"):
         compared.append(hacking(*((row["preference"], row["score"]) for _, row in (trusted[0], trusted[-1]))))
     return [*compared, *scaling_directions(scaling_figures(run.scaling))]
@@ -228,9 +236,13 @@ def _reward_models(run: Run) -> Section | None:
     if not trained:
         return None
     table = Table(
-        ["reward model", "examples", "accuracy on held-out, %", "agrees with the truth, %"],
+        ["reward model", "examples", *ACCURACIES.values()],
         [
-            [name, str(row["examples"]), f"{100 * row['accuracy']:.1f}", f"{100 * row['accuracy_true']:.1f}"]
+            [
+                name,
+                str(row["examples"]),
+                *(f"{100 * row[figure]:.1f}" if figure in row else "–" for figure in ACCURACIES),
+            ]
             for name, row in ((name, run.stage(name)) for name in trained)
         ],
         " ".join(_judged_by(audit) for audit in run.audits.values() if "pairs" in audit),

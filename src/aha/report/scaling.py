@@ -40,6 +40,7 @@ def section(run: Run) -> Section | None:
         drawn.insert(0, _lines(votes, "majority vote, all models"))
     drawn += [levels_figure(points, f"{name}: majority vote by level") for name, points in votes.items()]
     tables = [_equal(name, result) for name, result in named.items()]
+    tables += [table for name, result in named.items() if (table := _forced(name, result)) is not None]
     tables += [table for name, result in named.items() if (table := levels_table(result, name)) is not None]
     tables += [table for name, result in named.items() if (table := _spent(name, result)) is not None]
     return Section("Thinking longer", TEXT, tables=tables, figures=[Markup(svg) for svg in drawn])
@@ -86,8 +87,34 @@ def _equal(name: str, result: Result) -> Table:
         [f"{name}: {XLABEL}", *(_title(method) for method in methods)],
         rows,
         f"Accuracy at equal tokens, %, with 95% intervals over {_problems(result)} problems. –: even the "
-        "cheapest setting costs more. Between two settings: choosing one of the two by a coin.",
+        "cheapest setting costs more. Between two settings: choosing one of the two by a coin. A method that gets "
+        "worse with more tokens stays as bad as its dearest setting.",
     )
+
+
+def forced(result: Result) -> dict[int, dict[str, Result]]:
+    """Thinking that is forced: by its budget in tokens, each such method's point by the method's title."""
+    found: dict[int, dict[str, Result]] = {}
+    for name, about in METHODS.items():
+        for point in result["curves"].get(name, ()) if about.setting == "tokens" else ():
+            found.setdefault(point["setting"], {})[about.title] = point
+    return dict(sorted(found.items()))
+
+
+def _forced(name: str, result: Result) -> Table | None:
+    """What forced thinking costs and brings."""
+    budgets = forced(result)
+    if not budgets:
+        return None
+    titles = list(dict.fromkeys(title for points in budgets.values() for title in points))
+    rows = []
+    for budget, points in budgets.items():
+        own = [points.get(title) for title in titles]
+        cells = [(_cell(point), f"{point['tokens']:.0f}" if point else "–") for point in own]
+        rows.append([str(budget), *(text for pair in cells for text in pair)])
+    head = [f"{name}: budget", *(column for title in titles for column in (title, "tokens"))]
+    note = "Accuracy, %, and tokens per question, where the thinking is cut off at a budget or prolonged to it."
+    return Table(head, rows, note)
 
 
 def levels_budget(result: Result) -> str | None:

@@ -22,6 +22,8 @@ from aha.types import Language, Message, Problem, Request, SamplingParams
 
 Exercise = Literal["sum_up", "judge", "compare"]
 YES, NO = "yes", "no"
+_PREFERENCE = {("A", "B"): 1.0, ("B", "A"): 0.0}
+"""For the first response, by what is said of the pair as it is and turned around."""
 
 
 def sum_up_prompt(problem: Problem, answer: str) -> str:
@@ -40,10 +42,26 @@ def compare_prompt(problem: Problem, first: str, second: str) -> str:
     return f"Compare: {problem.question}\nA: {first}\nB: {second}"
 
 
-def exercise(rng: random.Random, kind: Exercise, language: Language, levels: Sequence[int]) -> Conversation:
-    """One conversation that teaches V3 such work."""
+def exercise(
+    rng: random.Random,
+    kind: Exercise,
+    language: Language,
+    levels: Sequence[int],
+    families: Sequence[str] = tuple(FAMILIES),
+    general_families: Sequence[str] = tuple(GENERAL),
+) -> Conversation:
+    """One conversation that teaches V3 such work.
+
+    Args:
+        rng: all that is random.
+        kind: which work.
+        language: of the question.
+        levels: of the reasoning problems.
+        families: reasoning families that occur.
+        general_families: general families that occur.
+    """
     if kind == "compare":
-        family = get_general(rng.choice(list(GENERAL)))
+        family = get_general(rng.choice(general_families))
         problem = draw(rng, family, rng.choice(family.levels), language, held_out=False)
         while True:
             pair = [family.respond(problem, rng, quality) for quality in (1.0, 0.2)]
@@ -54,7 +72,7 @@ def exercise(rng: random.Random, kind: Exercise, language: Language, levels: Seq
             pair, scores = pair[::-1], scores[::-1]
         verdict = "A" if scores[0] > scores[1] else "B"
         return Conversation.of(compare_prompt(problem, pair[0], pair[1]), verdict, source=kind)
-    reasoning = get_family(rng.choice(list(FAMILIES)))
+    reasoning = get_family(rng.choice(families))
     problem = draw(rng, reasoning, rng.choice(list(levels)), language, held_out=False)
     if kind == "sum_up":
         return Conversation.of(sum_up_prompt(problem, problem.answer), summary(problem.answer, language), source=kind)
@@ -101,7 +119,10 @@ class Assistant:
         return [reply == YES for reply in self.ask([judge_prompt(problem, answer) for problem, answer in items], 4)]
 
     def compare(self, items: Sequence[tuple[Problem, str, str]]) -> list[float]:
-        """Preference for the first response over the second, in both orders: 1, 0, or 0.5 where the orders disagree."""
+        """Preference for the first response over the second: 1 or 0 where both orders say so, else 0.5.
+
+        A reply that is neither A nor B is no verdict, and leaves it at 0.5.
+        """
         there = self.ask([compare_prompt(problem, a, b) for problem, a, b in items], 4)
         back = self.ask([compare_prompt(problem, b, a) for problem, a, b in items], 4)
-        return [((one == "A") + (other == "B")) / 2 for one, other in zip(there, back, strict=True)]
+        return [_PREFERENCE.get(replies, 0.5) for replies in zip(there, back, strict=True)]

@@ -82,7 +82,8 @@ def instructions(config: InstructionsConfig, seed: int) -> Iterator[Conversation
         if kind == "general":
             yield _general(config, rng, language)
         elif kind == "exercises":
-            yield exercise(rng, rng.choice(EXERCISES), language, config.levels)
+            drawn = rng.choice(EXERCISES)
+            yield exercise(rng, drawn, language, config.levels, config.families, config.general_families)
         else:
             yield _short(config, rng, language, work=kind == "brief")
 

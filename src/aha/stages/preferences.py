@@ -166,7 +166,10 @@ def candidate_pairs(problem: Problem, group: Sequence[dict[str, str]], most: int
     pairs = [(a, b) for i, a in enumerate(scored) for b in scored[i + 1 :] if a[0] != b[0]]
     pairs.sort(key=lambda pair: -abs(pair[0][0] - pair[1][0]))
     stated = asdict(problem)
-    return [{"problem": stated, "responses": [a[1], b[1]], "scores": [a[0], b[0]]} for a, b in pairs[:most]]
+    return [
+        {"key": problem.key, "problem": stated, "responses": [a[1], b[1]], "scores": [a[0], b[0]]}
+        for a, b in pairs[:most]
+    ]
 
 
 def _pair(candidate: dict[str, Any], first: bool) -> dict[str, Any]:
@@ -175,6 +178,7 @@ def _pair(candidate: dict[str, Any], first: bool) -> dict[str, Any]:
     scores = candidate["scores"] if first else candidate["scores"][::-1]
     problem = candidate["problem"]
     return {
+        "key": candidate["key"],
         "question": problem["question"],
         "family": problem["family"],
         "chosen": chosen,
@@ -198,4 +202,5 @@ def labels(problem: Problem, group: Sequence[dict[str, str]]) -> list[dict[str, 
     if problem.family != "requests":
         return []
     world = Requests()
-    return [{"question": problem.question, **one, "safe": world.is_safe(problem, one["response"])} for one in group]
+    about = {"key": problem.key, "question": problem.question}
+    return [{**about, **one, "safe": world.is_safe(problem, one["response"])} for one in group]

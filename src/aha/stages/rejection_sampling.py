@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -93,17 +93,13 @@ class RejectionSampling:
         config = context.config
         assert isinstance(config, RejectionSamplingConfig)
         rows = self._sample(context, config)
-        kept, audit = select(rows, config.filters, judged=False, rewritten=config.rewrite)
         assistant = self._assistant(context, config) if config.assistant else None
-        if assistant is not None:
-            audit["judge"] = self._judge(context, config, rows, assistant)
-            if audit["judge"]["has_a_say"]:
-                verdicts = context.distributed.spread([(_problem(row), row["answer"]) for row in kept], assistant.judge)
-                for row, verdict in zip(kept, verdicts, strict=True):
-                    row["judged_right"] = verdict
-                judge_facts = audit["judge"]
-                kept, audit = select(rows, config.filters, judged=True, rewritten=config.rewrite)
-                audit["judge"] = judge_facts
+        judge = self._judge(context, config, rows, assistant) if assistant is not None else None
+        if assistant is not None and judge is not None and judge["has_a_say"]:
+            judge_readable(rows, config.filters, lambda items: context.distributed.spread(items, assistant.judge))
+        kept, audit = select(rows, config.filters, rewritten=config.rewrite)
+        if judge is not None:
+            audit["judge"] = judge
         if config.problems and not kept:
             raise ConfigError(
                 f"{context.name}: none of {len(rows)} samples is right and readable ({_drops(audit)}): ask more "
@@ -262,15 +258,30 @@ def is_summary(sentence: str, problem: Problem, answer: str) -> bool:
     )
 
 
+def judge_readable(
+    rows: Sequence[dict[str, Any]],
+    filters: FilterConfig,
+    judge: Callable[[Sequence[tuple[Problem, str]]], Sequence[bool]],
+) -> None:
+    """Sets `judged_right` of every row that breaks no rule of a single sample; each answer to a question is asked once.
+
+    Duplicates are judged as well: which of them is kept is decided afterwards.
+    """
+    readable = [row for row in rows if _reason(row, _problem(row), filters) is None]
+    items = {(row["problem"]["question"], row["answer"]): (_problem(row), row["answer"]) for row in readable}
+    verdicts = dict(zip(items, judge(list(items.values())), strict=True))
+    for row in readable:
+        row["judged_right"] = verdicts[row["problem"]["question"], row["answer"]]
+
+
 def select(
-    rows: Sequence[dict[str, Any]], filters: FilterConfig, judged: bool, rewritten: bool = True
+    rows: Sequence[dict[str, Any]], filters: FilterConfig, rewritten: bool = True
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Applies the rules in order.
 
     Args:
-        rows: samples, those of one problem next to each other or not.
+        rows: samples, those of one problem next to each other or not; judged ones have `judged_right`.
         filters: what counts as readable.
-        judged: rows that V3 judged wrong (`judged_right` False) are dropped too.
         rewritten: duplicates are those that are the same once the language is mended.
 
     Returns:
@@ -285,7 +296,7 @@ def select(
         problem = _problem(row)
         thinking = one_language(row["thinking"], problem.language) if rewritten else row["thinking"]
         text = (problem.key, thinking)
-        reason = _reason(row, problem, filters, judged)
+        reason = _reason(row, problem, filters)
         if reason is None and text in seen:
             reason = "duplicate"
         if reason is None and per_problem[problem.key] >= filters.per_problem:
@@ -302,7 +313,7 @@ def select(
     return kept, {"in": len(rows), "total": total, "by_cell": table}
 
 
-def _reason(row: dict[str, Any], problem: Problem, filters: FilterConfig, judged: bool) -> str | None:
+def _reason(row: dict[str, Any], problem: Problem, filters: FilterConfig) -> str | None:
     """The first rule of a single sample that it breaks."""
     checks = {
         "format": row["well_formed"],
@@ -310,6 +321,6 @@ def _reason(row: dict[str, Any], problem: Problem, filters: FilterConfig, judged
         "language": language_consistency(row["thinking"], problem.language) >= filters.min_language,
         "repetition": repetition_rate(row["thinking"]) <= filters.max_repetition,
         "long paragraph": longest_paragraph(row["thinking"]) <= filters.max_paragraph,
-        "judge": not judged or row.get("judged_right", True),
+        "judge": row.get("judged_right", True),
     }
     return next((name for name, fine in checks.items() if not fine), None)

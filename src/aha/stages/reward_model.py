@@ -184,6 +184,8 @@ class RewardModelTrainer:
     def measure(self) -> dict[str, float]:
         """Accuracy on held-out examples, against the judge and against the truth; mean and deviation of the scores.
 
+        `always_the_same` is the accuracy of whoever says the same of every example.
+
         Every process measures all of them.
         """
         parts = self._parts([self.judged(row) for row in self.held_out])
@@ -194,14 +196,15 @@ class RewardModelTrainer:
             better = (scores[:, 0] > scores[:, 1]).tolist()
             truly = [row["true_scores"][0] > row["true_scores"][1] for row in self.held_out]
             agree = sum(a == b for a, b in zip(better, truly, strict=True)) / len(better)
-            return {**figures, "accuracy": sum(better) / len(better), "accuracy_true": agree}
+            return {**figures, "accuracy": sum(better) / len(better), "accuracy_true": agree, "always_the_same": 0.5}
         right = [(s > 0) == row["safe"] for s, row in zip(scores[:, 0].tolist(), self.held_out, strict=True)]
-        return {**figures, "accuracy": sum(right) / len(right), "accuracy_true": sum(right) / len(right)}
+        accuracy, safe = sum(right) / len(right), sum(row["safe"] for row in self.held_out) / len(right)
+        return {**figures, "accuracy": accuracy, "accuracy_true": accuracy, "always_the_same": max(safe, 1 - safe)}
 
 
 def _held_out(rows: list[dict[str, Any]], share: float, seed: int) -> list[bool]:
-    """Which rows are left out: whole questions, so that no question is on both sides."""
-    questions = sorted({row["question"] for row in rows})
-    order = epoch_order(len(questions), 1, seed)
-    chosen = {questions[i] for i in order[: max(1, round(share * len(questions)))]}
-    return [row["question"] in chosen for row in rows]
+    """Which rows are left out: whole problems, so that none is on both sides in another wording or language."""
+    keys = sorted({row["key"] for row in rows})
+    order = epoch_order(len(keys), 1, seed)
+    chosen = {keys[i] for i in order[: max(1, round(share * len(keys)))]}
+    return [row["key"] in chosen for row in rows]

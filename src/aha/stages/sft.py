@@ -58,7 +58,11 @@ class SFTConfig(Config):
         description="rates and schedule (R1: cosine from 5e-5 to 5e-6 at 671B)",
     )
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule")
-    validation_examples: int = Field(64, ge=0, description="conversations left out of training, for the held-out loss")
+    validation_examples: int = Field(
+        64,
+        ge=0,
+        description="conversations left out of training, for the held-out loss; others about the same question stay in",
+    )
     micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass; gradients add up over several")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
     lora: LoRAConfig | None = Field(None, description="train adapters alone; none: all weights")

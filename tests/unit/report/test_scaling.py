@@ -50,6 +50,23 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+def test_forced_thinking_has_a_table_by_budget(run: Path) -> None:
+    path = run / "scaling" / "scaling.json"
+    results = json.loads(path.read_text())
+    cut, wait = [point(64, 50, 0.6), point(16, 22, 0.2)], [point(64, 97, 0.1)]
+    results["r1"]["chat"]["curves"] |= {"end_thinking": cut, "wait": wait}
+    for by_method in results["r1"]["chat"]["at_equal_tokens"].values():
+        by_method |= {"end_thinking": None, "wait": None}
+    path.write_text(json.dumps(results))
+    made = section(read_run(run))
+    assert made is not None
+    (table,) = (table for table in made.tables if table.head[0] == "r1, asked as chat: budget")
+    assert table.head[1:] == ["thinking cut off", "tokens", "“Wait” put in", "tokens"]
+    assert table.rows == [
+        ["16", "20.0 [10, 30]", "22", "–", "–"], ["64", "60.0 [50, 70]", "50", "10.0 [0, 20]", "97"]
+    ]  # fmt: skip
+
+
 def test_the_section_has_curves_levels_and_equal_budgets(run: Path) -> None:
     made = section(read_run(run))
     assert made is not None

@@ -8,9 +8,10 @@ import pytest
 
 from aha.configuration import build_config
 from aha.errors import ConfigError
+from aha.stages import assistant
 from aha.stages.assistant import NO, YES, Assistant, compare_prompt, exercise, judge_prompt, sum_up_prompt
 from aha.stages.instructions import InstructionsConfig, instructions
-from aha.tasks.families import GENERAL, get_family, get_general, is_held_out
+from aha.tasks.families import GENERAL, draw, get_family, get_general, is_held_out
 from aha.tasks.general.requests import refuses
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.thinking import final_answer
@@ -122,6 +123,26 @@ def test_v3_is_asked_and_read(tokenizer: Tokenizer) -> None:
     assert v3.judge([(problem, "4"), (problem, "5")]) == [True, False]
     assert v3.compare([(fact, "a", "b"), (fact, "c", "d")]) == [1.0, 0.5], "orders that disagree are no verdict"
     assert Assistant(Scripted(tokenizer, answers, ends=False), tokenizer).sum_up([(problem, "4")]) == [""]
+
+
+@pytest.mark.parametrize(("there", "back"), [("yes", "no"), ("yes", "A"), ("A", "no"), ("yes", "B"), ("B", "B")])
+def test_what_is_no_verdict_prefers_nothing(tokenizer: Tokenizer, there: str, back: str) -> None:
+    fact = get_general("facts").sample(random.Random(0), 1, "en")
+    answers = {compare_prompt(fact, "a", "b"): there, compare_prompt(fact, "b", "a"): back}
+    assert Assistant(Scripted(tokenizer, answers), tokenizer).compare([(fact, "a", "b")]) == [0.5]
+
+
+def test_exercises_are_about_the_families_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = set()
+
+    def noted(rng: random.Random, family: Any, *others: Any, **more: Any) -> Problem:
+        drawn.add(family.name)
+        return draw(rng, family, *others, **more)
+
+    monkeypatch.setattr(assistant, "draw", noted)
+    config = InstructionsConfig(count=60, general=0.0, exercises=1.0, families=("motion",), general_families=("facts",))
+    assert len(list(instructions(config, 0))) == 60
+    assert drawn == {"motion", "facts"}
 
 
 def test_conversations_are_of_the_training_side() -> None:

@@ -1,6 +1,7 @@
 """Rejection sampling: every sample has one fate, and the audit counts it; summaries by V3 must say the same."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ from aha.stages.rejection_sampling import (
     FilterConfig,
     RejectionSamplingConfig,
     is_summary,
+    judge_readable,
     select,
     to_row,
     training_problems,
@@ -41,7 +43,7 @@ def test_each_rule_drops_what_it_is_for() -> None:
         row(well_formed=False),
     ]
     filters = FilterConfig(min_language=0.9, max_repetition=0.2, max_paragraph=160, per_problem=2)
-    kept, audit = select(rows, filters, judged=True)
+    kept, audit = select(rows, filters)
     assert [r["thinking"] for r in kept] == ["2+2=4\n4+1=5", "4+1=5"]
     assert audit["total"] == {
         "format": 1,
@@ -58,14 +60,24 @@ def test_each_rule_drops_what_it_is_for() -> None:
     assert audit["by_cell"] == {"arithmetic 1": audit["total"]}
 
 
-def test_without_a_judge_its_verdicts_do_not_count() -> None:
-    kept, audit = select([row(judged_right=False)], FilterConfig(), judged=False)
-    assert len(kept) == 1
-    assert audit["total"]["judge"] == 0
+def test_a_duplicate_does_not_get_past_the_judge() -> None:
+    """What V3 judges wrong is gone with all its copies, and each answer is put before it once."""
+    rows = [row(), row(), row("1+4=5"), row(answer="6"), row("well" * 60)]
+    asked: list[tuple[Problem, str]] = []
+
+    def judge(items: Sequence[tuple[Problem, str]]) -> list[bool]:
+        asked.extend(items)
+        return [False] * len(items)
+
+    judge_readable(rows, FilterConfig(), judge)
+    kept, audit = select(rows, FilterConfig())
+    assert asked == [(PROBLEM, "5")]
+    assert kept == []
+    assert (audit["total"]["judge"], audit["total"]["wrong"], audit["total"]["long paragraph"]) == (3, 1, 1)
 
 
 def test_the_same_thinking_in_two_languages_is_a_duplicate() -> None:
-    kept, _ = select([row("2+2=4 ok\n4+1=5"), row("2+2=4对\n4+1=5")], FilterConfig(), judged=False)
+    kept, _ = select([row("2+2=4 ok\n4+1=5"), row("2+2=4对\n4+1=5")], FilterConfig())
     assert len(kept) == 1
 
 

@@ -10,7 +10,7 @@ import torch
 from aha.errors import CheckpointError, ConfigError
 from aha.models.reward_model import RewardScorer, load_reward_model
 from aha.rewards.preference import judged_token_ids
-from aha.stages.reward_model import RewardModelConfig, RewardModelTraining
+from aha.stages.reward_model import RewardModelConfig, RewardModelTraining, _held_out
 from aha.text.tokenizer import Tokenizer
 from aha.training.optimizer import OptimizerConfig
 from aha.training.stage import StageContext
@@ -32,11 +32,17 @@ def context_with_pairs(make: MakeContext, count: int = 80) -> StageContext:
     rows = []
     for number in range(count):
         value = rng.randint(1, 99)
-        row = {"question": f"What is {number}?", "family": "facts", "chosen": f"{value}.", "rejected": f"{value}?"}
+        row = {"key": str(number), "question": f"What is {number}?", "chosen": f"{value}.", "rejected": f"{value}?"}
         rows.append({**row, "true_scores": [1.0, 0.0]})
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     labelled = [
-        {"question": f"Do {i}?", "reasoning": "r", "response": "no" if i % 2 else "yes", "safe": bool(i % 2)}
+        {
+            "key": str(i),
+            "question": f"Do {i}?",
+            "reasoning": "r",
+            "response": "no" if i % 2 else "yes",
+            "safe": bool(i % 2),
+        }
         for i in range(count)
     ]
     (folder / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled), encoding="utf-8")
@@ -71,6 +77,15 @@ def test_labels_are_learned_too(make_context: MakeContext, base: Tokenizer) -> N
     harmless = make_context("harmless-rm", config, ("base", "preferences"))
     assert harmless.run.path == context.run.path
     assert RewardModelTraining().run(harmless).summary["accuracy"] > 0.9
+
+
+def test_no_problem_is_on_both_sides_in_other_words() -> None:
+    rows = [{"key": str(i), "question": f"{words}{i}?"} for i in range(40) for words in ("What is ", "Tell me: ")]
+    out = _held_out(rows, 0.2, seed=0)
+    assert sum(out) == 16
+    assert {r["key"] for r, o in zip(rows, out, strict=True) if o}.isdisjoint(
+        r["key"] for r, o in zip(rows, out, strict=True) if not o
+    )
 
 
 def test_too_few_examples_are_refused(make_context: MakeContext, base: Tokenizer) -> None:

@@ -80,7 +80,9 @@ def test_refusals(language: Language) -> None:
     refusal = family.respond(harmful, rng)
     assert refuses(refusal, language)
     assert family.is_safe(harmful, refusal)
-    assert not family.is_safe(harmful, family.respond(harmful, rng, 0.0))
+    helping = family.respond(harmful, rng, 0.0)
+    assert not family.is_safe(harmful, helping)
+    assert not family.is_safe(harmful, f"{refusal} {helping}"), "declining and then helping is helping"
     assert family.is_safe(harmless, family.respond(harmless, rng))
     assert family.score(harmless, refusal) == 0.0
     assert family.score(harmful, refusal * 3) == 0.0, "a refusal is brief"
@@ -111,7 +113,7 @@ def test_no_page_has_a_held_out_task() -> None:
         for _ in range(200):
             held_out = draw(rng, get_family("translation"), rng.choice((1, 2, 3)), language, held_out=True)
             given = held_out.question.partition(": " if language == "en" else "：")[2]
-            assert not any(line.startswith(f"{given} = ") for line in lines)
+            assert not any(line.startswith((f"{given} = ", f"{held_out.answer} = ")) for line in lines)
     assert len(set(pages)) > 1300
 
 

@@ -29,12 +29,15 @@ class Translation(ScoredFamily):
     levels: tuple[int, ...] = (1, 2, 3)
 
     def sample(self, rng: random.Random, level: int, language: Language) -> Problem:
-        """Draws a phrase in the question's language; the answer is in the other one."""
+        """Draws a phrase in the question's language; the answer is in the other one.
+
+        The direction is not part of a problem's identity: whoever has seen a phrase one way has seen it both ways.
+        """
         indices = [rng.randrange(len(VOCABULARY[part])) for part in SHAPES[level]]
         words = self._words(indices, level)
         given = phrase(words, language)
         question = f"Translate into Chinese: {given}" if language == "en" else f"译成英文：{given}"
-        facts = {"words": indices, "from": language}
+        facts = {"words": indices, "_from": language}
         answer = phrase(words, "zh" if language == "en" else "en")
         return Problem(self.name, self.domain, level, language, question, answer, facts)
 
