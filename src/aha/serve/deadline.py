@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TypeVar
 
 from aha.serve.config import ServeConfig
@@ -12,15 +13,20 @@ from aha.serve.errors import ApiError
 T = TypeVar("T")
 
 
-async def in_time(config: ServeConfig, work: Callable[[], T]) -> T:
+async def in_time(config: ServeConfig, work: Callable[[], T], threads: Executor | None = None) -> T:
     """The result of work in a thread. Work that takes too long is not waited for, though nothing can stop it.
+
+    Args:
+        config: how long a request may take.
+        work: is done in a thread.
+        threads: whose; those of the event loop, unless the work may keep others waiting there.
 
     Raises:
         ApiError: 408, it took longer than a request may.
     """
     try:
         async with asyncio.timeout(config.deadline_seconds):
-            return await asyncio.to_thread(work)
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
     except TimeoutError:
         raise too_late(config.deadline_seconds) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, Field
@@ -20,6 +21,7 @@ from aha.serve.sse import json_response
 
 Outcome = Literal["right", "mixed", "wrong"]
 """Of the completions of one prompt: all are right, some, none."""
+RUN_THREADS = 2
 T = TypeVar("T")
 
 
@@ -90,26 +92,30 @@ class RunList(BaseModel):
 def run_routes(runs: Sequence[RunSource], config: ServeConfig) -> list[Route]:
     """The routes of the run page."""
     by_name = {run.name: run for run in runs}
+    # Searches of long logs have threads of their own: chats never wait for one.
+    threads = ThreadPoolExecutor(RUN_THREADS, thread_name_prefix="runs")
 
     async def listed(http: HttpRequest) -> Response:
-        return json_response(RunList(data=[await _read(config, run.overview) for run in runs]))
+        return json_response(RunList(data=[await _read(config, threads, run.overview) for run in runs]))
 
     async def panels(http: HttpRequest) -> Response:
         request = read(StageRequest, await read_body(http, config))
         run = _find(by_name, request.run)
-        return JSONResponse({"panels": await _read(config, lambda: run.panels(request.stage))})
+        return JSONResponse({"panels": await _read(config, threads, lambda: run.panels(request.stage))})
 
     async def search(http: HttpRequest) -> Response:
         request = read(SearchRequest, await read_body(http, config))
         run = _find(by_name, request.run)
         return JSONResponse(
-            await _read(config, lambda: run.search(request.stage, request.filters, request.offset, request.limit))
+            await _read(
+                config, threads, lambda: run.search(request.stage, request.filters, request.offset, request.limit)
+            )
         )
 
     async def group(http: HttpRequest) -> Response:
         request = read(GroupRequest, await read_body(http, config))
         run = _find(by_name, request.run)
-        return JSONResponse(await _read(config, lambda: run.group(request.stage, request.at)))
+        return JSONResponse(await _read(config, threads, lambda: run.group(request.stage, request.at)))
 
     return [
         Route("/api/runs", listed),
@@ -126,10 +132,10 @@ def _find(runs: dict[str, RunSource], name: str) -> RunSource:
     return run
 
 
-async def _read(config: ServeConfig, work: Callable[[], T]) -> T:
+async def _read(config: ServeConfig, threads: Executor, work: Callable[[], T]) -> T:
     """Reads files beside the event loop."""
     try:
-        return await in_time(config, work)
+        return await in_time(config, work, threads)
     except LookupError:
         raise ApiError(404, "the run has no such stage or rollout", code="not_found") from None
     except AhaError:

@@ -270,7 +270,7 @@ class Terminal:
         own = FAMILIES.get(chosen) or GENERAL.get(chosen)
         if own is None:
             raise ApiError(404, f"there is no family {chosen!r}; known: {', '.join([*FAMILIES, *GENERAL])}")
-        if level and not level.isdecimal():
+        if level and (not level.isdecimal() or int(level) not in own.levels):
             raise ApiError(400, f"level {level!r}: expected one of {', '.join(map(str, own.levels))}")
         spoken: Language = "zh" if language == "zh" else "en"
         number = random.randrange(NUMBERS)
@@ -334,7 +334,7 @@ class Terminal:
         else:
             try:
                 self._change(name, yaml.safe_load(value))
-            except yaml.YAMLError:
+            except (yaml.YAMLError, TypeError):  # such as a date, which JSON does not have
                 raise ApiError(400, f"{name}: {value!r} is not a value") from None
 
     def _change(self, name: str, value: Any) -> None:

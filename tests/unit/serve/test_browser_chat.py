@@ -333,6 +333,51 @@ def test_errors_are_said_and_the_page_goes_on(opened: Open) -> None:
         page.get_by_text("The answer is 3.").wait_for()
 
 
+def test_an_answer_stays_when_thinking_longer_is_refused(opened: Open) -> None:
+    prompts: list[str] = []
+
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        prompts.append(prompt)
+        return "It is 4", "The answer is 4."
+
+    def refuse(route: Any) -> None:
+        route.fulfill(status=429, json={"error": {"message": "too many requests wait"}})
+
+    with opened({"m": say}) as page:
+        ask(page, "2+3?")
+        page.get_by_text("The answer is 4.").wait_for()
+        page.route("**/v1/chat/completions", refuse)
+        page.get_by_text("Think longer").click()
+        page.get_by_role("alert").wait_for()
+        assert text(page, ".error") == "too many requests wait"
+        assert text(page, ".content") == "The answer is 4."
+        assert page.locator(".thought").text_content() == "It is 4"
+        assert page.locator(".earlier").count() == 0
+        page.unroute("**/v1/chat/completions")
+        ask(page, "and then?")
+        page.locator(".turn").nth(1).get_by_text("The answer is 4.").wait_for()
+        assert "2+3?" in prompts[-1] and "The answer is 4." in prompts[-1], "it is still a part of the conversation"
+
+
+def test_an_answer_stays_when_its_verdict_is_refused(opened: Open) -> None:
+    prompts: list[str] = []
+
+    def say(prompt: str, index: int) -> tuple[str, str]:
+        prompts.append(prompt)
+        return "so", "The answer is 4."
+
+    with opened({"m": say}) as page:
+        page.route("**/api/judge", lambda route: route.fulfill(status=503, json={"error": {"message": "no judge"}}))
+        page.locator(".family").first.get_by_role("button").first.click()
+        page.locator("#tag").wait_for()
+        question = page.input_value("#question")
+        page.keyboard.press("Enter")
+        page.get_by_text("no judge").wait_for()
+        ask(page, "and then?")
+        page.locator(".turn").nth(1).get_by_text("The answer is 4.").wait_for()
+        assert question.split("\n")[0] in prompts[-1]
+
+
 def test_it_fits_a_phone_and_is_used_by_keyboard(opened: Open) -> None:
     with opened(
         {"m": lambda *_: ("x" * 200, "y" * 300 + "\n\n|a|b|\n|-|-|\n|1|2|")}, viewport={"width": 390, "height": 844}
@@ -345,6 +390,9 @@ def test_it_fits_a_phone_and_is_used_by_keyboard(opened: Open) -> None:
         assert page.locator("html").evaluate("node => node.scrollWidth") == 390
         page.keyboard.press("ArrowUp")
         assert page.input_value(".question textarea") == "hi"
+        page.keyboard.press("Escape")
+        page.keyboard.press("ArrowUp")  # the question is where it was, and can be edited again
+        assert page.locator(".question textarea").is_visible()
         page.keyboard.press("Escape")
         page.focus("#settings-open")
         page.keyboard.press("Enter")

@@ -42,7 +42,18 @@ FORMULAS = {
     r"\binom{5}{2}": "<mo>(</><mfrac><mn>5</><mn>2</></><mo>)</>",
     r"\vec{v}": "<mover><mi>v</><mo>→</></>",
 }
-UNKNOWN = [r"\foo{1}", r"\frac{1}", r"\frac{1}{2", "x^", r"\left(x", r"\begin{tikz}\end{tikz}", "}", r"\href{a}{b}"]
+UNKNOWN = [
+    r"\constructor",
+    r"\toString",
+    r"\foo{1}",
+    r"\frac{1}",
+    r"\frac{1}{2",
+    "x^",
+    r"\left(x",
+    r"\begin{tikz}\end{tikz}",
+    "}",
+    r"\href{a}{b}",
+]
 MARKDOWN = {
     "4*6*2 and 2*3": "<p>4*6*2 and 2*3</>",
     "*a* **b** `c*d*`": "<p><em>a</> <strong>b</> <code>c*d*</></>",

@@ -12,6 +12,8 @@ from aha.report.browser import RunBrowser
 from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
+from aha.serve.served import ServedModel
+from aha.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +121,41 @@ def test_all_groups_of_a_long_log_are_reached(chromium: Any, listening: Any, gro
         assert page.get_by_role("button", name="More").count() == 0
         shown = page.locator(".hit .what").all_inner_texts()
         assert shown == [f"Riddle {step}?" for step in reversed(range(260))]
+        page.context.close()
+
+
+def test_what_the_server_refuses_is_said_and_the_page_goes_on(chromium: Any, listening: Any, growing: Path) -> None:
+    with listening(create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])) as port:
+        page = chromium.new_context(viewport={"width": 1200, "height": 800}).new_page()
+        page.set_default_timeout(10_000)
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/run#my-run/rl/rollouts/77")  # no rollout begins there
+        page.locator("#state", has_text="no such stage or rollout").wait_for()
+        page.locator(".hit", has_text="Riddle 1?").click()
+        page.locator("#state", has_text="live").wait_for()
+        page.fill("[name=first_step]", "1.5")
+        page.locator("#state", has_text="first_step").wait_for()
+        page.fill("[name=first_step]", "1")
+        page.get_by_text("1 of 2 prompts").wait_for()
+        page.context.close()
+        assert not faults
+
+
+def test_a_run_that_cannot_be_read_takes_no_model_away(
+    chromium: Any, listening: Any, growing: Path, tokenizer: Tokenizer, scripted_generator: Any
+) -> None:
+    (growing / "metrics.jsonl").write_text("damaged\n")
+    model = ServedModel("m", tokenizer, scripted_generator(lambda *_: [tokenizer.eos_id], max_rows=4, max_context=400))
+    app = create_app(Catalog([model], ServeConfig()), runs=[RunBrowser(growing, "my-run")])
+    with listening(app) as port:
+        page = chromium.new_context().new_page()
+        page.set_default_timeout(10_000)
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.locator("#send:not([disabled])").wait_for()
+        assert "No model" not in page.locator("#note").inner_text()
+        page.click("#runs")
+        page.locator("#state", has_text="cannot be read").wait_for()
         page.context.close()
 
 

@@ -157,7 +157,8 @@ def test_a_problem_is_judged(talk: Talk) -> None:
     wrong = talk(["/problem arithmetic"], lambda *_: ("", "The answer is 1000."))
     assert "✗ wrong a right answer: " in wrong
     refused = talk(["/problem nothing", "/problem facts 9", "/problem facts x"], adds)
-    assert "there is no family 'nothing'" in refused and "has the levels 1, 2" in refused and "level 'x'" in refused
+    assert "there is no family 'nothing'" in refused and "level '9': expected one of 1, 2" in refused
+    assert "level 'x'" in refused
 
 
 def test_votes_are_counted(talk: Talk) -> None:
@@ -215,6 +216,9 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
         "/set temperature 3",
         "/set seed=4",
         "/set stop [a",
+        "/set stop 2024-01-01",
+        "/problem countdown 0",
+        "/problem countdown 10",
         "/set tempo 1",
         "/think x",
         "/votes 99",
@@ -224,6 +228,8 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     said = talk(lines, adds)
     for words in ("'temperature': Input should be less", "seed 4", "is not a value", "no setting 'tempo'", "/think x"):
         assert words in said
+    assert "level '0': expected one of 1, 2, 3, 4, 5" in said and "level '10': expected one of" in said
+    assert "stop: '2024-01-01' is not a value" in said
     assert "'n': Input should be less" in said and "did you mean 'think'" in said
     bounded = talk(["/think 2", "What is 1+2?"], adds)
     assert "3 of them thinking" in bounded

@@ -24,7 +24,7 @@ function messages(column, number, model) {
   const earlier = card(model)?.asked === "zero" ? [] : state.turns.slice(0, number);
   for (const turn of earlier) {
     const answer = turn.answers[column] ?? turn.answers[0];
-    if (!answer?.samples.length || answer.error) continue;
+    if (!answer?.samples.length || answer.status === "failed") continue;
     list.push({ role: "user", content: turn.question }, { role: "assistant", content: said(answer).content });
   }
   return [...list, { role: "user", content: state.turns[number].question }];
@@ -94,7 +94,8 @@ export async function ask(number, column, view) {
 
 /**
  * Goes on with the thinking where it ended, with "Wait" in the place of its end (budget forcing); where there was none, opens
- * one. A model that then ends inside its thinking has the end of it forced, and answers.
+ * one. A model that then ends inside its thinking has the end of it forced, and answers. Where nothing comes, because the server
+ * refuses, the answer stays as it was.
  */
 export async function thinkLonger(number, column, sample, view) {
   const turn = state.turns[number];
@@ -107,11 +108,18 @@ export async function thinkLonger(number, column, sample, view) {
     whole.messages.push({ role: "assistant", content: "", reasoning_content: thinking, prefix: true });
     return whole;
   };
+  const before = { sample: { ...sample, earlier: [...sample.earlier] }, answer: { judgement: answer.judgement, status: answer.status } };
   if (sample.content) sample.earlier.push(sample.content);
   Object.assign(sample, { thinking: begun, content: "", contentTokens: 0, finish: null });
   answer.judgement = null;
   view.rebuild();
   await stream(answer, body(begun), [sample], view.update);
+  if (answer.status === "failed" && sample.thinking === begun && !sample.content) {
+    Object.assign(sample, before.sample);
+    Object.assign(answer, before.answer);
+    finish(view);
+    return;
+  }
   if (answer.status === "done" && sample.finish === "stop" && !sample.content) {
     sample.finish = null;
     await stream(answer, { ...body(sample.thinking), thinking: { type: "disabled" } }, [sample], view.update);

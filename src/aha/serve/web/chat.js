@@ -40,14 +40,17 @@ function turnView(number) {
       h("button", { onclick: (event) => copy(turn.question, event.currentTarget) }, "Copy")));
   const node = h("section", { class: "turn" }, question,
     h("div", { class: answers.length > 1 ? "answers two" : "answers" }, answers.map((view) => view.node)));
-  return { node, answers, edit: () => edit(number, question) };
+  return { node, answers, edit: () => edit(number, node.querySelector(".question")) };
 }
 
 function edit(number, question) {
   const turn = state.turns[number];
   const area = h("textarea", { rows: "3", "aria-label": "Edit the question" }, turn.question);
   const send = () => area.value.trim() && submit(area.value.trim(), area.value.trim() === turn.question ? turn.problem : null, number);
-  const cancel = () => question.replaceWith(turnView(number).node.querySelector(".question"));
+  const cancel = () => {
+    question.replaceWith(turnView(number).node.querySelector(".question"));
+    byId("question").focus();
+  };
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
@@ -212,16 +215,17 @@ async function start() {
   listen();
   restore();
   try {
-    const [models, facts, runs] = await Promise.all([get("/v1/models"), get("/api/page"), get("/api/runs")]);
+    const [models, facts] = await Promise.all([get("/v1/models"), get("/api/page")]);
     state.models = models.data;
     state.facts = facts;
-    byId("runs").hidden = runs.data.length === 0;
+    showModels();
     show();
   } catch (error) {
     note(error.message);
   }
-  showModels();
   showFamilies();
+  const runs = await get("/api/runs").catch(() => null); // a run that cannot be read is the run page's matter
+  byId("runs").hidden = runs?.data.length === 0;
 }
 
 start();

@@ -3,7 +3,8 @@
 import { mathml as m } from "./dom.js";
 
 const words = (text) => text.trim().split(/\s+/);
-const table = (text) => Object.fromEntries(words(text).map((pair) => pair.split("=")));
+const bare = (entries) => Object.assign(Object.create(null), entries); // knows no name but its own
+const table = (text) => bare(Object.fromEntries(words(text).map((pair) => pair.split("="))));
 
 const LETTERS = table(`alpha=α beta=β gamma=γ delta=δ epsilon=ϵ varepsilon=ε zeta=ζ eta=η theta=θ vartheta=ϑ iota=ι kappa=κ
   lambda=λ mu=μ nu=ν xi=ξ pi=π rho=ρ sigma=σ tau=τ upsilon=υ phi=ϕ varphi=φ chi=χ psi=ψ omega=ω Gamma=Γ Delta=Δ Theta=Θ
@@ -20,12 +21,12 @@ const NAMED = new Set(words(`sin cos tan cot sec csc arcsin arccos arctan sinh c
   lcm det dim ker deg arg Pr mod`));
 const LIMITS = new Set(words("lim max min sup inf gcd det Pr"));
 const ACCENTS = table("hat=^ widehat=^ bar=¯ overline=¯ vec=→ overrightarrow=→ tilde=~ widetilde=~ dot=˙ ddot=¨");
-const SPACES = { ",": "0.17em", ":": "0.22em", ";": "0.28em", " ": "0.3em", "!": "0", quad: "1em", qquad: "2em" };
-const VARIANTS = { mathbf: "bold", boldsymbol: "bold", mathbb: "double", mathcal: "script", mathit: "", mathsf: "", mathtt: "" };
+const SPACES = bare({ ",": "0.17em", ":": "0.22em", ";": "0.28em", " ": "0.3em", "!": "0", quad: "1em", qquad: "2em" });
+const VARIANTS = bare({ mathbf: "bold", boldsymbol: "bold", mathbb: "double", mathcal: "script", mathit: "", mathsf: "", mathtt: "" });
 const TEXTS = new Set(words("text mathrm textrm textbf textit mbox operatorname"));
 const IGNORED = new Set(words("displaystyle textstyle limits nolimits big Big bigg Bigg bigl bigr Bigl Bigr"));
-const MATRICES = { matrix: "", pmatrix: "()", bmatrix: "[]", Bmatrix: "{}", vmatrix: "||", cases: "{.", aligned: "", "align*": "",
-  align: "", array: "", gathered: "", smallmatrix: "" };
+const MATRICES = bare({ matrix: "", pmatrix: "()", bmatrix: "[]", Bmatrix: "{}", vmatrix: "||", cases: "{.", aligned: "", "align*": "",
+  align: "", array: "", gathered: "", smallmatrix: "" });
 const DEEPEST = 60;
 
 const TOKEN = /\\([A-Za-z]+\*?|[^A-Za-z])|(\d+(?:\.\d+)?)|([^\s\\])|(\s+)/gu;

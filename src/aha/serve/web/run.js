@@ -9,10 +9,27 @@ const QUIET_MS = 30000;
 const PAGE = 50;
 const MOST = 200; // of one request
 const view = { runs: [], run: "", stage: "", tab: "curves", at: null, groups: [], next: 0 };
+let trouble = ""; // what the server last refused to do
 let asked = 0; // the number of the latest search: older ones that come late are dropped
 
 const run = () => view.runs.find((known) => known.name === view.run);
 const stage = () => run()?.stages.find((known) => known.name === view.stage);
+
+function showState() {
+  const live = (run()?.stages ?? []).some((known) => known.state === "running");
+  byId("state").textContent = trouble || (live ? "● live" : "");
+}
+
+/** Does what needs the server. What fails is said, and what is shown stays. */
+async function attempt(work) {
+  try {
+    await work();
+    trouble = "";
+  } catch (error) {
+    trouble = error instanceof TypeError ? "the server does not answer" : error.message;
+  }
+  showState();
+}
 
 // ---- the address names what is shown ----
 
@@ -35,8 +52,7 @@ function writeAddress() {
 // ---- stages ----
 
 function showStages() {
-  const live = (run()?.stages ?? []).some((known) => known.state === "running");
-  byId("state").textContent = live ? "● live" : "";
+  showState();
   const button = (known) =>
     h("button", { "aria-current": String(known.name === view.stage), disabled: !(known.curves || known.rollouts), onclick: () => choose(known) },
       h("span", { class: `dot ${known.state}`, title: known.state }, { done: "✓", running: "●", waiting: "○" }[known.state]),
@@ -64,7 +80,7 @@ function showAll() {
   writeAddress();
   showStages();
   document.querySelector('#stages [aria-current="true"]')?.scrollIntoView({ block: "nearest", inline: "nearest" });
-  return view.tab === "curves" ? showCurves() : Promise.all([showList(), showGroup()]);
+  return attempt(() => (view.tab === "curves" ? showCurves() : Promise.all([showList(), showGroup()])));
 }
 
 // ---- curves ----
@@ -115,8 +131,8 @@ async function showList() {
 }
 
 /** Appends the next groups. What the run has logged meanwhile stands in front: it, and what comes again, is left out. */
-async function showMore(event) {
-  event.currentTarget.disabled = true;
+async function showMore(button) {
+  button.disabled = true;
   const number = asked;
   let [found, added] = [null, []];
   do {
@@ -133,7 +149,7 @@ async function showMore(event) {
 function showRest(found) {
   byId("total").textContent = found.total === found.of ? `${found.of} prompts` : `${found.total} of ${found.of} prompts`;
   byId("list").querySelector(".next")?.remove();
-  if (found.total > view.next) byId("list").append(h("button", { class: "next", onclick: showMore }, "More"));
+  if (found.total > view.next) byId("list").append(h("button", { class: "next", onclick: (event) => attempt(() => showMore(event.target)) }, "More"));
 }
 
 function hit(group) {
@@ -150,7 +166,7 @@ function open(at) {
   view.at = at;
   writeAddress();
   for (const button of document.querySelectorAll(".hit")) button.ariaCurrent = String(Number(button.dataset.at) === at);
-  return showGroup();
+  return attempt(showGroup);
 }
 
 async function showGroup() {
@@ -183,30 +199,27 @@ function completion({ number, reward, rewards, right, advantage, tokens, finish_
 // ---- the page ----
 
 async function refresh() {
-  let wait = QUIET_MS;
-  try {
+  await attempt(async () => {
     const before = JSON.stringify(run()?.stages);
     view.runs = (await get("/api/runs")).data;
-    const live = run()?.stages.some((known) => known.state !== "done");
-    wait = live ? LIVE_MS : QUIET_MS;
     if (JSON.stringify(run()?.stages) !== before) {
-      if (!view.stage) readAddress();
+      if (!view.stage) begin();
       showStages();
       if (view.tab === "curves") await showCurves();
       else if (byId("list").scrollTop === 0) await showList();
     }
-    if (byId("state").textContent === "the server does not answer") showStages();
-  } catch {
-    byId("state").textContent = "the server does not answer";
-  }
-  setTimeout(refresh, wait);
+  });
+  const quiet = !trouble && !run()?.stages.some((known) => known.state !== "done");
+  setTimeout(refresh, quiet ? QUIET_MS : LIVE_MS);
+}
+
+function begin() {
+  byId("run").replaceChildren(...view.runs.map(({ name, recipe }) => h("option", { value: name }, recipe && recipe !== name ? `${name} (${recipe})` : name)));
+  readAddress();
 }
 
 async function start() {
   themeButton(byId("theme"));
-  view.runs = (await get("/api/runs")).data;
-  readAddress();
-  byId("run").replaceChildren(...view.runs.map(({ name, recipe }) => h("option", { value: name }, recipe && recipe !== name ? `${name} (${recipe})` : name)));
   byId("run").addEventListener("change", (event) => {
     location.hash = `#${encodeURIComponent(event.target.value)}`;
   });
@@ -227,10 +240,14 @@ async function start() {
     typing = setTimeout(() => {
       Object.assign(view, { at: null, groups: [] });
       byId("group").replaceChildren();
-      showList();
+      attempt(showList);
     }, 200);
   });
-  await showAll();
+  await attempt(async () => {
+    view.runs = (await get("/api/runs")).data;
+    begin();
+  });
+  if (view.runs.length) await showAll();
   setTimeout(refresh, LIVE_MS);
 }
 
