@@ -127,7 +127,7 @@ class Engine:
         if groups:
             self._prefill(groups, cache)
             changed = self._retire(cache) or changed
-        if scheduler.running and not groups:
+        if scheduler.running:
             if changed or self._settings is None:
                 self._settings = None
             if self.speculative_tokens:

@@ -101,6 +101,15 @@ def test_streaming_gives_the_same_tokens_and_can_be_left(model: DeepseekV3) -> N
         next(engine.stream(requests(1)[0]))
 
 
+def test_what_runs_goes_on_while_others_are_admitted(model: DeepseekV3) -> None:
+    engine = Engine(model, max_rows=4, max_context=32)
+    (running,) = engine.add(requests(1, n=1, max_completion_tokens=8)[0])
+    for count in range(2, 6):
+        engine.step()
+        assert len(running.tokens) == count
+        engine.add(requests(1, n=1, max_completion_tokens=1)[0])
+
+
 def test_a_cancelled_request_keeps_what_it_has(model: DeepseekV3) -> None:
     engine = Engine(model, max_rows=4, max_context=32)
     first, second = (engine.add(request) for request in requests(2, n=2))
@@ -110,7 +119,7 @@ def test_a_cancelled_request_keeps_what_it_has(model: DeepseekV3) -> None:
     while engine.step():
         pass
     assert {item.finish_reason for item in first} == {FinishReason.CANCELLED}
-    assert [len(item.tokens) for item in first] == [3, 3]
+    assert [len(item.tokens) for item in first] == [4, 4]
     assert {item.finish_reason for item in second} == {FinishReason.LENGTH}
 
 

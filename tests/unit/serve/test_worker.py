@@ -250,5 +250,5 @@ def test_samples_are_forced_and_ended_between_steps(network: DeepseekV3, tokeniz
     assert [sample.finish_reason for sample in (first, second, third)] == [
         FinishReason.LENGTH, FinishReason.STOP, FinishReason.CANCELLED,
     ]  # fmt: skip
-    assert (len(second.tokens), len(third.tokens)) == (2, 0)
+    assert (len(second.tokens), len(third.tokens)) == (3, 0)
     assert {len(top) for top in first.top_logprobs} == {2}
