@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import ipaddress
 import logging
 import secrets
 import time
@@ -25,7 +26,6 @@ logger = logging.getLogger("aha.serve")
 HEALTH = "/health"
 SEND_SECONDS = 60.0
 """How long a client may take to accept a piece of an answer."""
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -124,10 +124,18 @@ class Guard:
 def _check_local(scope: Scope) -> None:
     hosts = _headers(scope, b"host")
     host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
-    name = host[: host.index("]") + 1] if "]" in host else host.partition(":")[0]
-    if name not in LOOPBACK_HOSTS:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    if not is_loopback(name):
         raise ApiError(403, "without an API key this server answers on 127.0.0.1 and localhost only", code="wrong_host")
     _check_origin(scope, ("http",))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own; names other than localhost are taken to be not."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_origin(scope: Scope, schemes: Collection[str]) -> None:

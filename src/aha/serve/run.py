@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from aha.errors import ConfigError
 from aha.serve.config import ServeConfig
+from aha.serve.guard import is_loopback
 
 HEADER_BYTES = 32 * 1024
 LAST_SECONDS = 5
@@ -33,14 +33,6 @@ def check_exposure(host: str, api_key: str | None) -> None:
         raise ConfigError(
             f"--host {host} makes the server reachable from other machines: set a key with --api-key or AHA_API_KEY"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own; names other than localhost are taken to be not."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def listen(host: str, port: int) -> socket.socket:

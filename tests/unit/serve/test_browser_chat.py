@@ -37,6 +37,7 @@ def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted_generat
         steps: threading.Semaphore | None = None,
         api_key: str | None = None,
         asked: str = "chat",
+        rows: int = 32,
         **context: Any,
     ) -> Iterator[Any]:
         def script(say: Say) -> Callable[[Request, int], Sequence[int]]:
@@ -50,7 +51,7 @@ def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted_generat
 
             return tokens
 
-        options = {"max_rows": 32, "max_context": 4000, "steps": steps}
+        options = {"max_rows": rows, "max_context": 4000, "steps": steps}
         served = [
             ServedModel(name, tokenizer, scripted_generator(script(say), **options), asked)
             for name, say in models.items()
@@ -127,8 +128,9 @@ def test_models_are_switched_and_set_side_by_side(opened: Open) -> None:
 
 
 def test_stop_by_key_and_button_frees_the_model(opened: Open) -> None:
+    """There is room for one answer: the next one thinks only if the stopped one has left."""
     steps = threading.Semaphore(0)
-    with opened({"m": lambda *_: ("on and on " * 300, "end")}, steps) as page:
+    with opened({"m": lambda *_: ("on and on " * 300, "end")}, steps, rows=1) as page:
         for way in (lambda: page.keyboard.press("Escape"), lambda: page.click("#stop")):
             page.click("#clear")
             ask(page, "go")
@@ -138,6 +140,10 @@ def test_stop_by_key_and_button_frees_the_model(opened: Open) -> None:
             page.locator('.answer[data-status="stopped"]').wait_for()
             assert "stopped" in text(page, ".status")
             steps.release(1)
+        page.click("#clear")
+        ask(page, "go")
+        steps.release(5)
+        page.locator(".think.working").wait_for()
 
 
 def test_a_chat_survives_a_reload_with_its_settings_and_theme(opened: Open) -> None:

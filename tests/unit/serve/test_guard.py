@@ -137,9 +137,17 @@ def test_web_sockets_are_refused(guarded: Guard) -> None:
 
 def test_without_a_key_only_this_machine_is_answered(models: list[ServedModel]) -> None:
     app = create_app(Catalog(models, ServeConfig()))
-    for host in (b"127.0.0.1", b"127.0.0.1:8000", b"localhost:1", b"LOCALHOST", b"[::1]:8000"):
+    for host in (b"127.0.0.1", b"127.0.0.1:8000", b"127.0.0.2", b"localhost:1", b"LOCALHOST", b"[::1]:8000"):
         assert ask(app, "GET", "/v1/models", [(b"host", host)])[0] == 200
-    for host in (b"evil.example", b"127.0.0.1.evil.example", b"localhost.evil:80", b"", b"evil@127.0.0.1", b"[::2]"):
+    for host in (
+        b"evil.example",
+        b"127.0.0.1.evil.example",
+        b"localhost.evil:80",
+        b"",
+        b"evil@127.0.0.1",
+        b"[::2]",
+        b"128.0.0.1",
+    ):
         assert ask(app, "GET", "/v1/models", [(b"host", host)])[0] == 403
     assert ask(app, "GET", "/v1/models", [])[0] == 403
     assert ask(app, "GET", "/v1/models", [(b"host", b"127.0.0.1"), (b"host", b"evil")])[0] == 403
