@@ -216,8 +216,12 @@ def evaluate(
 def compare(
     paths: Annotated[list[Path], typer.Argument(metavar="RUN|CKPT...", help="Run folders, or model folders.")],
     asked: Annotated[
-        str, typer.Option(help="How model folders are asked: chat, zero, chat_direct, direct, steps, zero_think.")
-    ] = "chat",
+        str,
+        typer.Option(
+            help="How model folders are asked: chat, zero, chat_direct, direct, steps, zero_think.",
+            show_default="as their run asks them, else chat",
+        ),
+    ] = "",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of their evaluation.")
     ] = None,
@@ -227,13 +231,14 @@ def compare(
 ) -> None:
     """Compare models: accuracy, format, language, readability, general tasks, length, cost, in one table.
 
-    A run folder brings the numbers of its own evaluation; a model folder is evaluated now.
+    A run folder brings the numbers of its own evaluation. A model folder is evaluated now: one of a run as that run
+    evaluates, another one with the paper's sampling. Where settings differ, the table says so.
 
     [bold]Examples[/bold]
 
       aha compare runs/r1-tiny-seed0
 
-      aha compare runs/r1-tiny-seed0/dev3/model runs/r1-tiny-seed0/r1/model --format markdown
+      aha compare runs/r1-tiny-seed0/r1-zero/model runs/r1-tiny-seed0/r1/model --format markdown
     """
     from aha.recipes.acts import compare as compare_models
 

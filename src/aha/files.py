@@ -11,10 +11,11 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aha.errors import RunFolderError
+from aha.errors import ConfigError, RunFolderError
 
 _BLOCK = 1 << 20
 
@@ -104,6 +105,23 @@ def read_json(path: Path) -> Any:
         raise RunFolderError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
         raise RunFolderError(f"{str(path)!r} is damaged: not JSON ({error})") from error
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """A name for each folder of a run or model: the last parts of its path that tell it from the others.
+
+    >>> names_of([Path("a/r1/model"), Path("b/r1/model")])
+    ['a-r1', 'b-r1']
+
+    Raises:
+        ConfigError: two are one.
+    """
+    parts = [[part for part in folder.resolve().parts if part != "model"] for folder in folders]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        names = ["-".join(own[-length:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError("a folder is named twice")
 
 
 def cannot_write(path: Path, error: OSError) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,23 @@ from rich.table import Table
 
 from aha.configuration import override_config
 from aha.errors import ConfigError
-from aha.files import write_atomic
-from aha.report.comparison import ModelRow, as_json, markdown, measured, rows_of, text
-from aha.report.reading import read_run
+from aha.files import names_of, write_atomic
+from aha.report.comparison import (
+    LEVEL_NOTE,
+    ModelRow,
+    as_json,
+    level_lines,
+    main_way,
+    markdown,
+    marks,
+    rows_of,
+    stage_lines,
+)
+from aha.report.reading import evaluation_settings, read_run
+from aha.tasks.families import GENERAL
+from aha.tasks.stored import HELD_OUT
 from aha.text.elicitation import ELICITATIONS
+from aha.text.tokenizer import Tokenizer
 
 Format = Literal["table", "markdown", "json"]
 FORMATS: tuple[Format, ...] = ("table", "markdown", "json")
@@ -28,7 +42,7 @@ def compare(
 
     Args:
         paths: run folders, whose evaluations are read, or model folders, which are evaluated now.
-        asked: how model folders are asked.
+        asked: how model folders are asked; empty: as the runs that they lie in ask them, elsewhere in the chat format.
         overrides: settings of that evaluation.
         form: "table", "markdown" or "json".
         out: a file to write it to as well.
@@ -39,47 +53,100 @@ def compare(
     """
     if form not in FORMATS:
         raise ConfigError(f"format {form!r}: expected one of {', '.join(FORMATS)}")
-    rows: list[ModelRow] = []
+    if asked and asked not in ELICITATIONS:
+        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
     for path in paths:
-        if (path / "lineage.json").is_file():
-            prefix = f"{path.name}/" if len(paths) > 1 else ""
-            found = rows_of(read_run(path))
-            if not found:
-                raise ConfigError(f"{str(path)!r} has no finished evaluation yet: let `aha run` finish it first")
-            rows += [ModelRow(prefix + row.model, row.asked, row.results) for row in found]
-        elif (path / "config.json").is_file():
-            rows.append(_evaluated(path, asked, overrides, seed))
-        else:
+        if not _is_run(path) and not (path / "config.json").is_file():
             raise ConfigError(f"{str(path)!r} is neither a run folder (lineage.json) nor a model folder (config.json)")
+    named = dict(zip(names_of(paths), paths, strict=True))
+    of_runs = {
+        name: _of_run(path, f"{name}/" if len(paths) > 1 else "") for name, path in named.items() if _is_run(path)
+    }
+    rows: list[ModelRow] = []
+    for name, path in named.items():
+        rows += of_runs[name] if name in of_runs else [_evaluated(path, name, asked, overrides, seed)]
     written = markdown(rows) if form == "markdown" else json.dumps(as_json(rows), indent=2, ensure_ascii=False)
     if form == "table":
-        Console().print(_table(rows))
+        _print(rows)
     else:
         print(written)
     if out is not None:
         write_atomic(out, (markdown(rows) if form == "table" else written) + "\n")
 
 
-def _evaluated(path: Path, asked: str, overrides: Sequence[str], seed: int) -> ModelRow:
-    """Measures a model folder now."""
-    from aha.recipes.evaluate import ModelEvaluation, measure
-
-    way = next((known for known in ELICITATIONS if known == asked), None)
-    if way is None:
-        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
-    config = override_config(ModelEvaluation(suite_seed=seed), {}, overrides)
-    results: dict[str, Any] = measure(path, config, way, seed)[0]
-    name = path.parent.name if path.name == "model" and path.parent.name else path.name
-    return ModelRow(name, asked, results)
+def _is_run(path: Path) -> bool:
+    return (path / "lineage.json").is_file()
 
 
-def _table(rows: Sequence[ModelRow]) -> Table:
-    """Figures down, models across."""
-    table = Table(title="percent, unless it says otherwise; the trained levels of the held-out problems")
-    table.add_column("")
-    for row in rows:
-        table.add_column(row.model, justify="right")
-    table.add_row("asked", *(row.asked for row in rows))
-    for column in measured(rows):
-        table.add_row(column.title, *(text(row, column) for row in rows))
-    return table
+def _of_run(path: Path, prefix: str) -> list[ModelRow]:
+    """What a run's own evaluations measured."""
+    found = rows_of(read_run(path))
+    if not found:
+        raise ConfigError(f"{str(path)!r} has no finished evaluation yet: let `aha run` finish it first")
+    return [replace(row, model=prefix + row.model) for row in found]
+
+
+def _evaluated(path: Path, name: str, asked: str, overrides: Sequence[str], seed: int) -> ModelRow:
+    """Measures a model folder now: as the run that it lies in measures, elsewhere with the paper's sampling."""
+    from aha.recipes.evaluate import PRESETS, ModelEvaluation, measure
+
+    folder = path.resolve()
+    run, stage = folder.parent.parent if folder.name == "model" else folder, folder.parent.name
+    if _is_run(run):
+        way, own = _as_in_run(run, stage, asked)
+    else:
+        way, own = asked or "chat", {}
+    if own:
+        chosen = {key: setting for key, setting in own.items() if key in ModelEvaluation.model_fields}
+        chosen["held_out"] = [str(run / source / HELD_OUT) for source in own.get("problems", ())]
+    else:
+        general = list(GENERAL) if Tokenizer.load(path).is_own else []
+        chosen = {**PRESETS["paper"], "general": general, "suite_seed": seed}
+    config = override_config(ModelEvaluation(), chosen, overrides)
+    results = measure(path, name, config, next(known for known in ELICITATIONS if known == way), seed)
+    problems = [Path(file).parent.name for file in config.held_out]
+    return ModelRow(name, way, results, {**config.model_dump(mode="json"), "problems": problems})
+
+
+def _as_in_run(run: Path, stage: str, asked: str) -> tuple[str, dict[str, Any]]:
+    """How a run asks the model of a stage, and its evaluation's settings: none where no evaluation has begun."""
+    from aha.recipes.talk_models import find_models
+
+    known = evaluation_settings(run)
+    ways = known.get(stage, {})
+    if not asked:
+        talked = {model.name: model.asked for model in find_models([run], "chat")}
+        asked = main_way(ways) if ways else talked.get(stage, "chat")
+    others = (settings for own in (ways, *known.values()) for settings in own.values())
+    return asked, ways.get(asked) or next(others, {})
+
+
+def _print(rows: Sequence[ModelRow]) -> None:
+    """Both tables in the terminal, models across; those that do not fit stand below."""
+    console = Console()
+    said = [f"measured with {letter}: {settings}" for letter, settings in marks(rows)[1].items()]
+    about = "\n".join(["the trained levels of the held-out problems", *said])
+    for lines, note in ((stage_lines(rows), about), (level_lines(rows), LEVEL_NOTE)):
+        for columns in _blocks(list(zip(*lines, strict=True)), console.width):
+            table = Table()
+            for place, (head, *_) in enumerate(columns):
+                table.add_column(head, justify="right" if place else "left")
+            for cells in list(zip(*columns, strict=True))[1:]:
+                table.add_row(*cells)
+            console.print(table)
+        if lines:
+            console.print(note, highlight=False, markup=False)
+
+
+def _blocks(columns: Sequence[Sequence[str]], width: int) -> Iterator[list[Sequence[str]]]:
+    """Columns in blocks of at most a width, each after the first one, which says what the lines are."""
+    if not columns:
+        return
+    titles, *models = columns
+    block = [titles]
+    for column in models:
+        if len(block) > 1 and sum(3 + max(map(len, one)) for one in (*block, column)) + 1 > width:
+            yield block
+            block = [titles]
+        block.append(column)
+    yield block

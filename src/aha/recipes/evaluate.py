@@ -13,17 +13,18 @@ from rich.console import Console
 from rich.table import Table
 
 from aha.configuration import override_config
-from aha.errors import ConfigError, UnknownNameError
+from aha.errors import UnknownNameError
 from aha.evals.file_tasks import FileTaskSettings
 from aha.evals.kept import RESULTS, KeptSamples, identity
 from aha.evals.runner import Sample, evaluate, longest_prompt
 from aha.evals.stage import EvaluationSettings, question_sets, report
-from aha.files import fingerprint, write_json
+from aha.files import fingerprint, names_of, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import is_dataset, make_dataset
 from aha.tasks.families import FAMILIES
+from aha.tasks.stored import read_stored
 from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
@@ -45,10 +46,11 @@ class ModelEvaluation(EvaluationSettings, FileTaskSettings):
     elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
     device: str = Field("cpu", description="where to compute: cpu or cuda")
     samples_by_task: dict[str, int] = Field(default_factory=dict, description="samples where they differ, by task")
+    held_out: tuple[str, ...] = Field((), description="files of held-out problems from runs that are asked as well")
 
     @model_validator(mode="after")
     def _asks(self) -> ModelEvaluation:
-        if not self.tasks and not self.families and not self.general:
+        if not self.tasks and not self.families and not self.general and not self.held_out:
             raise ValueError("nothing is asked: name families, tasks or general families")
         return self
 
@@ -96,7 +98,7 @@ def evaluate_models(
     dumps = {
         name: config.model_dump(mode="json", exclude={"device", "engine_rows"}) for name, config in configs.items()
     }
-    names = _names(checkpoints)
+    names = names_of(checkpoints)
     settings = {
         "models": {name: checkpoint_identity(str(path)) for name, path in zip(names, checkpoints, strict=True)},
         "seed": seed,
@@ -117,25 +119,13 @@ def evaluate_models(
 
 
 def measure(
-    checkpoint: Path, config: ModelEvaluation, elicitation: Elicitation, seed: int
-) -> tuple[dict[str, Any], list[Sample]]:
-    """Asks a model folder all held-out questions in one way, with progress; nothing is kept on disk.
+    checkpoint: Path, name: str, config: ModelEvaluation, elicitation: Elicitation, seed: int
+) -> dict[str, Any]:
+    """The numbers (see `aha.evals.stage.report`) of a model folder that is asked in one way, with progress.
 
-    Returns:
-        The numbers (see `aha.evals.stage.report`), and all graded completions.
+    Nothing is kept on disk.
     """
-    samples = _measure(Asked(checkpoint, checkpoint.name, elicitation, elicitation, config, seed), None)
-    return report(samples, config), samples
-
-
-def _names(checkpoints: Sequence[Path]) -> list[str]:
-    """A name for each model: the last parts of its path that tell it from the others."""
-    parts = [[part for part in path.resolve().parts if part != "model"] for path in checkpoints]
-    for length in range(1, max(map(len, parts), default=1) + 1):
-        names = ["-".join(own[-length:]) for own in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise ConfigError("a model is named twice")
+    return report(_measure(Asked(checkpoint, name, elicitation, elicitation, config, seed), None), config)
 
 
 @dataclass(frozen=True)
@@ -180,7 +170,8 @@ def _new_samples(asked: Asked, missing: Sequence[tuple[list[Problem], int]], tot
     longest = longest_prompt(tokenizer, [one for problems, _ in missing for one in problems], asked.elicitation)
     engine = Engine(model, max_rows=config.engine_rows, max_context=longest + config.max_completion_tokens)
     finished = total - sum(len(problems) for problems, _ in missing)
-    with Progress().task(f"{asked.name}, asked as {asked.way!r}", total, finished) as task:
+    told = Console(stderr=True, highlight=False)  # what is printed may be read by a program
+    with Progress(console=told).task(f"{asked.name}, asked as {asked.way!r}", total, finished) as task:
         for problems, count in missing:
             for start in range(0, len(problems), PROBLEMS_AT_ONCE):
                 some = problems[start : start + PROBLEMS_AT_ONCE]
@@ -201,7 +192,9 @@ def _new_samples(asked: Asked, missing: Sequence[tuple[list[Problem], int]], tot
 
 def _questions(config: ModelEvaluation) -> list[tuple[list[Problem], int]]:
     """Generated and general problems, and each file task's, with the samples of each."""
-    sets = [(problems, count) for problems, count in question_sets(config) if problems]
+    limit = config.problems_limit or None
+    stored = [problem for path in config.held_out for problem in read_stored(Path(path))[:limit]]
+    sets = [(problems, count) for problems, count in question_sets(config, stored) if problems]
     counts = config.samples_by_task
     return [*sets, *((config.file_problems(name), counts.get(name, config.samples)) for name in config.tasks)]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from string import ascii_uppercase
 from typing import Any, Literal
 
 from aha.report.reading import Run
@@ -43,13 +44,37 @@ COLUMNS = (
 )
 
 
+LEVEL_NOTE = "Each cell: pass@1 / majority vote / any sample right, %."
+MEASURED_WITH = (
+    "temperature",
+    "top_p",
+    "samples",
+    "max_completion_tokens",
+    "families",
+    "levels",
+    "trained_levels",
+    "problems_per_level",
+    "suite_seed",
+    "general",
+    "general_per_level",
+    "general_samples",
+    "tasks",
+    "samples_by_task",
+    "problems",
+    "problems_limit",
+    "instruction",
+)
+"""The settings of an evaluation that its numbers depend on."""
+
+
 @dataclass(frozen=True)
 class ModelRow:
-    """A model as it was asked, and what came out."""
+    """A model as it was asked, what came out, and the settings of the evaluation."""
 
     model: str
     asked: str
     results: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rows_of(run: Run) -> list[ModelRow]:
@@ -58,9 +83,16 @@ def rows_of(run: Run) -> list[ModelRow]:
     rows = []
     for model in sorted(run.results, key=lambda name: order.index(name) if name in order else len(order)):
         ways = run.results[model]
-        asked = next((way for way in ("chat", "zero", "chat_direct") if way in ways), next(iter(ways)))
-        rows.append(ModelRow(model, asked, {**ways[asked], "cost": run.stage(model)}))
+        asked = main_way(ways)
+        settings = run.settings.get(model, {}).get(asked, {})
+        rows.append(ModelRow(model, asked, {**ways[asked], "cost": run.stage(model)}, settings))
     return rows
+
+
+def main_way(ways: Iterable[str]) -> str:
+    """Of the ways in which a model was asked, the one that the table shows."""
+    known = list(ways)
+    return next((way for way in ("chat", "zero", "chat_direct") if way in known), known[0])
 
 
 def value(row: ModelRow, column: Column) -> float | None:
@@ -88,22 +120,88 @@ def measured(rows: Sequence[ModelRow]) -> list[Column]:
     return [column for column in COLUMNS if any(value(row, column) is not None for row in rows)]
 
 
-def markdown(rows: Sequence[ModelRow]) -> str:
-    """The stage table in Markdown, models across."""
-    head = ["", *(row.model for row in rows)]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---|" * len(rows)]
-    lines.append("| asked | " + " | ".join(row.asked for row in rows) + " |")
+def told(row: ModelRow) -> dict[str, Any]:
+    """The settings that a row's numbers depend on; those that say nothing are left out."""
+    skipped = () if row.settings.get("general") else ("general_per_level", "general_samples")
+    found = {key: row.settings.get(key) for key in MEASURED_WITH if key not in skipped}
+    return {key: value for key, value in found.items() if value not in (None, "", [], (), {})}
+
+
+def marks(rows: Sequence[ModelRow]) -> tuple[list[str], dict[str, str]]:
+    """Where rows were not all measured with the same settings: a letter for each row, and what the letters mean.
+
+    What they share is not said.
+    """
+    settings = [told(row) for row in rows]
+    differ = [key for key in MEASURED_WITH if any(own.get(key) != settings[0].get(key) for own in settings)]
+    if not differ:
+        return [], {}
+    texts = [", ".join(f"{key.replace('_', ' ')} {_said(own.get(key))}" for key in differ) for own in settings]
+    letters = dict(zip(dict.fromkeys(texts), ascii_uppercase, strict=False))
+    return [letters[said] for said in texts], {letter: said for said, letter in letters.items()}
+
+
+def _said(setting: Any) -> str:
+    if isinstance(setting, Mapping):
+        return " ".join(f"{key}={value}" for key, value in setting.items())
+    if isinstance(setting, list | tuple):
+        return " ".join(map(str, setting))
+    return "none" if setting is None else str(setting)
+
+
+def stage_lines(rows: Sequence[ModelRow]) -> list[list[str]]:
+    """The stage table as people read it: figures down, models across, the first line their names."""
+    lines = [["", *(row.model for row in rows)], ["asked", *(row.asked for row in rows)]]
+    letters, _ = marks(rows)
+    if letters:
+        lines.append(["measured with", *letters])
     for column in measured(rows):
         unit = ", %" if column.kind == "percent" else ""
-        lines.append(f"| {column.title}{unit} | " + " | ".join(text(row, column) for row in rows) + " |")
-    return "\n".join(lines)
+        lines.append([f"{column.title}{unit}", *(text(row, column) for row in rows)])
+    return lines
+
+
+def level_lines(rows: Sequence[ModelRow]) -> list[list[str]]:
+    """The table by domain and level in the same way; empty where nothing was measured by level."""
+    lines = [
+        [f"{domain}, level {level}", *(_cell(by_model.get(row.model)) for row in rows)]
+        for domain, by_level in level_table(rows).items()
+        for level, by_model in by_level.items()
+    ]
+    return [["", *(row.model for row in rows)], *lines] if lines else []
+
+
+def _cell(values: Mapping[str, float] | None) -> str:
+    if values is None:
+        return "–"
+    return " / ".join(f"{100 * values[name]:.0f}" for name in ("pass_at_1", "cons_at_k", "pass_at_k"))
+
+
+def markdown(rows: Sequence[ModelRow]) -> str:
+    """Both tables in Markdown."""
+    parts = [_markdown(stage_lines(rows))]
+    parts += [f"Measured with {letter}: {said}." for letter, said in marks(rows)[1].items()]
+    if levels := level_lines(rows):
+        parts += [LEVEL_NOTE, _markdown(levels)]
+    return "\n\n".join(parts)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|---|" + "---|" * (len(lines[0]) - 1), *body])
 
 
 def as_json(rows: Sequence[ModelRow]) -> list[dict[str, Any]]:
-    """The stage table as plain values."""
+    """Both tables as plain values: a model each, with its figures, its levels by domain and its settings."""
     columns = measured(rows)
     return [
-        {"model": row.model, "asked": row.asked, **{column.title: value(row, column) for column in columns}}
+        {
+            "model": row.model,
+            "asked": row.asked,
+            **{column.title: value(row, column) for column in columns},
+            "levels": row.results.get("all_levels", {}).get("by_domain_level", {}),
+            "settings": told(row),
+        }
         for row in rows
     ]
 

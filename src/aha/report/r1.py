@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from aha.report import figures
-from aha.report.comparison import ModelRow, level_table, measured, rows_of, text
+from aha.report.comparison import LEVEL_NOTE, ModelRow, level_lines, measured, rows_of, text
 from aha.report.directions import Direction, directions, figures_of, hacking
 from aha.report.reading import Run
 from aha.report.scaling_directions import scaling_directions, scaling_figures
@@ -40,7 +40,6 @@ STUDENT_WAYS = {
     "-distilled-rl": ": distilled, then RL",
 }
 """What is made of a student: the ending of the stage's name, and what to call it."""
-LEVEL_NOTE = "Each cell: pass@1 / majority vote / any sample right, %."
 NAMES = {
     "pretrain": "the base",
     "v3": "V3: general data and short answers",
@@ -122,13 +121,8 @@ def _comparison(rows: list[ModelRow]) -> Section | None:
         ],
         "; ".join(f"{column.title}: {column.about}" for column in columns if column.about) + ".",
     )
-    levels = level_table(rows)
-    cells = [
-        [f"{domain}, level {level}", *(_cell(by_model.get(row.model)) for row in rows)]
-        for domain, by_level in levels.items()
-        for level, by_model in by_level.items()
-    ]
-    by_level = Table(["", *(row.model for row in rows)], cells, LEVEL_NOTE)
+    head, *cells = level_lines(rows) or [[]]
+    by_level = Table(head, cells, LEVEL_NOTE)
     explained = " ".join(f"{row.model}: {NAMES[row.model]}." for row in rows if row.model in NAMES)
     return Section(
         "The comparison",
@@ -136,12 +130,6 @@ def _comparison(rows: list[ModelRow]) -> Section | None:
         f"that it was made for. {explained}",
         tables=[table, by_level] if cells else [table],
     )
-
-
-def _cell(values: Mapping[str, float] | None) -> str:
-    if values is None:
-        return "–"
-    return " / ".join(f"{100 * values[name]:.0f}" for name in ("pass_at_1", "cons_at_k", "pass_at_k"))
 
 
 def _transcripts(run: Run, rows: list[ModelRow]) -> Section | None:

@@ -30,6 +30,8 @@ class Run:
     """Expert loads of a model, where they were measured."""
     audits: dict[str, Row]
     """What data stages counted: `audit.json` by stage."""
+    settings: dict[str, dict[str, Row]]
+    """What the held-out results were measured with: model, then way of asking, then the evaluation's settings."""
     scaling: dict[str, dict[str, Row]]
     """Curves of test-time scaling: model, then way of asking, then `curves` and `at_equal_tokens`."""
 
@@ -89,11 +91,30 @@ def read_run(folder: Path) -> Run:
         results,
         experts,
         audits,
+        evaluation_settings(folder),
         scaling,
     )
 
 
-def _json(run: RunFolder, stage: str, name: str) -> Any:
+def evaluation_settings(folder: Path) -> dict[str, dict[str, Row]]:
+    """How a run's evaluations, finished or begun, ask its models: model, then way of asking, then the settings.
 
+    Raises:
+        RunFolderError: the folder is not a run.
+    """
+    run = RunFolder.open(folder)
+    settings: dict[str, dict[str, Row]] = {}
+    for stage in (run.json("lineage") or {}).get("stages", []):
+        if stage["kind"] != "evaluation":
+            continue
+        config = (_json(run, stage["name"], "stage.json") or {}).get("config", {})
+        for suite in config.get("suites", ()):
+            levels = config["trained_levels" if suite["trained_levels_only"] else "levels"]
+            for way in suite["elicitations"]:
+                settings.setdefault(suite["stage"], {})[way] = {**config, "levels": levels}
+    return settings
+
+
+def _json(run: RunFolder, stage: str, name: str) -> Any:
     path = run.path / stage / name
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
