@@ -165,7 +165,7 @@ def report(
 def evaluate(
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Model folders in Hugging Face layout.")],
     task: Annotated[
-        str, typer.Option(metavar="T[,T]", help="Families and tasks that are asked.", show_default="all families")
+        str, typer.Option(metavar="T[,T]", help="Families, general ones too, and tasks.", show_default="all reasoning")
     ] = "",
     asked: Annotated[
         str,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -22,8 +24,8 @@ from aha.files import fingerprint, names_of, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.stages.checkpoint import checkpoint_identity
-from aha.tasks.datasets import is_dataset, make_dataset
-from aha.tasks.families import FAMILIES
+from aha.tasks.datasets import DATASETS, is_dataset
+from aha.tasks.families import FAMILIES, GENERAL
 from aha.tasks.stored import read_stored
 from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
@@ -40,12 +42,20 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Sampling settings by name. Greedy decoding repeats itself and varies between checkpoints (R1, section 3)."""
 
 
+def _known(name: str) -> str:
+    if name not in FAMILIES and name not in GENERAL and not is_dataset(name):
+        raise UnknownNameError("family or task", name, [*DATASETS, *FAMILIES, *GENERAL])
+    return name
+
+
 class ModelEvaluation(EvaluationSettings, FileTaskSettings):
     """What `aha eval` does; change it with --set."""
 
     elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
     device: str = Field("cpu", description="where to compute: cpu or cuda")
-    samples_by_task: dict[str, int] = Field(default_factory=dict, description="samples where they differ, by task")
+    samples_by_task: dict[Annotated[str, AfterValidator(_known)], PositiveInt] = Field(
+        default_factory=dict, description="samples where they differ, by family or task"
+    )
     held_out: tuple[str, ...] = Field((), description="files of held-out problems from runs that are asked as well")
 
     @model_validator(mode="after")
@@ -68,7 +78,7 @@ def evaluate_models(
 
     Args:
         checkpoints: folders in Hugging Face layout.
-        tasks: families and tasks that are asked; empty: all families.
+        tasks: families, general ones too, and tasks that are asked; empty: all families of reasoning.
         asked: ways of asking; empty: R1-Zero's template.
         preset: of sampling settings, or several with commas between, each measured; empty: none.
         overrides: ``a.b=c`` settings of `ModelEvaluation`, applied last.
@@ -86,10 +96,10 @@ def evaluate_models(
             raise UnknownNameError("preset of sampling settings", name, PRESETS)
     chosen: dict[str, Any] = {}
     for name in tasks:
-        if name not in FAMILIES:
-            make_dataset(name)  # says which tasks and families there are
+        _known(name)
     if tasks:
-        chosen["families"] = [name for name in tasks if not is_dataset(name)]
+        chosen["families"] = [name for name in tasks if name in FAMILIES]
+        chosen["general"] = [name for name in tasks if name in GENERAL]
         chosen["tasks"] = [name for name in tasks if is_dataset(name)]
     if asked:
         chosen["elicitations"] = list(asked)
@@ -194,9 +204,16 @@ def _questions(config: ModelEvaluation) -> list[tuple[list[Problem], int]]:
     """Generated and general problems, and each file task's, with the samples of each."""
     limit = config.problems_limit or None
     stored = [problem for path in config.held_out for problem in read_stored(Path(path))[:limit]]
-    sets = [(problems, count) for problems, count in question_sets(config, stored) if problems]
-    counts = config.samples_by_task
-    return [*sets, *((config.file_problems(name), counts.get(name, config.samples)) for name in config.tasks)]
+    of_tasks = [(config.file_problems(name), config.samples) for name in config.tasks]
+    return [
+        (list(some), count)
+        for problems, default in (*question_sets(config, stored), *of_tasks)
+        for count, some in groupby(problems, partial(_samples_of, config, default))
+    ]
+
+
+def _samples_of(config: ModelEvaluation, default: int, problem: Problem) -> int:
+    return config.samples_by_task.get(problem.family, default)
 
 
 def _by_task(samples: Sequence[Sample], config: ModelEvaluation) -> dict[str, Any]:
@@ -226,7 +243,10 @@ def _table(results: dict[str, dict[str, Any]], configs: dict[str, ModelEvaluatio
         for elicitation, result in ways.items():
             for name in (*config.families, *config.tasks):
                 table.add_row(model, elicitation, name, *_cells(result["by_task"][name]))
-            if "general" in result:
+            scores = result["general"]["by_family"] if "general" in result else {}
+            for name, score in scores.items():
+                table.add_row(model, elicitation, name, _percent(score))
+            if len(scores) > 1:
                 table.add_row(model, elicitation, "general", _percent(result["general"]["score"]))
     return table
 

@@ -86,6 +86,25 @@ def test_parts_of_the_world_alone(model: Path, tmp_path: Path) -> None:
     assert general["harmful_refused"] == {"mean": None, "low": None, "high": None}
 
 
+def test_general_families_are_asked_by_name(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(model, tmp_path / "out", "general_per_level=1", "general_samples=1", tasks=("facts", "requests"))
+    result = json.loads((tmp_path / "out" / "results.json").read_text())["base"]["zero"]
+    assert set(result["general"]["by_family"]) == {"facts", "requests"} and result["by_task"] == {}
+    assert {"facts", "requests", "general"} <= set(capsys.readouterr().out.split())
+    with pytest.raises(UnknownNameError, match="did you mean 'facts'"):
+        run(model, tmp_path / "out", tasks=("fact",))
+
+
+def test_families_have_numbers_of_samples_of_their_own_too(model: Path, tmp_path: Path) -> None:
+    asked = "general=[facts]", "general_per_level=1", "samples_by_task={motion: 3, facts: 1}"
+    run(model, tmp_path / "out", *asked, tasks=("riddle", "motion"))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    most = {
+        name: max(row["index"] for row in rows if row["family"] == name) + 1 for name in ("riddle", "motion", "facts")
+    }
+    assert most == {"riddle": 2, "motion": 3, "facts": 1}
+
+
 def test_pass_at_k_is_of_all_samples(model: Path, tmp_path: Path) -> None:
     run(model, tmp_path / "out", "samples=3", tasks=("riddle",))
     results = json.loads((tmp_path / "out" / "results.json").read_text())["base"]["zero"]
@@ -134,5 +153,7 @@ def test_several_sampling_settings_at_once(model: Path, tmp_path: Path, capsys: 
 def test_bad_names(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean 'riddle'.*gsm8k"):
         run(model, tmp_path / "out", tasks=("ridle",))
+    with pytest.raises(ConfigError, match=r"samples_by_task.*did you mean 'gsm8k'"):
+        run(model, tmp_path / "out", "samples_by_task={gsm8: 2}")
     with pytest.raises(ConfigError, match="named twice"):
         evaluate_models([model, model], (), (), "", FEW, tmp_path / "out", 0)
