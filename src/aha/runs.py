@@ -198,7 +198,7 @@ class RunFolder:
                 if _alive(owner) or time.monotonic() > deadline:
                     os.close(descriptor)
                     raise RunFolderError(
-                        f"run folder {str(self.path)!r} is in use by process {owner or 'unknown'}; "
+                        f"folder {str(self.path)!r} is in use by process {owner or 'unknown'}; "
                         "wait for it, stop it, or choose another folder with --out"
                     ) from error
                 time.sleep(0.05)

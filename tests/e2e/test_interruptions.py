@@ -155,7 +155,7 @@ def test_a_run_in_use_is_refused_at_once_and_not_disturbed(tmp_path: Path) -> No
     for more in ((), ("--fresh",)):
         second = subprocess.run(command(out, *more), env=environment(), capture_output=True, text=True, check=False)
         assert second.returncode == 1
-        assert second.stderr.startswith(f"aha: error: run folder '{out}' is in use by process {process.pid}")
+        assert second.stderr.startswith(f"aha: error: folder '{out}' is in use by process {process.pid}")
         assert second.stderr.count("\n") == 1
     process.terminate()
     process.communicate(timeout=60)

@@ -11,6 +11,7 @@ from typing import Any
 from aha.errors import RunFolderError
 from aha.evals.runner import Sample
 from aha.files import cannot_write, canonical_json, read_json, write_json
+from aha.runs import RunFolder
 
 SETTINGS, SAMPLES, RESULTS = "settings.json", "samples.jsonl", "results.json"
 Asked = tuple[str, str]
@@ -32,29 +33,33 @@ class KeptSamples:
         settings: everything that the numbers depend on.
 
     Raises:
-        RunFolderError: the folder holds another evaluation, or cannot be written.
+        RunFolderError: the folder holds another evaluation, is damaged or in use, or cannot be written.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
         self._samples: dict[Asked, dict[Identity, Sample]] = {}
+        self._lock = RunFolder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
             if (folder / SETTINGS).is_file():
                 if canonical_json(read_json(folder / SETTINGS)) != canonical_json(settings):
                     raise RunFolderError(
                         f"{str(folder)!r} holds an evaluation with other settings or of another model: choose another "
                         "--out, or delete it"
                     )
-            elif any(folder.iterdir()):
+            elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
                 raise RunFolderError(f"{str(folder)!r} holds something else: choose another --out")
             else:
                 write_json(folder / SETTINGS, settings)
             self._read()
             self._file = (folder / SAMPLES).open("a", encoding="utf-8")
         except RunFolderError:
+            self._lock.release()
             raise
         except OSError as error:
+            self._lock.release()
             raise RunFolderError(cannot_write(folder, error)) from error
 
     def _read(self) -> None:
@@ -64,13 +69,19 @@ class KeptSamples:
             return
         whole = 0
         with path.open("rb") as file:
-            for line in file:
+            for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     break
-                row = json.loads(line)
+                try:
+                    row = json.loads(line)
+                    own = self.of(row.pop("model"), row.pop("elicitation"))
+                    sample = Sample(**row)
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    raise RunFolderError(
+                        f"{str(path)!r}, line {number}: damaged, or written by another version of aha: choose another "
+                        "--out, or delete it"
+                    ) from error
                 whole += len(line)
-                own = self.of(row.pop("model"), row.pop("elicitation"))
-                sample = Sample(**row)
                 own[identity(sample)] = sample
         with path.open("rb+") as file:
             file.truncate(whole)
@@ -98,3 +109,4 @@ class KeptSamples:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
+        self._lock.release()

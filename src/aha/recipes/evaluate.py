@@ -123,7 +123,7 @@ def evaluate_models(
                     way = f"{elicitation}, {label}" if len(configs) > 1 else elicitation
                     samples = _measure(Asked(path, name, way, elicitation, config, seed), kept)
                     results.setdefault(name, {})[way] = _by_task(samples, config)
-    write_json(folder / RESULTS, results)
+        write_json(folder / RESULTS, results)
     Console().print(_table(results, configs))
     print(f"completions and results: {folder}")
 

@@ -128,6 +128,28 @@ def test_another_evaluation_is_not_mixed_in(model: Path, tmp_path: Path) -> None
         KeptSamples(tmp_path / "other", {})
 
 
+@pytest.mark.parametrize(
+    "line", [b"{\n", b"[]\n", b'{"model": "base"}\n', b'{"model": "m", "elicitation": "zero", "x": 1}\n']
+)
+def test_samples_that_cannot_be_read_are_said_and_left_as_they_are(model: Path, tmp_path: Path, line: bytes) -> None:
+    run(model, tmp_path / "out")
+    samples = tmp_path / "out" / "samples.jsonl"
+    first, *others = samples.read_bytes().splitlines(keepends=True)
+    content = b"".join([first, line, *others])
+    samples.write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"samples\.jsonl', line 2: damaged, or written by another version"):
+        run(model, tmp_path / "out")
+    assert samples.read_bytes() == content
+
+
+def test_a_folder_in_use_is_refused(model: Path, tmp_path: Path) -> None:
+    run(model, tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    with KeptSamples(tmp_path / "out", settings), pytest.raises(RunFolderError, match=r"in use by process \d+"):
+        run(model, tmp_path / "out")
+    run(model, tmp_path / "out")
+
+
 def test_presets(model: Path, tmp_path: Path) -> None:
     run(model, tmp_path / "out", preset="greedy", tasks=("choice",))
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
