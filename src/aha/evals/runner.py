@@ -56,8 +56,8 @@ class Sample:
     """Share of the thinking's lines that repeat an earlier one."""
     summary: bool = False
     """A sentence after the thinking names the answer."""
-    answer_in_language: bool = True
-    """What is shown after the thinking is in the question's language."""
+    answer_in_language: bool | None = None
+    """What is shown after the thinking is in the question's language, or has no words; None where nothing is shown."""
     refused: bool = False
     """Requests: the response declines."""
     vote: str | None = None
@@ -148,7 +148,7 @@ def grade_sample(
         language_consistency=language_consistency(thinking, problem.language),
         repetition=repetition_rate(thinking),
         summary=bool(shown) and final_answer(shown) != "",
-        answer_in_language=language_consistency(shown, problem.language) == 1.0,
+        answer_in_language=language_consistency(shown, problem.language) == 1.0 if shown.strip() else None,
         refused=problem.family == "requests" and refuses(shown, problem.language),
         vote=reading.vote,
         rejected=rejected,
@@ -210,7 +210,9 @@ def summarize(samples: Sequence[Sample]) -> dict[str, Any]:
         "language_consistency": _mean([sample.language_consistency for sample in samples]),
         "repetition_rate": _mean([sample.repetition for sample in samples]),
         "summary_rate": _mean([float(sample.summary) for sample in samples]),
-        "answer_in_language_rate": _mean([float(sample.answer_in_language) for sample in samples]),
+        "answer_in_language_rate": _mean(
+            [float(sample.answer_in_language) for sample in samples if sample.answer_in_language is not None]
+        ),
     }
 
 

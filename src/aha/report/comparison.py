@@ -32,7 +32,11 @@ COLUMNS = (
     Column("one language", (*REASONING, "language_consistency"), about="words of the thinking in the question's"),
     Column("repeated", (*REASONING, "repetition_rate"), about="lines of the thinking that repeat an earlier one"),
     Column("summary", (*REASONING, "summary_rate"), about="a sentence after the thinking names the answer"),
-    Column("answer's language", (*REASONING, "answer_in_language_rate"), about="what is shown is in the question's"),
+    Column(
+        "answer's language",
+        (*REASONING, "answer_in_language_rate"),
+        about="shown answers in the question's, or without words",
+    ),
     Column("true steps", (*REASONING, "true_step_rate"), about="equations and verdicts of the thinking that are true"),
     Column("tokens", (*REASONING, "mean_completion_tokens"), "number", "per answer"),
     Column("general", ("general", "score"), about="true score of general tasks, mean over families"),

@@ -45,6 +45,14 @@ def test_readability() -> None:
     assert longest_paragraph("ab\nabcd\n") == 4
 
 
+def test_only_answers_that_are_shown_have_a_language() -> None:
+    unformed, formed = graded("2+2=4", "zero"), graded("<think>2+2=4</think><answer>5</answer>", "zero")
+    foreign = graded("<think>2+2=4</think><answer>五</answer>", "zero")
+    assert (unformed.answer_in_language, formed.answer_in_language, foreign.answer_in_language) == (None, True, False)
+    assert summarize([unformed, unformed])["answer_in_language_rate"] is None
+    assert summarize([unformed, formed, foreign])["answer_in_language_rate"] == 0.5
+
+
 def test_general_tasks_are_scored_by_the_world_and_leniently_where_no_form_was_taught() -> None:
     rng = random.Random(0)
     family = get_general("facts")
