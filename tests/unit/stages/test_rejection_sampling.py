@@ -1,13 +1,17 @@
 """Rejection sampling: every sample has one fate, and the audit counts it; summaries by V3 must say the same."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import pytest
+
+from aha.files import file_sha256
 from aha.rewards.rules import language_consistency
 from aha.stages.rejection_sampling import (
     FilterConfig,
+    RejectionSampling,
     RejectionSamplingConfig,
     is_summary,
     judge_readable,
@@ -18,7 +22,12 @@ from aha.stages.rejection_sampling import (
 from aha.stages.sampling import Sampled
 from aha.tasks.families import FAMILIES, is_held_out
 from aha.text.thinking import parse
-from aha.types import Problem
+from aha.text.tokenizer import ASSISTANT, USER, Tokenizer
+from aha.training.interrupts import StopRequested
+from aha.training.stage import StageContext
+from aha.types import Completion, FinishReason, Problem, Request
+
+from ..conftest import MakeContext
 
 PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
 
@@ -111,3 +120,68 @@ def test_rows_survive_json_and_know_what_is_right() -> None:
         assert Problem(**made["problem"]).key == problem.key
         assert made["problem"] == asdict(problem)
         assert language_consistency(made["thinking"], "zh") == 1.0
+
+
+class Solver:
+    """A generator that solves what it is asked, now and then wrongly, as the seed has it; and counts the questions."""
+
+    weights_version = 0
+
+    def __init__(self, tokenizer: Tokenizer, problems: Sequence[Problem]) -> None:
+        self.tokenizer = tokenizer
+        self.problems = {problem.question: problem for problem in problems}
+        self.asked: list[str] = []
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        return [[self._solved(request, sample) for sample in range(request.sampling.n)] for request in requests]
+
+    def _solved(self, request: Request, sample: int) -> Completion:
+        question = self.tokenizer.decode(request.prompt_token_ids).split(USER)[1].split(ASSISTANT)[0]
+        self.asked += [question] if sample == 0 else []
+        problem, rng = self.problems[question], random.Random(f"{request.sampling.seed} {sample}")
+        solution = FAMILIES[problem.family].solve(problem, rng, "full", problem.language)
+        answer = solution.answer if rng.random() < 0.7 else "no"
+        text = f"{solution.thinking}\n</think>\n\nThe answer is {answer}."
+        ids = (*self.tokenizer.encode_markup(text), self.tokenizer.eos_id)
+        return Completion(ids, (0.0,) * len(ids), FinishReason.STOP)
+
+    def stream(self, request: Request) -> Iterator[tuple[int, float]]:
+        raise NotImplementedError
+
+    def cancel(self, request_id: str) -> None:
+        raise NotImplementedError
+
+    def score(self, sequences: Any) -> list[list[float]]:
+        raise NotImplementedError
+
+    def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
+        raise NotImplementedError
+
+
+def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(
+    make_context: MakeContext, base: Tokenizer
+) -> None:
+    config = RejectionSamplingConfig(prompts=12, samples=3, prompts_at_once=4, levels=(1,))
+
+    def started() -> tuple[StageContext, Solver]:
+        context = make_context("data", config, ("base",))
+        return context, Solver(base, training_problems(config, context.derive_seed("problems")))
+
+    def finished(context: StageContext, solver: Solver) -> list[str]:
+        assert RejectionSampling(lambda *_, **__: solver).run(context).summary["examples"] > 0
+        return [file_sha256(context.folder / name) for name in ("examples.jsonl", "audit.json")]
+
+    whole, solver = started()
+    expected, everything = finished(whole, solver), solver.asked
+    whole.folder.rename(whole.run.path / "first")
+    asked: list[str] = []
+    for _ in range(2):
+        interrupted, solver = started()
+        interrupted.checkpointer._stop.signum = 15
+        with pytest.raises(StopRequested):
+            RejectionSampling(lambda *_, solver=solver, **__: solver).run(interrupted)
+        asked += solver.asked
+    again, solver = started()
+    assert finished(again, solver) == expected
+    assert [*asked, *solver.asked] == everything
+    assert len(everything) == 12

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from aha.errors import CheckpointError, ConfigError
+from aha.files import file_sha256
 from aha.models.reward_model import RewardScorer, load_reward_model
 from aha.rewards.preference import judged_token_ids
 from aha.stages.reward_model import RewardModelConfig, RewardModelTraining, _held_out
 from aha.text.tokenizer import Tokenizer
+from aha.training.interrupts import StopRequested
 from aha.training.optimizer import OptimizerConfig
 from aha.training.stage import StageContext
 
@@ -86,6 +88,22 @@ def test_no_problem_is_on_both_sides_in_other_words() -> None:
     assert {r["key"] for r, o in zip(rows, out, strict=True) if o}.isdisjoint(
         r["key"] for r, o in zip(rows, out, strict=True) if not o
     )
+
+
+def test_a_killed_run_ends_with_the_same_bytes(make_context: MakeContext, base: Tokenizer) -> None:
+    files = ("model/model.safetensors", "reward_head.safetensors", "metrics.jsonl")
+    whole = context_with_pairs(make_context, count=40)
+    result = RewardModelTraining().run(whole)
+    expected = [file_sha256(whole.folder / name) for name in files]
+    whole.folder.rename(whole.run.path / "first")
+    for _ in range(2):
+        interrupted = context_with_pairs(make_context, count=40)
+        interrupted.checkpointer._stop.signum = 15
+        with pytest.raises(StopRequested):
+            RewardModelTraining().run(interrupted)
+    again = context_with_pairs(make_context, count=40)
+    assert RewardModelTraining().run(again) == result
+    assert [file_sha256(again.folder / name) for name in files] == expected
 
 
 def test_too_few_examples_are_refused(make_context: MakeContext, base: Tokenizer) -> None:
