@@ -30,6 +30,11 @@ from aha.report.scaling_directions import scaling_directions, scaling_figures
 RECIPE = "r1-arms"
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1"
 BY_RL = {"qwen3": "qwen3-rl"}
+TEACHER = (
+    "pretrain", "r1-zero", "v3-data", "v3", "cold-start-data", "dev1", "dev2", "dev3-data", "general-data", "dev3",
+    "preferences", "helpful-rm", "harmless-rm", "r1", "distillation-data",
+)  # fmt: skip
+"""The stages that R1 and its solutions are made of."""
 PASS = COLUMNS[0]
 
 
@@ -95,6 +100,7 @@ def write_page() -> None:
         "",
         *direction_list(seeds),
         *stage_table(seeds),
+        *cost_lines(seeds),
         *level_tables(seeds),
         *scaling_tables(seeds),
         *reward_model_table(seeds),
@@ -196,6 +202,24 @@ def stage_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
         cells = [cell(numbers(seeds, model, column), column) for column in columns]
         page.append(f"| {model} | {asked} | " + " | ".join(cells) + " |")
     return [*page, "", "; ".join(f"{c.title}: {c.about}" for c in columns if c.about) + ".", ""]
+
+
+def cost_lines(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What distillation and RL spend on the same student, and what the teacher cost."""
+    minutes = [{name: stage.get("minutes", 0.0) for name, stage in seed["stages"].items()} for seed in seeds]
+    lines = []
+    for student, by_rl in BY_RL.items():
+        found = [own for own in minutes if student in own and by_rl in own]
+        if found:
+            parts = [
+                fmean(sum(own.get(name, 0.0) for name in names) for own in found)
+                for names in ((f"{student}-base",), (student,), (by_rl,), TEACHER)
+            ]
+            lines.append(
+                f"Minutes of {student}: its base {parts[0]:.1f}, then distillation {parts[1]:.1f} or RL {parts[2]:.1f} "
+                f"(sampling and training); the teacher with its solutions, paid for once, {parts[3]:.1f}."
+            )
+    return [*lines, ""] if lines else []
 
 
 def level_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -315,6 +339,7 @@ def reward_model_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
         if found:
             figures = [cell([row[figure] for row in found if figure in row], PASS) for figure in ACCURACIES]
             page.append(f"| {name} | {len(found)} | " + " | ".join(figures) + " |")
+    page += ["", *judge_lines(seeds)]
     curves = [seed["general_curves"][TRUSTED] for seed in seeds if TRUSTED in seed["general_curves"]]
     if curves:
         page += [
@@ -329,6 +354,24 @@ def reward_model_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
                 page.append(f"| {seed['seed']} | {step:.0f} | {100 * learned:.1f} | {100 * true:.1f} |")
         page += ["", "![the learned score and the true one](hacking.svg)"]
     return [*page, ""]
+
+
+def judge_lines(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who decided which response of a pair is the better one."""
+    lines = []
+    for seed in seeds:
+        audit = seed["audits"].get("preferences", {})
+        if "agreement" in audit:
+            lines.append(
+                f"Seed {seed['seed']}: {audit['judge']} decided the pairs. V3's two orders agree on "
+                f"{100 * audit['orders_agree']:.0f}% of them, and there with the world's scores on "
+                f"{100 * audit['agreement']:.0f}% (it decides from {100 * audit['floor']:.0f}%)."
+            )
+    if any(seed["audits"].get("preferences", {}).get("judge") == "the world's scores" for seed in seeds):
+        lines.append(
+            "Where the world's scores decide, the two accuracies of helpful-rm are one number by construction."
+        )
+    return lines
 
 
 def audit_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:

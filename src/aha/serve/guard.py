@@ -126,7 +126,9 @@ def _check_local(scope: Scope) -> None:
     host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if not is_loopback(name):
-        raise ApiError(403, "without an API key this server answers on 127.0.0.1 and localhost only", code="wrong_host")
+        raise ApiError(
+            403, "without an API key this server answers on localhost and loopback addresses only", code="wrong_host"
+        )
     _check_origin(scope, ("http",))
 
 

@@ -334,7 +334,7 @@ class Terminal:
         else:
             try:
                 self._change(name, yaml.safe_load(value))
-            except (yaml.YAMLError, TypeError):  # such as a date, which JSON does not have
+            except (yaml.YAMLError, TypeError, ValueError):  # such as dates: JSON has none, and there is no month 13
                 raise ApiError(400, f"{name}: {value!r} is not a value") from None
 
     def _change(self, name: str, value: Any) -> None:

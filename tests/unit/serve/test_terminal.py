@@ -217,6 +217,7 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
         "/set seed=4",
         "/set stop [a",
         "/set stop 2024-01-01",
+        "/set stop 2024-13-01",
         "/problem countdown 0",
         "/problem countdown 10",
         "/set tempo 1",
@@ -229,7 +230,7 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     for words in ("'temperature': Input should be less", "seed 4", "is not a value", "no setting 'tempo'", "/think x"):
         assert words in said
     assert "level '0': expected one of 1, 2, 3, 4, 5" in said and "level '10': expected one of" in said
-    assert "stop: '2024-01-01' is not a value" in said
+    assert "stop: '2024-01-01' is not a value" in said and "stop: '2024-13-01' is not a value" in said
     assert "'n': Input should be less" in said and "did you mean 'think'" in said
     bounded = talk(["/think 2", "What is 1+2?"], adds)
     assert "3 of them thinking" in bounded

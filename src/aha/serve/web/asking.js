@@ -94,8 +94,8 @@ export async function ask(number, column, view) {
 
 /**
  * Goes on with the thinking where it ended, with "Wait" in the place of its end (budget forcing); where there was none, opens
- * one. A model that then ends inside its thinking has the end of it forced, and answers. Where nothing comes, because the server
- * refuses, the answer stays as it was.
+ * one. A model that then ends inside its thinking has the end of it forced, and answers. Where no answer comes because the server
+ * refuses, or nothing at all before it is stopped, all stays as it was.
  */
 export async function thinkLonger(number, column, sample, view) {
   const turn = state.turns[number];
@@ -108,23 +108,22 @@ export async function thinkLonger(number, column, sample, view) {
     whole.messages.push({ role: "assistant", content: "", reasoning_content: thinking, prefix: true });
     return whole;
   };
-  const before = { sample: { ...sample, earlier: [...sample.earlier] }, answer: { judgement: answer.judgement, status: answer.status } };
+  const { judgement, status, seconds } = answer;
+  const before = { ...sample, earlier: [...sample.earlier] };
   if (sample.content) sample.earlier.push(sample.content);
   Object.assign(sample, { thinking: begun, content: "", contentTokens: 0, finish: null });
   answer.judgement = null;
   view.rebuild();
   await stream(answer, body(begun), [sample], view.update);
-  if (answer.status === "failed" && sample.thinking === begun && !sample.content) {
-    Object.assign(sample, before.sample);
-    Object.assign(answer, before.answer);
-    finish(view);
-    return;
-  }
   if (answer.status === "done" && sample.finish === "stop" && !sample.content) {
     sample.finish = null;
     await stream(answer, { ...body(sample.thinking), thinking: { type: "disabled" } }, [sample], view.update);
   }
-  await judge(turn, answer);
+  const untouched = answer.status === "stopped" && sample.thinking === begun;
+  if (!sample.content && (answer.status === "failed" || untouched)) {
+    Object.assign(sample, before);
+    Object.assign(answer, { judgement, status, seconds });
+  } else await judge(turn, answer);
   finish(view);
 }
 
@@ -134,7 +133,7 @@ async function judge(turn, answer) {
   try {
     answer.judgement = await post("/api/judge", { problem: turn.problem, replies: answer.samples.map((sample) => sample.content) });
   } catch (error) {
-    answer.error = error.message;
+    answer.error = `No verdict: ${error.message}`;
   }
 }
 
