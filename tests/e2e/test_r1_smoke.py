@@ -48,7 +48,8 @@ def test_something_was_learned(smoke: Path) -> None:
         losses = [row["held_out_loss"] for row in run.metrics(stage) if "held_out_loss" in row]
         assert losses[-1] < 0.9 * losses[0], stage
     rows = {row["name"]: row for row in run.json("summary")["stages"]}
-    assert rows["r1-zero"]["pass_at_1"]["mean"] > rows["pretrain"]["pass_at_1"]["mean"]
+    # In 40 steps the form is learnt; ten problems are too few to see more, which is what `r1-tiny` is for.
+    assert rows["r1-zero"]["format_rate"] > rows["pretrain"]["format_rate"] + 0.2
     assert rows["dev3"]["general"]["score"] > rows["r1-zero"]["general"]["score"]
 
 
