@@ -278,7 +278,7 @@ def _clear_outputs(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.name in (STAGE, CHECKPOINTS):
             continue
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():  # a checkpoint stage's model is a link to the user's folder
             shutil.rmtree(entry)
         else:
             entry.unlink()

@@ -151,6 +151,9 @@ class GRPOConfig(Config):
             raise ValueError("reference_reset_steps: must be 0 with lora, whose reference is always the base")
         if self.lengths[0].from_step != 0:
             raise ValueError("lengths: the first stage must start at step 0")
+        starts = [stage.from_step for stage in self.lengths]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"lengths: stages start at steps {starts}; expected each after the one before it")
         if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.eval_levels)):
             raise ValueError(f"levels {self.levels} and eval_levels {self.eval_levels}: levels are 1 to 5")
         return self

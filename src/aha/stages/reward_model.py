@@ -89,7 +89,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: there are too few to learn from.
     """
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     if len(rows) < 20:
         raise ConfigError(f"{path} has {len(rows)} examples; a reward model needs at least 20: sample more prompts")
     return rows

@@ -91,6 +91,7 @@ class SFT:
         tokenizer = Tokenizer.load(parent)
         model.generation_config = with_chat_ends(model.generation_config, tokenizer)
         examples = fitting(context, Examples(tokenizer, conversations(context, config)), model.config)
+        need_enough(context, config, len(examples))
         trainer = SFTTrainer(config, spread(model, context.parallel, context.distributed), examples, context)
         trainer.train()
         loss = trainer.validate()
@@ -128,14 +129,22 @@ def conversations(context: StageContext, config: SFTConfig) -> list[Conversation
         ConfigError: there are fewer than are needed for one step and the held-out loss.
     """
     found = [ConversationFile(context.parent_folder(one.stage) / EXAMPLES, one.limit) for one in config.sources]
-    count = sum(map(len, found))
+    need_enough(context, config, sum(map(len, found)))
+    return found
+
+
+def need_enough(context: StageContext, config: SFTConfig, count: int) -> None:
+    """Refuses to begin with so few conversations that all of them would be held out.
+
+    Raises:
+        ConfigError: with what to do.
+    """
     if count <= config.validation_examples:
         raise ConfigError(
             f"{context.name}: {count} conversations from {', '.join(s.stage for s in config.sources)}, and "
             f"validation_examples = {config.validation_examples} of them are kept for the held-out loss: nothing to "
             "train on. Give more of them (or sample more prompts, loosen the filters), or lower validation_examples"
         )
-    return found
 
 
 class SFTTrainer:

@@ -125,6 +125,17 @@ def test_a_graph_out_of_order_is_refused() -> None:
         identities(Twice())
 
 
+def test_a_link_left_by_a_kill_is_taken_away_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "weights").write_text("dear")
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    (stage / "model").symlink_to(tmp_path / "mine", target_is_directory=True)
+    pipelines._clear_outputs(stage)
+    assert list(stage.iterdir()) == []
+    assert (tmp_path / "mine" / "weights").read_text() == "dear"
+
+
 def test_a_run_says_what_it_is_made_of_from_its_start(tmp_path: Path) -> None:
     for stumbling, done in (("base", [False, False, False]), ("child", [True, False, False])):
         with pytest.raises(KeyboardInterrupt):

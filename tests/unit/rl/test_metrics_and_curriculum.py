@@ -109,6 +109,9 @@ def test_the_length_schedule_jumps() -> None:
     assert [config.max_completion_tokens(step) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
     with pytest.raises(ValueError, match="first stage must start at step 0"):
         GRPOConfig(lengths=(LengthStage(from_step=5, max_completion_tokens=64),))
+    unsorted = [LengthStage(from_step=step, max_completion_tokens=64) for step in (0, 20, 10)]
+    with pytest.raises(ValueError, match="expected each after the one before it"):
+        GRPOConfig(lengths=tuple(unsorted))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from aha.models.hf import load_pretrained
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
 from aha.runs import read_jsonl
-from aha.stages.sft import SFT, SFTConfig, SFTTrainer, SourceStage, fitting
+from aha.stages.sft import SFT, SFTConfig, SFTTrainer, SourceStage, fitting, need_enough
 from aha.stages.sft import conversations as stage_conversations
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
@@ -194,6 +194,8 @@ def test_what_cannot_be_trained_on_is_found_before_the_first_step(
     fit = fitting(context, examples, model.config)
     assert len(examples) == 8 and len(fit) == 7
     assert list(fit) == [example for i, example in enumerate(examples) if i != 3]
+    with pytest.raises(ConfigError, match="7 conversations .* validation_examples = 7 of them are kept"):
+        need_enough(context, config(validation_examples=7), len(fit))
     encodes = base.encode
 
     def refuse(text: str) -> list[int]:

@@ -218,6 +218,32 @@ def test_answers_may_be_numbers(tmp_path: Path, name: str) -> None:
         assert task.solution(problems[0]) is None, "a number alone is no worked solution"
 
 
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("May 5", "may  5", "June 5"),
+        ("Yes, 3 of them", "yes, 3 of them.", "No, 3 of them"),
+        ("42", "The answer is 42 apples", "43"),
+        (r"\frac{1}{2}", "0.5", "2"),
+        ("5元", "5元", "6元"),
+    ],
+)
+def test_a_gold_answer_with_words_is_a_text(gold: str, right: str, wrong: str) -> None:
+    task = OwnRows()
+    problem = task.from_answer(gold)
+    assert task.verify(problem, right) and not task.verify(problem, wrong)
+    assert task.canonical(problem, right) != task.canonical(problem, wrong)
+
+
+def test_rows_have_levels_as_their_format_writes_them_and_golds_that_say_something(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer,level\na,1,3\nb,2,9\nc,3,\n")
+    assert [problem.level for problem in load_dataset(OwnRows(), path)] == [3, 1, 1]
+    path.write_text("question,answer\na,*\n")
+    with pytest.raises(ConfigError, match="has nothing that could be compared"):
+        load_dataset(OwnRows(), path)
+
+
 def test_columns_that_json_has_no_form_for(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     rows = [{"question": str(number), "made": {"on": [datetime(2025, 1, number)]}} for number in (1, 2)]
