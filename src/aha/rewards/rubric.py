@@ -141,13 +141,16 @@ class Grader:
         """Grades (problem, completion, truncated) triples in order.
 
         Raises:
-            GradingError: functions of the user's failed on every completion of the first batch.
+            GradingError: functions of the user's failed, or grading took too long, on every completion of the first
+                batch.
         """
         rows = [
             (asdict(problem), completion.encode(errors="replace").decode(), truncated, self._config, self._form)
             for problem, completion, truncated in items
         ]
-        results = [result or {"grade": None} for result in self._worker.grade(rows)]
+        seconds = self._worker.seconds_per_item
+        lost = {"failed": "grading", "why": f"grading a completion took over {seconds:g} seconds, or ended its process"}
+        results = [result or lost for result in self._worker.grade(rows)]
         self._report([result for result in results if "failed" in result], len(results))
         return [Grade(*result["grade"]) if result.get("grade") else None for result in results]
 
