@@ -86,6 +86,6 @@ def seed_interval(values: Sequence[float]) -> Interval:
     mean = float(array.mean()) if array.size else math.nan
     if array.size < 2:
         return Interval(mean, math.nan, math.nan)
-    critical = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-    half = critical.get(array.size - 1, 1.96) * float(array.std(ddof=1)) / math.sqrt(array.size)
+    critical = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
+    half = critical.get(array.size - 1, 2.262) * float(array.std(ddof=1)) / math.sqrt(array.size)  # more: a little wide
     return Interval(mean, mean - half, mean + half)

@@ -29,7 +29,7 @@ _JOINED_AFTER = re.compile(
 )
 _CUE = re.compile(r"(?:final answer|answer|答案)\s*(?:is|are|=|:|：|是|为)+\s*:?\s*(?P<answer>[^\n]*)", re.IGNORECASE)
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox)\s*\{([^{}]*)\}")
-_SPACING = re.compile(r"\\[,;:! ]|\\left|\\right|\\\$|\\%")
+_SPACING = re.compile(r"\\[,;:! ()\[\]]|\\left|\\right|\\\$|\\%")
 _LETTER = re.compile(r"(?<![A-Za-z0-9])\(?([A-Z])\)?(?![A-Za-z0-9])")
 _LEADING_LETTER = re.compile(r"\s*(?:[(\[]\s*([A-Z])\s*[)\]]|([A-Z])\s*(?:[.:)]|$))", re.MULTILINE)
 
@@ -49,7 +49,7 @@ def stated(text: str) -> str | None:
     if boxes:
         return boxes[0] if len({"".join(box.split()) for box in boxes}) == 1 else None
     cues = list(_CUE.finditer(text))
-    return cues[-1]["answer"].strip()[:MAX_CHARACTERS] if cues else None
+    return cues[-1]["answer"].strip(" *")[:MAX_CHARACTERS] if cues else None
 
 
 def boxed(text: str) -> list[str]:

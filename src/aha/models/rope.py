@@ -86,6 +86,8 @@ class Rope:
         self._frequencies = inverse_frequencies(config)
         self._factor = _cos_sin_factor(config.rope_scaling)
         self._tables: dict[torch.device, Tensor] = {}
+        self._outgrown: list[Tensor] = []
+        """Too short tables: recorded CUDA graphs read them on. As sizes double, all are less than one more."""
 
     def table(self, length: int, device: torch.device) -> Tensor:
         """Rotations of positions 0 to at least `length` - 1 as complex64 [positions, R/2]."""
@@ -93,6 +95,8 @@ class Rope:
         if table is None or table.shape[0] < length:
             with torch.inference_mode(False):  # a table made while generating serves training as well
                 table = self._make(max(256, 1 << (length - 1).bit_length())).to(device)
+            if device in self._tables:
+                self._outgrown.append(self._tables[device])
             self._tables[device] = table
         return table
 

@@ -40,13 +40,16 @@ def export_model(folder: Path, out: Path, form: str, adapter: Path | None, preci
         if source is not None and out.resolve() == source.resolve():
             raise ConfigError(f"--out {str(out)!r} is what is read: name another folder, nothing is written over")
     kind = cast(Precision, precision)
+    if form == "gguf" and out.is_dir():
+        raise ConfigError(f"--out {str(out)!r} is a folder: name the GGUF file that is to be written")
+    out.resolve().parent.mkdir(parents=True, exist_ok=True)
     if form == "hf":
         _write_folder(folder, out, adapter, precision)
     elif adapter is None:
         export_gguf(folder, out, kind)
     else:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.resolve().parent) as merged:
-            _write_folder(folder, Path(merged) / "model", adapter, precision)
+            _write_folder(folder, Path(merged) / "model", adapter, "f32")
             export_gguf(Path(merged) / "model", out, kind)
     print(out)
 

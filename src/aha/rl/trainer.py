@@ -106,6 +106,11 @@ class GRPOTrainer:
         played = copy.deepcopy(model).requires_grad_(False) if context.parallel.spreads else model
         self.update = PolicyUpdate(model, config, context.distributed, context.parallel)
         context_tokens = config.max_prompt_tokens + self.longest
+        if context_tokens > (known := model.config.max_position_embeddings):
+            context.progress.say(
+                f"{context.name}: note: prompts of {config.max_prompt_tokens} tokens and completions of {self.longest} "
+                f"may be longer than the {known} positions of the model; lower max_prompt_tokens or lengths"
+            )
         self.generator = make_generator(played, max_rows=config.engine_rows, max_context=context_tokens)
         self.grader = Grader(config.rubric, config.grader_seconds, config.form, context.progress.say)
         self.preference = preference_reward(config, tokenizer, context)

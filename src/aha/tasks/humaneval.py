@@ -82,7 +82,8 @@ class HumanEval(FileTask):
         """The whole program: a full function goes behind the prompt and replaces its stub, a body continues it."""
         prompt, name = problem.facts["prompt"], re.escape(problem.facts["entry_point"])
         whole = re.search(rf"^(?:(?:async\s+)?def\s+{name}\s*\(|{name}\s*[=:]|class\s+{name}\b)", code, re.MULTILINE)
-        return f"{prompt}\n\n{code}" if whole else prompt + code
+        stub = " pass" if prompt.rstrip().endswith(":") else ""  # without a docstring it has no body of its own
+        return f"{prompt.rstrip()}{stub}\n\n{code}" if whole else prompt + code
 
     def canonical(self, problem: Problem, answer: str) -> str | None:
         """The program itself: two programs are one answer only if they are the same, up to space at the ends of lines.

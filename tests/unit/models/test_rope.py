@@ -1,6 +1,8 @@
 """Rotary positions: pairs, relative positions, YaRN's two factors."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -16,6 +18,14 @@ torch.set_num_threads(1)
 def yarn(**keys: float) -> DeepseekV3Config:
     scaling = RopeScaling(factor=40, original_max_position_embeddings=4096, **keys)
     return tiny(rope_scaling=scaling, qk_rope_head_dim=64, max_position_embeddings=163840)
+
+
+def test_an_outgrown_table_stays_where_recorded_graphs_read_it() -> None:
+    rope = Rope(tiny())
+    first = weakref.ref(rope.table(100, torch.device("cpu")))
+    assert rope.table(1000, torch.device("cpu")).shape[0] >= 1000
+    gc.collect()
+    assert first() is not None
 
 
 def test_neighbouring_numbers_are_a_pair() -> None:

@@ -62,6 +62,16 @@ def test_a_gguf_file_of_base_and_adapters(folders: tuple[Path, Path], tmp_path: 
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_a_gguf_file_goes_where_it_is_said_to_in_any_precision(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'aha[gguf]'")
+    out = tmp_path / "new" / "folder" / "out.gguf"
+    export_model(folders[0], out, "gguf", folders[1], "f16")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(out).tensors}
+    assert (kinds["blk.0.ffn_down.weight"], kinds["output_norm.weight"]) == ("F16", "F32")
+    with pytest.raises(ConfigError, match="is a folder: name the GGUF file"):
+        export_model(folders[0], out.parent, "gguf", None, "f32")
+
+
 def test_unknown_formats_and_precisions(folders: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown format"):
         export_model(folders[0], tmp_path / "out", "ggml", None, "f32")

@@ -194,7 +194,7 @@ def test_what_cannot_be_trained_on_is_found_before_the_first_step(
     fit = fitting(context, examples, model.config)
     assert len(examples) == 8 and len(fit) == 7
     assert list(fit) == [example for i, example in enumerate(examples) if i != 3]
-    with pytest.raises(ConfigError, match="7 conversations .* validation_examples = 7 of them are kept"):
+    with pytest.raises(ConfigError, match=r"7 conversations .* validation_examples = 7 of them are kept"):
         need_enough(context, config(validation_examples=7), len(fit))
     encodes = base.encode
 

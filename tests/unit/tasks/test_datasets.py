@@ -7,8 +7,10 @@ import gzip
 import itertools
 import json
 import os
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +113,10 @@ def test_humaneval_programs_are_put_together() -> None:
     whole = "def find_zero(xs):\n    return poly(xs, 0)\n"
     assert task.program(problem, "    return 1\n") == problem.facts["prompt"] + "    return 1\n"
     assert task.program(problem, whole).endswith("\n\n" + whole)
+    bare = replace(problem, facts={**problem.facts, "prompt": "def find_zero(xs):\n"})
+    names: dict[str, Any] = {"poly": lambda xs, at: xs[at]}
+    exec(task.program(bare, whole), names)
+    assert names["find_zero"]([7]) == 7, "a prompt without a docstring has no body of its own"
     assert task.extract(f"First:\n```\nx = 1\n```\nthen\n```python\n{whole}```\n") == whole
     assert task.extract(whole) == whole
 
