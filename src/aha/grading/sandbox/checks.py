@@ -16,7 +16,7 @@ from typing import Any
 
 from aha.errors import CannotGradeError, GradingError
 from aha.grading.sandbox.local import Sandbox
-from aha.grading.sandbox.outcome import CodeRunner, Ending, FunctionTest, Outcome, SandboxConfig, Verdict
+from aha.grading.sandbox.outcome import CodeRunner, Ending, FunctionTest, Outcome, SandboxConfig, Verdict, is_answer
 from aha.grading.sandbox.remote import RemoteSandbox
 
 
@@ -64,7 +64,7 @@ class LocalRunner:
                 return Verdict(word.get("passed") is True, str(word.get("why", ""))[:500])
             program.send({"call": word["call"]})
             answer = program.receive()
-            if not _is_answer(answer):
+            if not is_answer(answer):
                 return Verdict(False, _why(answer, program.finish()))
             tests.send(answer)
 
@@ -72,15 +72,6 @@ class LocalRunner:
         """Ends both sandboxes."""
         self.programs.close()
         self.tests.close()
-
-
-def _is_answer(answer: Any) -> bool:
-    """Whether a message is a value, as text, or an error, as its type's name and a text. Its content is not judged."""
-    if not isinstance(answer, dict) or len(answer) != 1:
-        return False
-    error = answer.get("error")
-    is_error = isinstance(error, list) and len(error) == 2 and all(isinstance(part, str) for part in error)
-    return isinstance(answer.get("value"), str) or is_error
 
 
 def _why(answer: Any, outcome: Outcome) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 from pydantic import Field
@@ -116,3 +116,12 @@ def same_output(printed: str, expected: str) -> bool:
     """Whether a program printed what was expected, up to space at the ends of lines and empty lines at the end."""
     ours, theirs = ([line.rstrip() for line in text.rstrip().split("\n")] for text in (printed, expected))
     return ours == theirs
+
+
+def is_answer(answer: Any) -> bool:
+    """Whether a message is a value, as text, or an error, as its type's name and a text. Its content is not judged."""
+    if not isinstance(answer, dict) or len(answer) != 1:
+        return False
+    error = answer.get("error")
+    is_error = isinstance(error, list) and len(error) == 2 and all(isinstance(part, str) for part in error)
+    return isinstance(answer.get("value"), str) or is_error

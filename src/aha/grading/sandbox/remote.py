@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from aha.errors import ConfigError, GradingError
 from aha.grading.sandbox.inside import values
-from aha.grading.sandbox.outcome import Ending, FunctionTest, Outcome, SandboxConfig, Verdict
+from aha.grading.sandbox.outcome import Ending, FunctionTest, Outcome, SandboxConfig, Verdict, is_answer
 
 MAX_CALLS = 500
 _EXTRA_SECONDS = 10.0
@@ -67,7 +67,8 @@ def candidate(*arguments, **named):
         raise Unknown(call)
     if "error" in answer:
         kind = getattr(builtins, answer["error"][0], None)
-        raise (kind if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError)(answer["error"][1])
+        known = isinstance(kind, type) and issubclass(kind, Exception) and kind is not StopIteration
+        raise (kind if known else RuntimeError)(answer["error"][1])
     return decode(answer["value"])
 
 names = {{"__name__": "check"}}
@@ -155,7 +156,7 @@ class RemoteSandbox:
                 return Verdict(word.get("passed") is True, str(word.get("why", "")))
             calls.append(str(word["call"]))
             said = self._say(_ANSWER, source=source, entry_point=test.entry_point, calls=calls)
-            if not isinstance(said, list) or len(said) != len(calls):
+            if not isinstance(said, list) or len(said) != len(calls) or not all(map(is_answer, said)):
                 return Verdict(False, f"the program: {str(said)[:500]}")
             answers = said
         raise GradingError(f"tests of more than {MAX_CALLS} calls need a local sandbox")

@@ -112,6 +112,13 @@ def test_tests_may_loop_expect_errors_and_use_the_prompt(runner: LocalRunner) ->
     assert not runner.check("def f(n): return n", test).passed
 
 
+def test_no_error_of_a_program_ends_the_tests_loop(runner: LocalRunner, service: str) -> None:
+    test = FunctionTest("f", "def check(candidate):\n    assert all(map(lambda n: candidate(n) == n, range(3)))\n")
+    for one in (runner, make_runner(SandboxConfig(url=service))):
+        assert one.check("def f(n): return n", test).passed
+        assert not one.check("def f(n): raise StopIteration", test).passed
+
+
 @pytest.mark.parametrize(
     "test", ["def check(", "1 / 0", "def test(f): pass", "def check(f):\n    assert f(object()) == 1"]
 )
