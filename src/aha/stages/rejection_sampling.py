@@ -94,9 +94,11 @@ class RejectionSampling:
         assert isinstance(config, RejectionSamplingConfig)
         rows = self._sample(context, config)
         assistant = self._assistant(context, config) if config.assistant else None
-        judge = self._judge(context, config, rows, assistant) if assistant is not None else None
-        if assistant is not None and judge is not None and judge["has_a_say"]:
-            judge_readable(rows, config.filters, lambda items: context.distributed.spread(items, assistant.judge))
+        judge = None
+        if assistant is not None:
+            judge = self._judge(context, config, rows, assistant)
+            if judge["has_a_say"]:
+                judge_readable(rows, config.filters, lambda items: context.distributed.spread(items, assistant.judge))
         kept, audit = select(rows, config.filters, rewritten=config.rewrite)
         if judge is not None:
             audit["judge"] = judge

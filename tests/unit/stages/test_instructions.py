@@ -1,7 +1,7 @@
 """Conversations that the world writes, and V3's exercises: each a function of its number, right as often as asked."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from aha.text.templates import CHAT_TEMPLATE
 from aha.text.thinking import final_answer
 from aha.text.tokenizer import ASSISTANT, USER, Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request
+
+from ..generators import GeneratesOnly
 
 
 def test_the_same_number_is_the_same_conversation() -> None:
@@ -69,10 +71,8 @@ def test_exercises_say_what_the_world_says() -> None:
     assert verdicts.count(NO) > 6
 
 
-class Scripted:
+class Scripted(GeneratesOnly):
     """A generator that answers prompts by a function of their text."""
-
-    weights_version = 0
 
     def __init__(self, tokenizer: Tokenizer, answers: Mapping[str, str], ends: bool = True) -> None:
         self.tokenizer, self.answers, self.ends = tokenizer, answers, ends
@@ -86,18 +86,6 @@ class Scripted:
             reason = FinishReason.STOP if self.ends else FinishReason.LENGTH
             results.append([Completion(ids, (0.0,) * len(ids), reason)])
         return results
-
-    def stream(self, request: Request) -> Iterator[tuple[int, float]]:
-        raise NotImplementedError
-
-    def cancel(self, request_id: str) -> None:
-        raise NotImplementedError
-
-    def score(self, sequences: Any) -> list[list[float]]:
-        raise NotImplementedError
-
-    def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
-        raise NotImplementedError
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Rejection sampling: every sample has one fate, and the audit counts it; summaries by V3 must say the same."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +28,7 @@ from aha.training.stage import StageContext
 from aha.types import Completion, FinishReason, Problem, Request
 
 from ..conftest import MakeContext
+from ..generators import GeneratesOnly
 
 PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
 
@@ -122,10 +123,8 @@ def test_rows_survive_json_and_know_what_is_right() -> None:
         assert language_consistency(made["thinking"], "zh") == 1.0
 
 
-class Solver:
+class Solver(GeneratesOnly):
     """A generator that solves what it is asked, now and then wrongly, as the seed has it; and counts the questions."""
-
-    weights_version = 0
 
     def __init__(self, tokenizer: Tokenizer, problems: Sequence[Problem]) -> None:
         self.tokenizer = tokenizer
@@ -144,18 +143,6 @@ class Solver:
         text = f"{solution.thinking}\n</think>\n\nThe answer is {answer}."
         ids = (*self.tokenizer.encode_markup(text), self.tokenizer.eos_id)
         return Completion(ids, (0.0,) * len(ids), FinishReason.STOP)
-
-    def stream(self, request: Request) -> Iterator[tuple[int, float]]:
-        raise NotImplementedError
-
-    def cancel(self, request_id: str) -> None:
-        raise NotImplementedError
-
-    def score(self, sequences: Any) -> list[list[float]]:
-        raise NotImplementedError
-
-    def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
-        raise NotImplementedError
 
 
 def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,14 +12,14 @@ from aha.test_time.candidates import Respondent
 from aha.text.tokenizer import Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request
 
+from ..generators import GeneratesOnly
+
 Script = Callable[[str, Request, int], str]
 """(the whole prompt as text, the request, the sample's number) to what the model would go on to say, as markup."""
 
 
-class Scripted:
+class Scripted(GeneratesOnly):
     """Implements `protocols.Generator`; keeps what it was asked."""
-
-    weights_version = 0
 
     def __init__(self, tokenizer: Tokenizer, script: Script, logprob: float = -0.5) -> None:
         self.tokenizer = tokenizer
@@ -47,18 +47,6 @@ class Scripted:
 
     def _done(self, taken: list[int], reason: FinishReason) -> Completion:
         return Completion(tuple(taken), (self.logprob,) * len(taken), reason)
-
-    def stream(self, request: Request) -> Iterator[tuple[int, float]]:
-        raise NotImplementedError
-
-    def cancel(self, request_id: str) -> None:
-        raise NotImplementedError
-
-    def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-        raise NotImplementedError
-
-    def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
-        raise NotImplementedError
 
 
 Ask = Callable[..., Respondent]

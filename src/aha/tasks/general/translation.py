@@ -37,9 +37,8 @@ class Translation(ScoredFamily):
         words = self._words(indices, level)
         given = phrase(words, language)
         question = f"Translate into Chinese: {given}" if language == "en" else f"译成英文：{given}"
-        facts = {"words": indices, "_from": language}
         answer = phrase(words, "zh" if language == "en" else "en")
-        return Problem(self.name, self.domain, level, language, question, answer, facts)
+        return Problem(self.name, self.domain, level, language, question, answer, {"words": indices})
 
     @staticmethod
     def _words(indices: list[int], level: int) -> list[Word]:
