@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from aha.types import Request
+from aha.text.tokenizer import ASSISTANT, USER, Tokenizer
+from aha.types import Completion, FinishReason, Problem, Request
 
 
 class GeneratesOnly:
@@ -24,3 +26,34 @@ class GeneratesOnly:
 
     def load_weights(self, weights: Mapping[str, Any], version: int) -> None:
         raise NotImplementedError
+
+
+class Replies(GeneratesOnly):
+    """Completes known questions with what `reply` says to problem and seed; `asked` has each question once a request.
+
+    Args:
+        tokenizer: of prompts and replies.
+        problems: whose questions are known.
+        reply: the text after the prompt, from the problem and randomness of the request's seed and the sample.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, problems: Sequence[Problem], reply: Callable[[Problem, random.Random], str]
+    ) -> None:
+        self.asked: list[str] = []
+        self._tokenizer, self._reply = tokenizer, reply
+        self._problems = {problem.question: problem for problem in problems}
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        return [self._complete(request) for request in requests]
+
+    def _complete(self, request: Request) -> list[Completion]:
+        question = self._tokenizer.decode(request.prompt_token_ids).split(USER)[1].split(ASSISTANT)[0]
+        self.asked.append(question)
+        completions = []
+        for sample in range(request.sampling.n):
+            rng = random.Random(f"{request.sampling.seed} {sample}")
+            text = self._reply(self._problems[question], rng)
+            ids = (*self._tokenizer.encode_markup(text), self._tokenizer.eos_id)
+            completions.append(Completion(ids, (0.0,) * len(ids), FinishReason.STOP))
+        return completions

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -22,9 +22,10 @@ from aha.files import write_atomic, write_json
 from aha.models.hf import load_pretrained
 from aha.rewards.preference import preference_of
 from aha.stages.assistant import Assistant
-from aha.stages.sampling import sample
+from aha.stages.sampling import Row, sample, sample_in_batches
 from aha.tasks.families import GENERAL, GeneralName, draw, get_general
 from aha.tasks.general.requests import Requests
+from aha.text.thinking import Parsed
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
 from aha.types import Language, Problem
@@ -44,6 +45,7 @@ class PreferencesConfig(Config):
     )
     pairs_per_prompt: int = Field(2, gt=0, description="at most so many pairs of one prompt")
     chinese: float = Field(0.3, ge=0, le=1, description="share of prompts in Chinese")
+    prompts_at_once: int = Field(256, gt=0, description="prompts between two checkpoints")
     judge: StageName = Field("", description="the stage whose model compares responses (V3); empty: the world's scores")
     judge_floor: float = Field(0.7, ge=0, le=1, description="agreement with the world's scores from which V3 decides")
 
@@ -87,38 +89,21 @@ class Preferences:
         context.distributed.barrier()
         return StageResult(audit)
 
-    def _responses(
-        self, context: StageContext, config: PreferencesConfig
-    ) -> tuple[list[Problem], list[list[dict[str, str]]]]:
+    def _responses(self, context: StageContext, config: PreferencesConfig) -> tuple[list[Problem], list[list[Row]]]:
         """Prompts, and each one's different well-formed responses with their thinking."""
         parent = context.parent_model_folder()
         model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
         longest = LONGEST_PROMPT + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=256, max_context=longest)
         problems = general_prompts(config.families, config.prompts, config.chinese, context.derive_seed("prompts"))
-        own = context.distributed.share(len(problems))
         context.progress.say(f"{context.name}: {len(problems)} prompts, {config.samples} responses each")
-        groups = sample(
-            generator,
-            tokenizer,
-            [problems[i] for i in own],
-            [context.derive_seed("sample", i) for i in own],
-            "chat",
-            config.samples,
-            config.temperature,
-            config.max_completion_tokens,
-        )
-        mine = [
-            list(
-                {
-                    s.parsed.summary: {"reasoning": s.parsed.thinking, "response": s.parsed.summary}
-                    for s in group
-                    if s.parsed.well_formed
-                }.values()
-            )
-            for group in groups
-        ]
-        return problems, context.distributed.gather_shares(mine)
+
+        def rows_of(asked: Sequence[Problem], seeds: Sequence[int]) -> list[list[Row]]:
+            tokens, temperature = config.max_completion_tokens, config.temperature
+            groups = sample(generator, tokenizer, asked, seeds, "chat", config.samples, temperature, tokens)
+            return [different(one.parsed for one in group) for group in groups]
+
+        return problems, sample_in_batches(context, problems, rows_of, config.prompts_at_once)
 
     def _judged(
         self, context: StageContext, config: PreferencesConfig, candidates: list[dict[str, Any]]
@@ -157,6 +142,12 @@ def general_prompts(families: Sequence[str], count: int, chinese: float, seed: i
         language: Language = "zh" if rng.random() < chinese else "en"
         problems.append(draw(rng, get_general(name), level, language, held_out=False))
     return problems
+
+
+def different(responses: Iterable[Parsed]) -> list[Row]:
+    """Well-formed responses of different summaries; of equal ones the last thinking stays."""
+    rows = {one.summary: {"reasoning": one.thinking, "response": one.summary} for one in responses if one.well_formed}
+    return list(rows.values())
 
 
 def candidate_pairs(problem: Problem, group: Sequence[dict[str, str]], most: int) -> list[dict[str, Any]]:

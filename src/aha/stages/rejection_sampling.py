@@ -26,7 +26,7 @@ from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.rewards.rules import accuracy, language_consistency
 from aha.stages.assistant import Assistant
-from aha.stages.sampling import Sampled, sample
+from aha.stages.sampling import Row, Sampled, sample, sample_in_batches
 from aha.stages.sft import EXAMPLES
 from aha.tasks.datasets import need_judges
 from aha.tasks.families import FAMILIES, FamilyName, draw, get_family
@@ -117,36 +117,24 @@ class RejectionSampling:
         context.distributed.barrier()
         return StageResult({"sampled": len(rows), "examples": len(conversations)})
 
-    def _sample(self, context: StageContext, config: RejectionSamplingConfig) -> list[dict[str, Any]]:
+    def _sample(self, context: StageContext, config: RejectionSamplingConfig) -> list[Row]:
         """All samples of all processes, graded, as JSON rows in a fixed order."""
         parent = context.parent_model_folder()
         model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
         longest = config.max_prompt_tokens + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=config.engine_rows, max_context=longest)
         problems = self._problems(context, config, tokenizer)
-        saved = context.checkpointer.load()
-        rows: list[dict[str, Any]] = saved.state["rows"] if saved else []
-        start = saved.step if saved else 0
-        with context.progress.task(f"{context.name}: sampling", len(problems), start) as task:
-            for first in range(start, len(problems), config.prompts_at_once):
-                stop = min(len(problems), first + config.prompts_at_once)
-                own = [first + i for i in context.distributed.share(stop - first)]
-                groups = sample(
-                    generator,
-                    tokenizer,
-                    [problems[i] for i in own],
-                    [context.derive_seed("sample", i) for i in own],
-                    config.form,
-                    config.samples,
-                    config.temperature,
-                    config.max_completion_tokens,
-                )
-                new = [[to_row(one) for one in group] for group in groups]
-                rows += [row for group in context.distributed.gather_shares(new) for row in group]
-                task.update(stop, {"right": f"{sum(row['right'] for row in rows) / len(rows):.1%}"})
-                if context.checkpointer.due():
-                    context.checkpointer.save(stop, {}, {"rows": rows})
-        return rows
+
+        def rows_of(asked: Sequence[Problem], seeds: Sequence[int]) -> list[list[Row]]:
+            tokens, temperature = config.max_completion_tokens, config.temperature
+            groups = sample(generator, tokenizer, asked, seeds, config.form, config.samples, temperature, tokens)
+            return [[to_row(one) for one in group] for group in groups]
+
+        def note(rows: Sequence[Row]) -> dict[str, str]:
+            return {"right": f"{sum(row['right'] for row in rows) / len(rows):.1%}"}
+
+        groups = sample_in_batches(context, problems, rows_of, config.prompts_at_once, note)
+        return [row for group in groups for row in group]
 
     def _problems(self, context: StageContext, config: RejectionSamplingConfig, tokenizer: Tokenizer) -> list[Problem]:
         """What is asked: the families' problems, or the first of another stage's in a shuffled order."""
@@ -171,7 +159,7 @@ class RejectionSampling:
         self,
         context: StageContext,
         config: RejectionSamplingConfig,
-        rows: list[dict[str, Any]],
+        rows: list[Row],
         assistant: Assistant,
     ) -> dict[str, Any]:
         """How often V3, given the truth, agrees with the rules on sampled answers."""
@@ -187,7 +175,7 @@ class RejectionSampling:
         return {"samples": len(chosen), "agreement": agreement, "floor": config.judge_floor, "has_a_say": say}
 
     def _rewrite(
-        self, context: StageContext, kept: list[dict[str, Any]], assistant: Assistant | None, audit: dict[str, Any]
+        self, context: StageContext, kept: list[Row], assistant: Assistant | None, audit: dict[str, Any]
     ) -> list[Conversation]:
         """The reader's form of what is kept: thinking in one language, and a summary with the answer."""
         items = [(_problem(row), row["answer"]) for row in kept]
@@ -222,7 +210,7 @@ def training_problems(config: RejectionSamplingConfig, seed: int) -> list[Proble
     return problems
 
 
-def to_row(one: Sampled) -> dict[str, Any]:
+def to_row(one: Sampled) -> Row:
     """A sample as JSON: the problem, what was thought and answered, and whether that is right."""
     problem, parsed = one.problem, one.parsed
     right = parsed.well_formed and bool(accuracy(problem, parsed))
@@ -237,7 +225,7 @@ def to_row(one: Sampled) -> dict[str, Any]:
     }
 
 
-def _conversation(source: str, row: dict[str, Any], shown: str, thinking: str) -> Conversation:
+def _conversation(source: str, row: Row, shown: str, thinking: str) -> Conversation:
     problem = _problem(row)
     about = {"source": source, "family": problem.family, "level": problem.level, "key": problem.key}
     return Conversation.of(problem.question, shown, thinking, **about)
@@ -247,7 +235,7 @@ def _drops(audit: dict[str, Any]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in audit["total"].items() if count)
 
 
-def _problem(row: dict[str, Any]) -> Problem:
+def _problem(row: Row) -> Problem:
     return Problem(**row["problem"])
 
 
@@ -261,7 +249,7 @@ def is_summary(sentence: str, problem: Problem, answer: str) -> bool:
 
 
 def judge_readable(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     filters: FilterConfig,
     judge: Callable[[Sequence[tuple[Problem, str]]], Sequence[bool]],
 ) -> None:
@@ -276,9 +264,7 @@ def judge_readable(
         row["judged_right"] = verdicts[row["problem"]["question"], row["answer"]]
 
 
-def select(
-    rows: Sequence[dict[str, Any]], filters: FilterConfig, rewritten: bool = True
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def select(rows: Sequence[Row], filters: FilterConfig, rewritten: bool = True) -> tuple[list[Row], dict[str, Any]]:
     """Applies the rules in order.
 
     Args:
@@ -290,7 +276,7 @@ def select(
         What is kept, and the audit: how many came in, were dropped by which rule, and kept; in all and by family and
         level.
     """
-    kept: list[dict[str, Any]] = []
+    kept: list[Row] = []
     fates: Counter[tuple[str, str]] = Counter()
     seen: set[tuple[str, str]] = set()
     per_problem: Counter[str] = Counter()
@@ -315,7 +301,7 @@ def select(
     return kept, {"in": len(rows), "total": total, "by_cell": table}
 
 
-def _reason(row: dict[str, Any], problem: Problem, filters: FilterConfig) -> str | None:
+def _reason(row: Row, problem: Problem, filters: FilterConfig) -> str | None:
     """The first rule of a single sample that it breaks."""
     checks = {
         "format": row["well_formed"],

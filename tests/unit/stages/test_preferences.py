@@ -2,8 +2,27 @@
 
 import random
 
-from aha.stages.preferences import balanced, candidate_pairs, general_prompts, labels
+import pytest
+
+from aha.files import file_sha256
+from aha.stages.preferences import (
+    Preferences,
+    PreferencesConfig,
+    balanced,
+    candidate_pairs,
+    different,
+    general_prompts,
+    labels,
+)
 from aha.tasks.families import GENERAL, get_general, is_held_out
+from aha.text.thinking import parse
+from aha.text.tokenizer import Tokenizer
+from aha.training.interrupts import StopRequested
+from aha.training.stage import StageContext
+from aha.types import Problem
+
+from ..conftest import MakeContext
+from ..generators import Replies
 
 
 def test_pairs_are_of_different_worth_and_the_furthest_apart_come_first() -> None:
@@ -44,3 +63,47 @@ def test_prompts_cover_all_families_and_are_of_the_training_side() -> None:
     assert {problem.family for problem in prompts} == GENERAL.keys()
     assert not any(is_held_out(problem) for problem in prompts)
     assert {problem.language for problem in prompts} == {"en", "zh"}
+
+
+def test_of_responses_with_one_summary_one_stays() -> None:
+    texts = ["a\n</think>\n\nYes.", "b\n</think>\n\nNo.", "c\n</think>\n\nYes.", "no end of thinking"]
+    rows = different(parse(text, think_prefilled=True, form="chat") for text in texts)
+    assert [row["response"] for row in rows] == ["Yes.", "No."]
+
+
+def respond(problem: Problem, rng: random.Random) -> str:
+    """Now a good response, now a bad one."""
+    text = get_general(problem.family).respond(problem, rng, rng.choice((0.0, 0.5, 1.0)))
+    return f"so\n</think>\n\n{text}"
+
+
+def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(
+    make_context: MakeContext, base: Tokenizer
+) -> None:
+    config = PreferencesConfig(prompts=24, samples=4, prompts_at_once=8)
+
+    def started() -> tuple[StageContext, Replies]:
+        context = make_context("pairs", config, ("base",))
+        prompts = general_prompts(config.families, config.prompts, config.chinese, context.derive_seed("prompts"))
+        return context, Replies(base, prompts, respond)
+
+    def finished(context: StageContext, replies: Replies) -> list[str]:
+        summary = Preferences(lambda *_, **__: replies).run(context).summary
+        assert summary["pairs"] > 0
+        assert 0 < summary["safe"] < 1
+        return [file_sha256(context.folder / name) for name in ("pairs.jsonl", "labelled.jsonl", "audit.json")]
+
+    whole, replies = started()
+    expected, everything = finished(whole, replies), replies.asked
+    whole.folder.rename(whole.run.path / "first")
+    asked: list[str] = []
+    for _ in range(2):
+        interrupted, replies = started()
+        interrupted.checkpointer._stop.signum = 15
+        with pytest.raises(StopRequested):
+            Preferences(lambda *_, replies=replies, **__: replies).run(interrupted)
+        asked += replies.asked
+    again, replies = started()
+    assert finished(again, replies) == expected
+    assert [*asked, *replies.asked] == everything
+    assert len(everything) == 24

@@ -22,13 +22,13 @@ from aha.stages.rejection_sampling import (
 from aha.stages.sampling import Sampled
 from aha.tasks.families import FAMILIES, is_held_out
 from aha.text.thinking import parse
-from aha.text.tokenizer import ASSISTANT, USER, Tokenizer
+from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
 from aha.training.stage import StageContext
-from aha.types import Completion, FinishReason, Problem, Request
+from aha.types import Problem
 
 from ..conftest import MakeContext
-from ..generators import GeneratesOnly
+from ..generators import Replies
 
 PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
 
@@ -123,26 +123,11 @@ def test_rows_survive_json_and_know_what_is_right() -> None:
         assert language_consistency(made["thinking"], "zh") == 1.0
 
 
-class Solver(GeneratesOnly):
-    """A generator that solves what it is asked, now and then wrongly, as the seed has it; and counts the questions."""
-
-    def __init__(self, tokenizer: Tokenizer, problems: Sequence[Problem]) -> None:
-        self.tokenizer = tokenizer
-        self.problems = {problem.question: problem for problem in problems}
-        self.asked: list[str] = []
-
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        return [[self._solved(request, sample) for sample in range(request.sampling.n)] for request in requests]
-
-    def _solved(self, request: Request, sample: int) -> Completion:
-        question = self.tokenizer.decode(request.prompt_token_ids).split(USER)[1].split(ASSISTANT)[0]
-        self.asked += [question] if sample == 0 else []
-        problem, rng = self.problems[question], random.Random(f"{request.sampling.seed} {sample}")
-        solution = FAMILIES[problem.family].solve(problem, rng, "full", problem.language)
-        answer = solution.answer if rng.random() < 0.7 else "no"
-        text = f"{solution.thinking}\n</think>\n\nThe answer is {answer}."
-        ids = (*self.tokenizer.encode_markup(text), self.tokenizer.eos_id)
-        return Completion(ids, (0.0,) * len(ids), FinishReason.STOP)
+def solve(problem: Problem, rng: random.Random) -> str:
+    """A solution, now and then with a wrong answer."""
+    solution = FAMILIES[problem.family].solve(problem, rng, "full", problem.language)
+    answer = solution.answer if rng.random() < 0.7 else "no"
+    return f"{solution.thinking}\n</think>\n\nThe answer is {answer}."
 
 
 def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(
@@ -150,25 +135,25 @@ def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(
 ) -> None:
     config = RejectionSamplingConfig(prompts=12, samples=3, prompts_at_once=4, levels=(1,))
 
-    def started() -> tuple[StageContext, Solver]:
+    def started() -> tuple[StageContext, Replies]:
         context = make_context("data", config, ("base",))
-        return context, Solver(base, training_problems(config, context.derive_seed("problems")))
+        return context, Replies(base, training_problems(config, context.derive_seed("problems")), solve)
 
-    def finished(context: StageContext, solver: Solver) -> list[str]:
-        assert RejectionSampling(lambda *_, **__: solver).run(context).summary["examples"] > 0
+    def finished(context: StageContext, replies: Replies) -> list[str]:
+        assert RejectionSampling(lambda *_, **__: replies).run(context).summary["examples"] > 0
         return [file_sha256(context.folder / name) for name in ("examples.jsonl", "audit.json")]
 
-    whole, solver = started()
-    expected, everything = finished(whole, solver), solver.asked
+    whole, replies = started()
+    expected, everything = finished(whole, replies), replies.asked
     whole.folder.rename(whole.run.path / "first")
     asked: list[str] = []
     for _ in range(2):
-        interrupted, solver = started()
+        interrupted, replies = started()
         interrupted.checkpointer._stop.signum = 15
         with pytest.raises(StopRequested):
-            RejectionSampling(lambda *_, solver=solver, **__: solver).run(interrupted)
-        asked += solver.asked
-    again, solver = started()
-    assert finished(again, solver) == expected
-    assert [*asked, *solver.asked] == everything
+            RejectionSampling(lambda *_, replies=replies, **__: replies).run(interrupted)
+        asked += replies.asked
+    again, replies = started()
+    assert finished(again, replies) == expected
+    assert [*asked, *replies.asked] == everything
     assert len(everything) == 12
