@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,18 +39,35 @@ def trainable(rollout: Rollout, config: GRPOConfig) -> bool:
 
 
 def micro_batches(groups: Sequence[RolloutGroup], limit: int) -> Iterator[list[RolloutGroup]]:
-    """Cuts groups into lists of at most about `limit` tokens, whole groups together."""
+    """Cuts groups into lists of at most `limit` tokens; a group stays whole where it fits.
+
+    A completion that is longer than the limit with its prompt is alone.
+    """
     batch: list[RolloutGroup] = []
     size = 0
-    for group in groups:
-        tokens = len(group.prompt_token_ids) + sum(len(rollout.completion_token_ids) for rollout in group.rollouts)
+    for part in (part for group in groups for part in _fitting(group, limit)):
+        tokens = len(part.prompt_token_ids) + sum(len(rollout.completion_token_ids) for rollout in part.rollouts)
         if batch and size + tokens > limit:
             yield batch
             batch, size = [], 0
-        batch.append(group)
+        batch.append(part)
         size += tokens
     if batch:
         yield batch
+
+
+def _fitting(group: RolloutGroup, limit: int) -> Iterator[RolloutGroup]:
+    """A group in as few parts as fit, each with the prompt: what a token weighs does not depend on its part."""
+    part: list[Rollout] = []
+    size = len(group.prompt_token_ids)
+    for rollout in group.rollouts:
+        tokens = len(rollout.completion_token_ids)
+        if part and size + tokens > limit:
+            yield replace(group, rollouts=part)
+            part, size = [], len(group.prompt_token_ids)
+        part.append(rollout)
+        size += tokens
+    yield replace(group, rollouts=part)
 
 
 class PolicyUpdate:

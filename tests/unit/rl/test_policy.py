@@ -13,7 +13,7 @@ from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.moe import max_violation
 from aha.rl.config import GRPOConfig
-from aha.rl.policy import PolicyUpdate
+from aha.rl.policy import PolicyUpdate, micro_batches
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
@@ -126,3 +126,29 @@ def test_truncated_completions_can_be_left_out_of_the_loss(model: LanguageModel,
     masked = weights_after(model, [whole], mask_truncated=True, normalization=normalization)
     assert equal(masked, weights_after(model, [without], normalization=normalization))
     assert not equal(masked, weights_after(model, [whole], normalization=normalization))
+
+
+def test_a_group_that_is_too_large_goes_in_parts(model: LanguageModel) -> None:
+    """Prompt of 3, completions of 3, 2 and 4: what fits stays together, and the update is the same."""
+    whole = group([[-3.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.5, -1.0])
+
+    def sizes(limit: int) -> list[list[list[int]]]:
+        batches = micro_batches([whole, whole], limit)
+        return [[[len(r.completion_token_ids) for r in part.rollouts] for part in batch] for batch in batches]
+
+    assert sizes(24) == [[[3, 2, 4], [3, 2, 4]]]
+    assert sizes(12) == [[[3, 2, 4]], [[3, 2, 4]]]
+    assert sizes(8) == [[[3, 2]], [[4]], [[3, 2]], [[4]]]
+    assert sizes(1) == [[[3]], [[2]], [[4]], [[3]], [[2]], [[4]]]
+
+    def gradients(limit: int) -> dict[str, torch.Tensor]:
+        policy = copy.deepcopy(model)
+        update = update_of(policy, micro_tokens=limit, kl_beta=0.1)
+        update.step([whole], on_policy=True)
+        return {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
+
+    expected, parts = gradients(64), gradients(8)
+    assert expected.keys() == parts.keys()
+    assert any(gradient.any() for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(parts[name], gradient, msg=lambda text, name=name: f"{name}: {text}")
