@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from aha.rl.config import GRPOConfig
@@ -52,16 +52,12 @@ class GeneratedPrompts:
 
 
 class StoredPrompts:
-    """Problems that a stage has written, of the trained levels, whose prompts are not too long."""
+    """Problems that a stage has written, of the levels asked for, whose prompts are not too long."""
 
     def __init__(self, config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> None:
-        def wanted(problem: Problem) -> bool:
-            length = len(prompt_for(tokenizer, problem, config.form))
-            return problem.level in config.levels and length <= config.max_prompt_tokens
-
+        self._config, self._tokenizer = config, tokenizer
         folder = context.parent_folder(config.problems)
-        self._stored = StoredProblems(folder, context.derive_seed("problems"), wanted)
-        self._per_cell = config.eval_problems_per_level
+        self._stored = StoredProblems(folder, context.derive_seed("problems"), self._wanted(config.levels))
         self.cells: Sequence[Cell] = self._stored.cells
         if self._stored.passed_over:
             context.progress.say(
@@ -74,8 +70,15 @@ class StoredPrompts:
         return self._stored.draw(cell, number)
 
     def held_out(self) -> list[Problem]:
-        """The first held-out problems of each cell."""
-        return self._stored.held_out(self._per_cell)
+        """The first held-out problems of each cell, at the levels that are measured."""
+        return self._stored.held_out(self._config.eval_problems_per_level, self._wanted(self._config.eval_levels))
+
+    def _wanted(self, levels: Sequence[int]) -> Callable[[Problem], bool]:
+        def wanted(problem: Problem) -> bool:
+            length = len(prompt_for(self._tokenizer, problem, self._config.form))
+            return problem.level in levels and length <= self._config.max_prompt_tokens
+
+        return wanted
 
 
 def make_prompts(config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> Prompts:

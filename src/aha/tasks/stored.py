@@ -40,14 +40,14 @@ class StoredProblems:
     Args:
         folder: of a stage that wrote `train.jsonl` and `held_out.jsonl`.
         seed: of the order.
-        wanted: which problems are taken.
+        wanted: which training problems are taken.
 
     Raises:
         ConfigError: there is no training problem that is wanted.
     """
 
     def __init__(self, folder: Path, seed: int, wanted: Callable[[Problem], bool] = lambda _: True) -> None:
-        self._rows, self._seed, self._wanted = IndexedRows(folder / TRAIN), seed, wanted
+        self._rows, self._seed = IndexedRows(folder / TRAIN), seed
         self._held_out = folder / HELD_OUT
         self._numbers: dict[Cell, list[int]] = {}
         for number, row in enumerate(self._rows):
@@ -82,11 +82,11 @@ class StoredProblems:
                 if number < len(self._numbers[cell]):
                     yield self.draw(cell, number)
 
-    def held_out(self, per_cell: int) -> list[Problem]:
-        """The first held-out problems of each cell, at most so many of each."""
+    def held_out(self, per_cell: int, wanted: Callable[[Problem], bool]) -> list[Problem]:
+        """The first held-out problems of each cell that are wanted, at most so many of each."""
         chosen: dict[Cell, list[Problem]] = {}
-        for problem in read_stored(self._held_out):
+        for problem in stored_problems(self._held_out):
             own = chosen.setdefault((problem.family, problem.level), [])
-            if len(own) < per_cell and self._wanted(problem):
+            if len(own) < per_cell and wanted(problem):
                 own.append(problem)
         return [problem for cell in sorted(chosen) for problem in chosen[cell]]
