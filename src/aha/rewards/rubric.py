@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.errors import GradingError
+from aha.grading.sandbox.outcome import default_sandbox
 from aha.rewards.own import RewardFunctionError, own_reward, short_name
 from aha.rewards.rules import accuracy, format_reward, language_reward, random_reward, step_reward
 from aha.text.thinking import Form, parse
@@ -119,7 +120,8 @@ class Grader:
 
     Args:
         config: the rubric.
-        seconds_per_item: time limit for one completion.
+        seconds_per_item: time limit for one completion, beside what a program may take in the sandbox: one that runs
+            to the sandbox's limit is wrong, and would be dropped if grading ended first.
         form: the strict form that is asked for.
         say: is told how each function of the user's fails, the first time that it does.
     """
@@ -135,7 +137,7 @@ class Grader:
         self._form, self._say = form, say
         self._said: set[str] = set()
         self._worked = False
-        self._worker = KillableWorker("aha.rewards.rubric:grade_json", seconds_per_item)
+        self._worker = KillableWorker("aha.rewards.rubric:grade_json", seconds_per_item + default_sandbox().seconds)
 
     def grade(self, items: Sequence[tuple[Problem, str, bool]]) -> list[Grade | None]:
         """Grades (problem, completion, truncated) triples in order.

@@ -82,7 +82,9 @@ class GRPOConfig(Config):
     chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, description="which cells are drawn")
     rubric: RubricConfig = Field(default_factory=RubricConfig, description="weights of the rewards")
-    grader_seconds: float = Field(5.0, gt=0, description="time limit for grading one completion")
+    grader_seconds: float = Field(
+        5.0, gt=0, description="time limit for grading one completion, beside what a program may take in the sandbox"
+    )
     normalization: Literal["token", "response", "constant"] = Field("token", description="how token losses add up")
     divide_by_std: bool = Field(
         True, description="divide advantages by the group's deviation (R1 Eq. 3); False: Dr. GRPO"

@@ -19,6 +19,7 @@ from aha.evals.runner import evaluate
 from aha.grading.sandbox import backends
 from aha.grading.sandbox.outcome import SandboxConfig, default_sandbox
 from aha.protocols import DatasetTask
+from aha.rewards.rubric import Grader, RubricConfig
 from aha.tasks import datasets
 from aha.tasks.datasets import DATASETS, judge_of, load_dataset, make_dataset, open_dataset
 from aha.tasks.gsm8k import Gsm8k
@@ -119,6 +120,22 @@ def test_humaneval_programs_are_put_together() -> None:
     assert names["find_zero"]([7]) == 7, "a prompt without a docstring has no body of its own"
     assert task.extract(f"First:\n```\nx = 1\n```\nthen\n```python\n{whole}```\n") == whole
     assert task.extract(whole) == whole
+
+
+def test_a_program_that_never_ends_is_wrong_and_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sandbox's limit is above the grader's own: it still has the time to say so."""
+    monkeypatch.setenv("AHA_SANDBOX", "{seconds: 6}")
+    with open_dataset("humaneval") as task:
+        ready(task)
+        problem = load_dataset(task, DATA)[0]
+    grader = Grader(RubricConfig(), seconds_per_item=5)
+    try:
+        programs = (problem.facts["prompt"] + body for body in (problem.answer, "    while True:\n        pass\n"))
+        completions = [f"<think>so</think>\n<answer>```python\n{program}\n```</answer>" for program in programs]
+        results = grader.grade([(problem, completion, False) for completion in completions])
+    finally:
+        grader.close()
+    assert [result and result.parts["accuracy"] for result in results] == [1.0, 0.0]
 
 
 def test_code_is_not_graded_without_isolation(monkeypatch: pytest.MonkeyPatch) -> None:
