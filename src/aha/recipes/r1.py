@@ -174,9 +174,9 @@ def r1_tiny() -> R1Config:
         cold_start=SFTConfig(sources=(SourceStage(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
         reasoning_rl=GRPOConfig(steps=68, eval_every=17, **chat, **paper),
         rejection_sampling=RejectionSamplingConfig(
-            prompts=4000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
+            prompts=6400, samples=3, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        general_data=InstructionsConfig(count=2200, thinking=True, quality=0.9, refusals=0.85, chinese=0.5),
+        general_data=InstructionsConfig(count=2000, thinking=True, quality=0.9, refusals=0.85, chinese=0.5),
         sft=SFTConfig(
             sources=(SourceStage(stage="dev3-data"), SourceStage(stage="general-data")), epochs=3, optimizer=fine_tuning
         ),
