@@ -263,7 +263,9 @@ def r1_smoke() -> R1Config:
             "rejection_sampling": config.rejection_sampling.model_copy(update=sampling),
             "general_data": config.general_data.model_copy(update={"count": 300}),
             "sft": config.sft.model_copy(update=tuning),
-            "preferences": config.preferences.model_copy(update={"prompts": 120, "max_completion_tokens": 48}),
+            "preferences": config.preferences.model_copy(
+                update={"prompts": 120, "held_out_per_level": 8, "max_completion_tokens": 48}
+            ),
             "final_rl": config.final_rl.model_copy(update={**rl, "general": general}),
             "distillation_data": config.distillation_data.model_copy(update=sampling),
             "student_pretrain": pretrain.model_copy(update={"steps": 100}),

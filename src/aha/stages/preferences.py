@@ -23,7 +23,7 @@ from aha.models.hf import load_pretrained
 from aha.rewards.preference import preference_of
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import Row, sample, sample_in_batches
-from aha.tasks.families import GENERAL, GeneralName, draw, get_general
+from aha.tasks.families import GENERAL, GeneralName, draw, get_general, held_out_suite, is_held_out
 from aha.tasks.general.requests import Requests
 from aha.text.thinking import Parsed
 from aha.text.tokenizer import Tokenizer
@@ -31,12 +31,17 @@ from aha.training.stage import StageContext, StageResult
 from aha.types import Language, Problem
 
 PAIRS, LABELLED, AUDIT = "pairs.jsonl", "labelled.jsonl", "audit.json"
+LEVELS = (1, 2, 3)
+"""Of the held-out prompts; a family has some of them."""
 
 
 class PreferencesConfig(Config):
     """How many responses, and how pairs are made of them."""
 
     prompts: int = Field(900, gt=0, description="training prompts that are asked")
+    held_out_per_level: int = Field(
+        24, gt=0, description="held-out prompts per family and level, for the reward models' accuracy alone"
+    )
     samples: int = Field(6, ge=2, description="responses per prompt")
     temperature: float = Field(1.0, gt=0, description="of sampling")
     max_completion_tokens: int = Field(128, gt=0, description="limit in tokens")
@@ -74,12 +79,16 @@ class Preferences:
             for pair in candidate_pairs(problem, group, config.pairs_per_prompt)
         ]
         pairs, audit = self._judged(context, config, candidates)
-        pairs = balanced(pairs, context.derive_seed("balance"))
+        sides = ([pair for pair in pairs if pair["held_out"] == side] for side in (False, True))
+        pairs = [pair for side in sides for pair in balanced(side, context.derive_seed("balance"))]
         labelled = [row for p, group in zip(problems, groups, strict=True) for row in labels(p, group)]
+        trained = [row for row in labelled if not row["held_out"]]
         audit |= {
-            "pairs": len(pairs),
-            "labelled": len(labelled),
-            "safe": sum(row["safe"] for row in labelled) / max(1, len(labelled)),
+            "pairs": sum(not pair["held_out"] for pair in pairs),
+            "labelled": len(trained),
+            "safe": sum(row["safe"] for row in trained) / max(1, len(trained)),
+            "held_out_pairs": sum(pair["held_out"] for pair in pairs),
+            "held_out_labelled": len(labelled) - len(trained),
         }
         if context.distributed.is_first:
             for name, rows in ((PAIRS, pairs), (LABELLED, labelled)):
@@ -95,7 +104,10 @@ class Preferences:
         model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
         longest = LONGEST_PROMPT + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=256, max_context=longest)
-        problems = general_prompts(config.families, config.prompts, config.chinese, context.derive_seed("prompts"))
+        problems = [
+            *general_prompts(config.families, config.prompts, config.chinese, context.derive_seed("prompts")),
+            *held_out_suite(config.families, LEVELS, config.held_out_per_level, context.derive_seed("held-out")),
+        ]
         context.progress.say(f"{context.name}: {len(problems)} prompts, {config.samples} responses each")
 
         def rows_of(asked: Sequence[Problem], seeds: Sequence[int]) -> list[list[Row]]:
@@ -171,6 +183,7 @@ def _pair(candidate: dict[str, Any], first: bool) -> dict[str, Any]:
     return {
         "key": candidate["key"],
         "question": problem["question"],
+        "held_out": is_held_out(Problem(**problem)),
         "family": problem["family"],
         "chosen": chosen,
         "rejected": rejected,
@@ -193,5 +206,5 @@ def labels(problem: Problem, group: Sequence[dict[str, str]]) -> list[dict[str, 
     if problem.family != "requests":
         return []
     world = Requests()
-    about = {"key": problem.key, "question": problem.question}
+    about = {"key": problem.key, "question": problem.question, "held_out": is_held_out(problem)}
     return [{**about, **one, "safe": world.is_safe(problem, one["response"])} for one in group]

@@ -26,6 +26,9 @@ from aha.training.sharding import idle_pass, idle_passes, rest, spread
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training
 
+FEWEST = 20
+"""Training examples from which there is something to learn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -54,7 +57,9 @@ class RewardModelConfig(Config):
         ),
         description="rates and schedule (R1: 6e-6)",
     )
-    validation_share: float = Field(0.15, gt=0, lt=1, description="share of the data left out, for the accuracy")
+    calibration_share: float = Field(
+        0.15, gt=0, lt=1, description="share of the training problems left out, for the mean and deviation of scores"
+    )
     micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass; gradients add up over several")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
     log_every: int = Field(5, gt=0, description="steps between rows in metrics.jsonl")
@@ -87,11 +92,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The lines of a data stage's file.
 
     Raises:
-        ConfigError: there are too few to learn from.
+        ConfigError: there are too few to learn from, or none to be measured by.
     """
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    if len(rows) < 20:
-        raise ConfigError(f"{path} has {len(rows)} examples; a reward model needs at least 20: sample more prompts")
+    held_out = sum(row["held_out"] for row in rows)
+    if len(rows) - held_out < FEWEST:
+        raise ConfigError(
+            f"{path} has {len(rows) - held_out} training examples; a reward model needs at least {FEWEST}: sample more "
+            "prompts"
+        )
+    if not held_out:
+        raise ConfigError(f"{path} has no held-out example to measure by: raise held_out_per_level")
     return rows
 
 
@@ -107,9 +118,11 @@ class RewardModelTrainer:
         context: StageContext,
     ) -> None:
         self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
-        held_out = _held_out(rows, config.validation_share, context.derive_seed("held-out"))
-        self.held_out = [row for row, out in zip(rows, held_out, strict=True) if out]
-        self.rows = [row for row, out in zip(rows, held_out, strict=True) if not out]
+        self.held_out = [row for row in rows if row["held_out"]]
+        training = [row for row in rows if not row["held_out"]]
+        left_out = _left_out(training, config.calibration_share, context.derive_seed("held-out"))
+        self.calibration = [row for row, out in zip(training, left_out, strict=True) if out]
+        self.rows = [row for row, out in zip(training, left_out, strict=True) if not out]
         self.order = epoch_order(len(self.rows), config.epochs, context.derive_seed("order"))
         self.steps = -(-len(self.order) // config.examples_per_step)
         self.optimizer = Optimizer(model, config.optimizer, self.steps, context.distributed)
@@ -182,16 +195,15 @@ class RewardModelTrainer:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Accuracy on held-out examples, against the judge and against the truth; mean and deviation of the scores.
+        """Accuracy on held-out prompts, against the judge and against the truth; mean and deviation of the scores.
 
-        `always_the_same` is the accuracy of whoever says the same of every example.
-
-        Every process measures all of them.
+        The latter on training problems left out, so that what is held out has no part in a reward. `always_the_same`
+        is the accuracy of whoever says the same of every example. Every process measures all of them.
         """
-        parts = self._parts([self.judged(row) for row in self.held_out])
-        scores = torch.cat([self._scores(part) for part in parts])
+        calibration, scores = (self._scored(rows) for rows in (self.calibration, self.held_out))
         rest(self.model.backbone)
-        figures = {"mean": float(scores.mean()), "std": max(float(scores.std()), 1e-3), "held_out": len(self.held_out)}
+        deviation = float(calibration.std()) if calibration.numel() > 1 else 0.0
+        figures = {"mean": float(calibration.mean()), "std": max(deviation, 1e-3), "held_out": len(self.held_out)}
         if self.config.preference == "helpful":
             better = (scores[:, 0] > scores[:, 1]).tolist()
             truly = [row["true_scores"][0] > row["true_scores"][1] for row in self.held_out]
@@ -201,8 +213,11 @@ class RewardModelTrainer:
         accuracy, safe = sum(right) / len(right), sum(row["safe"] for row in self.held_out) / len(right)
         return {**figures, "accuracy": accuracy, "accuracy_true": accuracy, "always_the_same": max(safe, 1 - safe)}
 
+    def _scored(self, rows: Sequence[dict[str, Any]]) -> Tensor:
+        return torch.cat([self._scores(part) for part in self._parts([self.judged(row) for row in rows])])
 
-def _held_out(rows: list[dict[str, Any]], share: float, seed: int) -> list[bool]:
+
+def _left_out(rows: list[dict[str, Any]], share: float, seed: int) -> list[bool]:
     """Which rows are left out: whole problems, so that none is on both sides in another wording or language."""
     keys = sorted({row["key"] for row in rows})
     order = epoch_order(len(keys), 1, seed)

@@ -1,11 +1,14 @@
 """Preference data: pairs that differ, lengths that say nothing, labels for what must not be shown."""
 
+import json
 import random
+from collections import Counter
 
 import pytest
 
 from aha.files import file_sha256
 from aha.stages.preferences import (
+    LEVELS,
     Preferences,
     PreferencesConfig,
     balanced,
@@ -14,7 +17,7 @@ from aha.stages.preferences import (
     general_prompts,
     labels,
 )
-from aha.tasks.families import GENERAL, get_general, is_held_out
+from aha.tasks.families import GENERAL, get_general, held_out_suite, is_held_out
 from aha.text.thinking import parse
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
@@ -80,16 +83,21 @@ def respond(problem: Problem, rng: random.Random) -> str:
 def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(
     make_context: MakeContext, base: Tokenizer
 ) -> None:
-    config = PreferencesConfig(prompts=24, samples=4, prompts_at_once=8)
+    config = PreferencesConfig(prompts=24, held_out_per_level=2, samples=4, prompts_at_once=12)
 
     def started() -> tuple[StageContext, Replies]:
         context = make_context("pairs", config, ("base",))
         prompts = general_prompts(config.families, config.prompts, config.chinese, context.derive_seed("prompts"))
-        return context, Replies(base, prompts, respond)
+        held_out = held_out_suite(config.families, LEVELS, 2, context.derive_seed("held-out"))
+        return context, Replies(base, [*prompts, *held_out], respond)
 
     def finished(context: StageContext, replies: Replies) -> list[str]:
         summary = Preferences(lambda *_, **__: replies).run(context).summary
-        assert summary["pairs"] > 0
+        assert min(summary[name] for name in ("pairs", "labelled", "held_out_pairs", "held_out_labelled")) > 0
+        for name in ("pairs", "labelled"):
+            written = [json.loads(line) for line in (context.folder / f"{name}.jsonl").read_text().splitlines()]
+            sides = Counter(row["held_out"] for row in written)
+            assert (sides[False], sides[True]) == (summary[name], summary[f"held_out_{name}"])
         assert 0 < summary["safe"] < 1
         return [file_sha256(context.folder / name) for name in ("pairs.jsonl", "labelled.jsonl", "audit.json")]
 
@@ -106,4 +114,4 @@ def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(
     again, replies = started()
     assert finished(again, replies) == expected
     assert [*asked, *replies.asked] == everything
-    assert len(everything) == 24
+    assert 24 < len(everything) <= 24 + 2 * sum(len(get_general(name).levels) for name in GENERAL)

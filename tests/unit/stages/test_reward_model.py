@@ -11,7 +11,7 @@ from aha.errors import CheckpointError, ConfigError
 from aha.files import file_sha256
 from aha.models.reward_model import RewardScorer, load_reward_model
 from aha.rewards.preference import judged_token_ids
-from aha.stages.reward_model import RewardModelConfig, RewardModelTraining, _held_out
+from aha.stages.reward_model import RewardModelConfig, RewardModelTraining, _left_out
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
 from aha.training.optimizer import OptimizerConfig
@@ -25,7 +25,7 @@ FAST = OptimizerConfig(adam_lr=3e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps
 def context_with_pairs(make: MakeContext, count: int = 80) -> StageContext:
     """The better response ends with a full stop."""
     config = RewardModelConfig(
-        preference="helpful", data="preferences", epochs=6, examples_per_step=16, optimizer=FAST, validation_share=0.2
+        preference="helpful", data="preferences", epochs=6, examples_per_step=16, optimizer=FAST, calibration_share=0.2
     )
     context = make("helpful-rm", config, ("base", "preferences"))
     folder = context.run.path / "preferences"
@@ -35,12 +35,13 @@ def context_with_pairs(make: MakeContext, count: int = 80) -> StageContext:
     for number in range(count):
         value = rng.randint(1, 99)
         row = {"key": str(number), "question": f"What is {number}?", "chosen": f"{value}.", "rejected": f"{value}?"}
-        rows.append({**row, "true_scores": [1.0, 0.0]})
+        rows.append({**row, "held_out": number % 5 == 0, "true_scores": [1.0, 0.0]})
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     labelled = [
         {
             "key": str(i),
             "question": f"Do {i}?",
+            "held_out": i % 5 == 0,
             "reasoning": "r",
             "response": "no" if i % 2 else "yes",
             "safe": bool(i % 2),
@@ -74,7 +75,7 @@ def test_it_learns_the_order_and_is_itself_again_when_loaded(make_context: MakeC
 def test_labels_are_learned_too(make_context: MakeContext, base: Tokenizer) -> None:
     context = context_with_pairs(make_context)
     config = RewardModelConfig(
-        preference="harmless", data="preferences", epochs=6, examples_per_step=16, optimizer=FAST, validation_share=0.2
+        preference="harmless", data="preferences", epochs=6, examples_per_step=16, optimizer=FAST, calibration_share=0.2
     )
     harmless = make_context("harmless-rm", config, ("base", "preferences"))
     assert harmless.run.path == context.run.path
@@ -83,7 +84,7 @@ def test_labels_are_learned_too(make_context: MakeContext, base: Tokenizer) -> N
 
 def test_no_problem_is_on_both_sides_in_other_words() -> None:
     rows = [{"key": str(i), "question": f"{words}{i}?"} for i in range(40) for words in ("What is ", "Tell me: ")]
-    out = _held_out(rows, 0.2, seed=0)
+    out = _left_out(rows, 0.2, seed=0)
     assert sum(out) == 16
     assert {r["key"] for r, o in zip(rows, out, strict=True) if o}.isdisjoint(
         r["key"] for r, o in zip(rows, out, strict=True) if not o
@@ -107,8 +108,34 @@ def test_a_killed_run_ends_with_the_same_bytes(make_context: MakeContext, base: 
 
 
 def test_too_few_examples_are_refused(make_context: MakeContext, base: Tokenizer) -> None:
-    with pytest.raises(ConfigError, match="at least 20"):
-        RewardModelTraining().run(context_with_pairs(make_context, count=5))
+    with pytest.raises(ConfigError, match=r"has 19 training examples; .* at least 20"):
+        RewardModelTraining().run(context_with_pairs(make_context, count=24))
+    context = context_with_pairs(make_context)
+    pairs = context.run.path / "preferences" / "pairs.jsonl"
+    pairs.write_text(
+        "".join(line for line in pairs.read_text().splitlines(keepends=True) if '"held_out": false' in line)
+    )
+    with pytest.raises(ConfigError, match="no held-out example"):
+        RewardModelTraining().run(context)
+
+
+def test_what_is_held_out_changes_neither_the_model_nor_how_it_is_calibrated(
+    make_context: MakeContext, base: Tokenizer
+) -> None:
+    first = context_with_pairs(make_context)
+    summary = RewardModelTraining().run(first).summary
+    weights = file_sha256(first.folder / "model" / "model.safetensors")
+    assert (summary["examples"], summary["held_out"]) == (51, 16), "64 training pairs, a fifth of them to calibrate by"
+    first.folder.rename(first.run.path / "first")
+    again = context_with_pairs(make_context)
+    pairs = again.run.path / "preferences" / "pairs.jsonl"
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    turned = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} if row["held_out"] else row for row in rows]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in turned))
+    other = RewardModelTraining().run(again).summary
+    assert file_sha256(again.folder / "model" / "model.safetensors") == weights
+    assert (other["mean"], other["std"]) == (summary["mean"], summary["std"])
+    assert other["accuracy"] == pytest.approx(1 - summary["accuracy"])
 
 
 def test_a_damaged_head_is_refused(make_context: MakeContext, base: Tokenizer) -> None:
