@@ -6,6 +6,7 @@ Rollouts, rewards, advantages, updates, held-out checks.
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -314,8 +315,8 @@ class GRPOTrainer:
             self.context.progress.say(f"held-out accuracy after {done} steps, {words}")
 
     def _log_rollouts(self, step: int, groups: list[RolloutGroup]) -> None:
-        """The first groups of rank 0 with all their completions, as text."""
-        for group in groups[: self.config.log_rollouts]:
+        """A few groups of rank 0 with all their completions, as text."""
+        for group in of_each_sort(groups, self.config.log_rollouts):
             self.context.rollouts.write(
                 {
                     "step": step,
@@ -367,3 +368,10 @@ class GRPOTrainer:
         self.num_tokens = saved.state["num_tokens"]
         self.generator.load_weights(Whole(self.model.state_dict()), saved.step)
         return saved.step
+
+
+def of_each_sort(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:
+    """The first groups of reasoning and of general prompts by turns, so that few show both where there are both."""
+    sorts = ([group for group in groups if (group.problem.family in GENERAL) == general] for general in (False, True))
+    turns = (group for turn in itertools.zip_longest(*sorts) for group in turn if group is not None)
+    return list(itertools.islice(turns, count))

@@ -10,6 +10,7 @@ from aha.rewards.rubric import RubricConfig
 from aha.rl.config import GeneralConfig, GRPOConfig
 from aha.rl.metrics import cell_accuracy, group_facts, step_metrics
 from aha.rl.rollout import assign_advantages, grade_general
+from aha.rl.trainer import of_each_sort
 from aha.tasks.families import get_family, get_general
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
@@ -84,3 +85,12 @@ def test_both_reward_models_are_needed() -> None:
         GeneralConfig(helpful="helpful-rm")
     with pytest.raises(ValueError, match="did you mean 'facts'"):
         GeneralConfig(families=("fact",), helpful="a", harmless="b")
+
+
+def test_a_few_rollouts_show_both_sorts() -> None:
+    general = [group("a"), group("b")]
+    reasoning = [RolloutGroup(get_family("riddle").sample(random.Random(i), 1, "en"), (1,)) for i in range(3)]
+    assert of_each_sort([*reasoning, *general], 2) == [reasoning[0], general[0]]
+    assert of_each_sort([*reasoning, *general], 9) == [reasoning[0], general[0], reasoning[1], general[1], reasoning[2]]
+    assert of_each_sort(reasoning, 2) == reasoning[:2]
+    assert of_each_sort(general, 0) == []
