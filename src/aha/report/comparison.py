@@ -29,7 +29,11 @@ COLUMNS = (
     Column("pass@k", (*REASONING, "pass_at_k"), about="share of problems with a right answer among k"),
     *(Column(d, (*REASONING, "by_domain", d, "mean"), about="pass@1") for d in ("math", "code", "science", "logic")),
     Column("format", (*REASONING, "format_rate"), about="answers of the strict form"),
-    Column("one language", (*REASONING, "language_consistency"), about="words of the thinking in the question's"),
+    Column(
+        "one language",
+        (*REASONING, "language_consistency"),
+        about="words of the thinking in the question's, mean over answers; without words: 100%",
+    ),
     Column("repeated", (*REASONING, "repetition_rate"), about="lines of the thinking that repeat an earlier one"),
     Column("summary", (*REASONING, "summary_rate"), about="a sentence after the thinking names the answer"),
     Column(

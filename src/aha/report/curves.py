@@ -75,7 +75,8 @@ def _experts(run: Run, folded: bool) -> Section | None:
             title = f"{model}, layer {layer}: share of tokens per expert"
             drawn.append(figures.heatmap(list(by_domain.values()), list(by_domain), columns, title))
     text = "Share of the routed slots that each expert gets, by domain of the problem, and along one transcript."
-    transcript = list(run.experts.values())[-1].get("transcript")  # of the model that was trained last
+    transcripts = [loads["transcript"] for loads in run.experts.values() if loads.get("transcript")]
+    transcript = transcripts[-1] if transcripts else None  # of the mixture of experts that was trained last
     wide = _transcript_strip(transcript) if transcript else None
     if not drawn and wide is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from aha.report.comparison import COLUMNS, ModelRow, value
 from aha.report.wording import percent
@@ -32,7 +33,7 @@ class _Rule:
 
 _RULES = (
     _Rule(
-        "R1-Zero mixes languages (at most 85% of the words are in the question's), R1 does not (at least 95%)",
+        "R1-Zero mixes languages (language consistency at most 85%), R1 does not (at least 95%)",
         (("R1-Zero", "r1-zero", "one language"), ("R1", "r1", "one language")),
         lambda zero, r1: zero <= 0.85 and r1 >= 0.95,
     ),
@@ -85,7 +86,9 @@ def directions(
         )
     if len(students) > 1:
         compared = [(student, student, "pass@1") for student in students]
-        rules.append(_Rule("distilled students grow with size", compared, lambda *sizes: list(sizes) == sorted(sizes)))
+        rules.append(
+            _Rule("distilled students grow with size", compared, lambda *sizes: all(a < b for a, b in pairwise(sizes)))
+        )
     found = []
     for rule in rules:
         numbers = [figures.get(model, {}).get(title) for _, model, title in rule.figures]

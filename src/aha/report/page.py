@@ -14,6 +14,7 @@ from aha.report import curves, figures, lineage, r1, scaling, transcripts
 from aha.report.reading import Run, read_run
 from aha.report.sections import Section, Table
 from aha.report.wording import number, percent
+from aha.text.elicitation import STRICT
 
 ELICITATIONS = {
     "direct": "asked directly",
@@ -67,7 +68,7 @@ def _sections(run: Run, base: str, trained: str, whole: bool) -> list[Section]:
     """All parts of the page in their order, those without anything to show left out."""
     made = [
         _held_out(run, whole),
-        *(r1.sections(run) if whole else []),
+        *(r1.sections(run) if whole else [r1.audits(run)]),
         scaling.section(run),
         *curves.sections(run, folded=whole),
         transcripts.section(run, base, trained),
@@ -77,10 +78,12 @@ def _sections(run: Run, base: str, trained: str, whole: bool) -> list[Section]:
 
 
 def _main_pair(run: Run) -> tuple[str, str]:
-    """The first base, and the first model that RL (or else fine-tuning) made of it."""
-    bases = run.stages_of_kind("pretrain") or run.stages_of_kind("checkpoint")
-    trained = run.stages_of_kind("grpo") or run.stages_of_kind("sft")
-    return (bases[0] if bases else ""), (trained[0] if trained else "")
+    """What RL (or else fine-tuning) was first done to, and the model that came of it; empty where there is none yet."""
+    done = run.stages_of_kind("grpo") or run.stages_of_kind("sft")
+    trained = done[0] if done else ""
+    starts = {*run.stages_of_kind("pretrain"), *run.stages_of_kind("checkpoint")}
+    parents = [parent for s in run.lineage.get("stages", []) if s["name"] == trained for parent in s["parents"]]
+    return next((parent for parent in parents if parent in starts), ""), trained
 
 
 def _subtitle(run: Run) -> str:
@@ -202,15 +205,20 @@ def _held_out(run: Run, whole: bool) -> Section | None:
 
 def _evaluation_note(run: Run) -> str:
     config = run.config.get("evaluation", {})
+    asked = {way for ways in run.results.values() for way in ways}
+    strict, other = (
+        [words for way, words in ELICITATIONS.items() if way in asked and (way in STRICT) == kind]
+        for kind in (True, False)
+    )
+    counts = [f"{', '.join(strict)}: an answer counts only in the strict form."] if strict else []
+    counts += [f"{', '.join(other)}: whatever answer can be found counts."] if other else []
     result = next((way["trained_levels"] for ways in run.results.values() for way in ways.values()), None)
     assert result is not None
     p = result["pass_at_1"]
     levels = ", ".join(map(str, config.get("trained_levels", [])))
     return (
         f"{p['problems']} held-out problems of levels {levels}, {p['samples']} samples each at temperature "
-        f"{config.get('temperature')}. Under R1-Zero's template an answer counts only in the strict form; asked "
-        "in the other ways, "
-        "whatever answer can be found counts."
+        f"{config.get('temperature')}. {' '.join(counts)}"
     )
 
 

@@ -52,8 +52,8 @@ NAMES = {
 
 
 def is_whole_recipe(run: Run) -> bool:
-    """Whether the run's graph is R1's recipe rather than R1-Zero alone."""
-    return any(stage["kind"] == "rejection_sampling" for stage in run.lineage.get("stages", []))
+    """Whether the run's graph is R1's recipe rather than a part of it."""
+    return {"r1-zero", "r1"} <= {stage["name"] for stage in run.lineage.get("stages", [])}
 
 
 def found_directions(run: Run) -> list[Direction]:
@@ -61,7 +61,8 @@ def found_directions(run: Run) -> list[Direction]:
     students = _students(run)
     arms = {name: f"{name}-rl" for name in students if f"{name}-rl" in run.results}
     compared = directions(figures_of(rows_of(run)), GROWING, arms)
-    if trusted := run.rows(TRUSTED, "evaluation_general"):
+    trusted = run.rows(TRUSTED, "evaluation_general")
+    if trusted and TRUSTED in run.stages_of_kind("grpo"):
         compared.append(hacking(*((row["preference"], row["score"]) for _, row in (trusted[0], trusted[-1]))))
     return [*compared, *scaling_directions(scaling_figures(run.scaling))]
 
@@ -79,7 +80,7 @@ def cards(run: Run) -> list[dict[str, str]]:
 
     wanted = {
         "pass@1": "right answers of R1, reasoning (R1-Zero: {})",
-        "one language": "of R1's thinking in the question's language (R1-Zero: {})",
+        "one language": "language consistency of R1's thinking (R1-Zero: {})",
         "summary": "of R1's answers with a summary for the reader (R1-Zero: {})",
         "general": "true score of R1 in general tasks (R1-Zero: {})",
         "harmful refused": "of harmful requests declined by R1 (R1-Zero: {})",
@@ -92,19 +93,19 @@ def lead(run: Run) -> str:
     """What the page is about, for somebody who has not read the papers."""
     names = ", ".join(_students(run)) or "none in this run"
     return (
-        "A small DeepSeek-V3 was grown from random weights. Rewarded only for right answers in the right form, it "
-        "learned to reason (R1-Zero), but in a mix of languages and for nothing else. Its best solutions, made "
-        "readable, then taught the same base again; with more reinforcement learning, rejection sampling, general data "
-        "and learned judges it became R1, which is meant to reason, explain itself and decline what does harm. Its "
-        f"solutions trained smaller students ({names}). Below: what the papers say should come out, whether it did "
-        "here, and the numbers behind it."
+        "DeepSeek-R1's recipe on a small DeepSeek-V3, grown from random weights. R1-Zero: the base, rewarded only for "
+        "right answers in the right form; in the papers it learns to reason, but in a mix of languages and for nothing "
+        "else. Its readable solutions teach the same base again; more reinforcement learning, rejection sampling, "
+        "general data and learned judges make R1 of it, which is meant to reason, explain itself and decline what does "
+        f"harm. R1's solutions train smaller students ({names}). Below: what the papers say should come out, whether "
+        "it did here, and the numbers behind it."
     )
 
 
 def sections(run: Run) -> list[Section]:
     """The sections, those without anything to show left out."""
     rows = rows_of(run)
-    made = [_comparison(rows), _transcripts(run, rows), _audits(run), _reward_models(run), _distillation(run, rows)]
+    made = [_comparison(rows), _transcripts(run, rows), audits(run), _reward_models(run), _distillation(run, rows)]
     return [section for section in made if section is not None]
 
 
@@ -177,7 +178,7 @@ def _transcript(row: ModelRow, sample: Mapping[str, Any]) -> Transcript:
     return Transcript(row.model, written, "right" if sample["correct"] else "wrong", sample["correct"])
 
 
-def _audits(run: Run) -> Section | None:
+def audits(run: Run) -> Section | None:
     """What rejection sampling kept and dropped, in all and by family and level."""
     tables = []
     for name, audit in run.audits.items():

@@ -9,6 +9,8 @@ import pytest
 from aha.report.directions import directions, hacking
 from aha.report.lineage import Box, draw, ranks
 from aha.report.page import make_report
+from aha.report.r1 import found_directions
+from aha.report.reading import read_run
 from aha.stages.rejection_sampling import RULES
 
 QUESTION = "What is <b>1+1</b>?"
@@ -41,6 +43,7 @@ def test_directions_hold_where_the_numbers_say_so() -> None:
         ("r1", "harmful refused", 0.9, "refuses harmful"),
         ("qwen3-rl", "pass@1", 0.55, "distilling R1 beats"),
         ("qwen3-mini", "pass@1", 0.5, "grow with size"),
+        ("qwen3-mini", "pass@1", 0.6, "grow with size"),
     ],
 )
 def test_a_direction_that_fails_is_said_to_fail(model: str, title: str, number: float, words: str) -> None:
@@ -151,3 +154,50 @@ def test_the_page_tells_the_whole_story(run: Path) -> None:
         assert words in page, words
     assert "<b>1+1</b>" not in page
     assert page.count("What is &lt;b&gt;1+1&lt;/b&gt;?") == 1, "each prompt once"
+    assert "R1-Zero&#39;s template, chat format: an answer counts only in the strict form." in page
+
+
+def test_the_arm_that_trusts_reward_models_is_judged_when_it_is_done(run: Path) -> None:
+    lineage = json.loads((run / "lineage.json").read_text())
+    arm = {"name": "r1-long-reward", "kind": "grpo", "parents": ["r1"], "done": False}
+    lineage["stages"].append(arm)
+    figures = [
+        {"stage": "r1-long-reward", "step": step, "evaluation_general": {"score": 0.7 - step, "preference": 0.5 + step}}
+        for step in (0, 0.1)
+    ]
+    with (run / "metrics.jsonl").open("a") as log:
+        log.writelines(json.dumps(row) + "\n" for row in figures)
+
+    def judged() -> list[bool]:
+        (run / "lineage.json").write_text(json.dumps(lineage))
+        return [one.holds for one in found_directions(read_run(run)) if "hacked" in one.statement]
+
+    assert judged() == []
+    arm["done"] = True
+    assert judged() == [True]
+
+
+def test_distillation_alone_is_about_the_student(tmp_path: Path) -> None:
+    """`aha run distill`: the base is the student's, not the teacher, and nobody grew an R1."""
+    folder = tmp_path / "run"
+    stages = [
+        ("teacher", "checkpoint", []),
+        ("base", "checkpoint", []),
+        ("problems", "problems", []),
+        ("samples", "rejection_sampling", ["teacher", "problems"]),
+        ("student", "sft", ["base", "samples"]),
+        ("evaluation", "evaluation", ["teacher", "base", "student"]),
+    ]
+    (folder / "evaluation").mkdir(parents=True)
+    (folder / "samples").mkdir()
+    (folder / "config.yaml").write_text("recipe: distill\nseed: 0\nevaluation: {trained_levels: [1]}\n")
+    lineage = {"stages": [{"name": n, "kind": k, "parents": p, "done": True} for n, k, p in stages]}
+    (folder / "lineage.json").write_text(json.dumps(lineage))
+    found = {name: {"chat": results(p)} for name, p in (("teacher", 0.8), ("base", 0.2), ("student", 0.45))}
+    (folder / "evaluation" / "results.json").write_text(json.dumps(found))
+    counts = {**dict.fromkeys(RULES, 0), "wrong": 3, "kept": 5}
+    (folder / "samples" / "audit.json").write_text(json.dumps({"in": 8, "total": counts, "by_cell": {}}))
+    page = make_report(folder).read_text()
+    assert "fine-tuning took pass@1 from 20.0% to 45.0%" in page
+    assert "random weights" not in page
+    assert "Rejection sampling: what was kept" in page
