@@ -116,7 +116,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     Raises:
         ConfigError: two are one.
     """
-    parts = [[part for part in folder.resolve().parts if part != "model"] for folder in folders]
+    parts = [[part for part in folder.absolute().parts if part != "model"] for folder in folders]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["-".join(own[-length:]) for own in parts]
         if len(set(names)) == len(names):

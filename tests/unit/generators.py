@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from aha.text.tokenizer import ASSISTANT, USER, Tokenizer
+from aha.text.tokenizer import Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request
 
 
@@ -48,7 +48,8 @@ class Replies(GeneratesOnly):
         return [self._complete(request) for request in requests]
 
     def _complete(self, request: Request) -> list[Completion]:
-        question = self._tokenizer.decode(request.prompt_token_ids).split(USER)[1].split(ASSISTANT)[0]
+        prompt = self._tokenizer.decode(request.prompt_token_ids)
+        question = max((question for question in self._problems if question in prompt), key=len)
         self.asked.append(question)
         completions = []
         for sample in range(request.sampling.n):

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from aha.configuration import Config
 from aha.evals.scaling import METHODS, REWARDED, Answered, Method, Source
 from aha.tasks.datasets import is_right
-from aha.tasks.families import FAMILIES, FamilyName, held_out_suite
+from aha.tasks.families import FAMILIES, FamilyName, Level, held_out_suite
 from aha.test_time.best_of_n import scores_by_verifier
 from aha.test_time.budget_forcing import ANSWER_TOKENS, CLOSING_TOKENS, end_thinking_at, think_at_least
 from aha.test_time.candidates import Candidate, Respondent, sample
@@ -30,7 +30,7 @@ class ScalingSettings(Config):
 
     methods: tuple[Method, ...] = Field(WITHOUT_REWARDS, min_length=1, description="ways to spend tokens")
     families: tuple[FamilyName, ...] = Field(tuple(FAMILIES), description="families that are asked")
-    levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
+    levels: tuple[Level, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
     problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
     suite_seed: int = Field(0, description="of the choice of problems: the same for all seeds of a recipe")
     samples: int = Field(16, gt=0, le=1024, description="samples per problem, among which votes choose")
@@ -53,8 +53,6 @@ class ScalingSettings(Config):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if any(level not in (1, 2, 3, 4, 5) for level in self.levels):
-            raise ValueError(f"levels {self.levels}: levels are 1 to 5")
         for name, numbers in (("budgets", self.budgets), ("compared_at", self.compared_at)):
             if list(numbers) != sorted(set(numbers)) or any(number < 1 for number in numbers):
                 raise ValueError(f"{name} {numbers}: expected rising numbers of tokens from 1 on")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from aha.configuration import Config, StageName
 from aha.evals.experts import expert_report
@@ -15,7 +15,7 @@ from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
-from aha.tasks.families import FAMILIES, GENERAL, FamilyName, GeneralName, held_out_suite
+from aha.tasks.families import FAMILIES, GENERAL, FamilyName, GeneralName, Level, held_out_suite
 from aha.tasks.stored import HELD_OUT, read_stored
 from aha.text.elicitation import Elicitation
 from aha.text.tokenizer import Tokenizer
@@ -39,8 +39,8 @@ class EvaluationSettings(Config):
     """Which held-out problems are asked, and how answers are sampled."""
 
     families: tuple[FamilyName, ...] = Field(tuple(FAMILIES), description="families that are asked")
-    levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
-    trained_levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels of the headline numbers")
+    levels: tuple[Level, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
+    trained_levels: tuple[Level, ...] = Field((1, 2, 3), min_length=1, description="levels of the headline numbers")
     problems_per_level: int = Field(34, gt=0, description="held-out problems per family and level")
     samples: int = Field(8, gt=0, description="samples per problem")
     temperature: float = Field(1.0, ge=0, description="of sampling")
@@ -51,12 +51,6 @@ class EvaluationSettings(Config):
     general_per_level: int = Field(12, gt=0, description="held-out general problems per family and level")
     general_samples: int = Field(2, gt=0, description="samples per general problem")
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.trained_levels)):
-            raise ValueError(f"levels {self.levels} and trained_levels {self.trained_levels}: levels are 1 to 5")
-        return self
 
 
 class EvaluationConfig(EvaluationSettings):

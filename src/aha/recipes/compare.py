@@ -49,7 +49,8 @@ def compare(
         seed: of the evaluation.
 
     Raises:
-        ConfigError: a path is neither a run nor a model, or the form is unknown.
+        ConfigError: a path is neither a run nor a model, the form is unknown, or there is nothing to evaluate now that
+            was to be asked otherwise.
     """
     if form not in FORMATS:
         raise ConfigError(f"format {form!r}: expected one of {', '.join(FORMATS)}")
@@ -58,6 +59,8 @@ def compare(
     for path in paths:
         if not _is_run(path) and not (path / "config.json").is_file():
             raise ConfigError(f"{str(path)!r} is neither a run folder (lineage.json) nor a model folder (config.json)")
+    if (asked or overrides) and all(map(_is_run, paths)):
+        raise ConfigError("--asked and --set are for model folders: runs are shown as they were measured")
     named = dict(zip(names_of(paths), paths, strict=True))
     of_runs = {
         name: _of_run(path, f"{name}/" if len(paths) > 1 else "") for name, path in named.items() if _is_run(path)
@@ -90,7 +93,7 @@ def _evaluated(path: Path, name: str, asked: str, overrides: Sequence[str], seed
     """Measures a model folder now: as the run that it lies in measures, elsewhere with the paper's sampling."""
     from aha.recipes.evaluate import PRESETS, ModelEvaluation, measure
 
-    folder = path.resolve()
+    folder = path.absolute()  # not resolved: the checkpoint stage links to a folder outside of the run
     run, stage = folder.parent.parent if folder.name == "model" else folder, folder.parent.name
     if _is_run(run):
         way, own = _as_in_run(run, stage, asked)

@@ -9,9 +9,9 @@ students: a base of their own, then SFT on what R1 writes
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aha.configuration import Config, named_stages
 from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
@@ -88,6 +88,15 @@ class R1Config(RecipeConfig):
     scaling: ScalingConfig = Field(
         default_factory=ScalingConfig, description="curves of test-time scaling; no suites leave them out"
     )
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        """Refuses settings that the recipe would overwrite."""
+        if self.evaluation.suites:
+            raise ValueError("evaluation.suites: every model is asked in the form that it was made for; leave it out")
+        if self.student_pretrain.model != ModelChoice():
+            raise ValueError("student_pretrain.model: each student has its own; change it in students")
+        return self
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph."""
@@ -268,7 +277,7 @@ def r1_smoke() -> R1Config:
             ),
             "final_rl": config.final_rl.model_copy(update={**rl, "general": general}),
             "distillation_data": config.distillation_data.model_copy(update=sampling),
-            "student_pretrain": pretrain.model_copy(update={"steps": 100}),
+            "student_pretrain": pretrain.model_copy(update={"model": ModelChoice(), "steps": 100}),
             "distillation": config.distillation.model_copy(update=tuning),
             "scaling": config.scaling.model_copy(
                 update={

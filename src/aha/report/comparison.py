@@ -32,7 +32,7 @@ COLUMNS = (
     Column(
         "one language",
         (*REASONING, "language_consistency"),
-        about="words of the thinking in the question's, mean over answers; without words: 100%",
+        about="words of the thinking in the question's, mean over answers; one without words counts as 100%",
     ),
     Column("repeated", (*REASONING, "repetition_rate"), about="lines of the thinking that repeat an earlier one"),
     Column("summary", (*REASONING, "summary_rate"), about="a sentence after the thinking names the answer"),

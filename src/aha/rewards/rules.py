@@ -6,16 +6,14 @@ R1 2.2.2: accuracy and format, no neural reward for reasoning. Language consiste
 from __future__ import annotations
 
 import hashlib
-import re
 
 from aha.errors import GradingError
 from aha.grading.interpreter import BINARY, UNARY
 from aha.tasks.answers import answer_for
 from aha.tasks.datasets import judge_of
+from aha.text.language import is_chinese, words_of
 from aha.text.thinking import Parsed
 from aha.types import Language, Problem
-
-_WORDS = re.compile(r"[A-Za-z]+|[\u4e00-\u9fff]")
 
 
 def accuracy(problem: Problem, parsed: Parsed) -> float | None:
@@ -37,10 +35,10 @@ def language_consistency(text: str, language: Language) -> float:
     A word is a run of Latin letters or one Chinese character. A text without words is consistent: formulas have no
     language, and neither have the instructions of the programming language.
     """
-    words = [word for word in _WORDS.findall(text) if word not in BINARY and word not in UNARY]
+    words = [word for word in words_of(text) if word not in BINARY and word not in UNARY]
     if not words:
         return 1.0
-    chinese = sum(1 for word in words if word[0] >= "\u4e00")
+    chinese = sum(map(is_chinese, words))
     return (chinese if language == "zh" else len(words) - chinese) / len(words)
 
 

@@ -10,7 +10,7 @@ from aha.configuration import Config, StageName
 from aha.models.lora_linear import LoRAConfig
 from aha.rewards.rubric import RubricConfig
 from aha.rollout_servers import RolloutServersConfig
-from aha.tasks.families import FAMILIES, GENERAL, GeneralName, ReasoningName
+from aha.tasks.families import FAMILIES, GENERAL, GeneralName, Level, ReasoningName
 from aha.text.thinking import Form
 from aha.training.optimizer import OptimizerConfig
 from aha.training.trained_model import ComputeConfig
@@ -78,7 +78,7 @@ class GRPOConfig(Config):
     problems: StageName = Field("", description="the stage whose problems are asked, instead of the families'")
     max_prompt_tokens: int = Field(256, gt=0, description="problems of a stage with longer prompts are passed over")
     general: GeneralConfig | None = Field(None, description="general prompts and reward models; none: reasoning alone")
-    levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")
+    levels: tuple[Level, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")
     chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, description="which cells are drawn")
     rubric: RubricConfig = Field(default_factory=RubricConfig, description="weights of the rewards")
@@ -132,7 +132,7 @@ class GRPOConfig(Config):
     )
     eval_problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
     eval_samples: int = Field(2, gt=0, description="samples per held-out problem")
-    eval_levels: tuple[int, ...] = Field(
+    eval_levels: tuple[Level, ...] = Field(
         (1, 2, 3, 4, 5), min_length=1, description="levels of the held-out evaluations"
     )
     keep_every: int = Field(0, ge=0, description="steps between models kept beside the final one; 0: none")
@@ -156,8 +156,6 @@ class GRPOConfig(Config):
         starts = [stage.from_step for stage in self.lengths]
         if starts != sorted(set(starts)):
             raise ValueError(f"lengths: stages start at steps {starts}; expected each after the one before it")
-        if any(level not in (1, 2, 3, 4, 5) for level in (*self.levels, *self.eval_levels)):
-            raise ValueError(f"levels {self.levels} and eval_levels {self.eval_levels}: levels are 1 to 5")
         return self
 
     def max_completion_tokens(self, step: int) -> int:

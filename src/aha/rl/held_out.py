@@ -14,8 +14,9 @@ from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rl.config import GeneralConfig, GRPOConfig
 from aha.rl.prompts import SUITE_SEED, Prompts
 from aha.tasks.families import held_out_suite
+from aha.text.elicitation import PREFILLED
 from aha.text.thinking import parse
-from aha.text.tokenizer import THINK, Tokenizer
+from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext
 from aha.types import Problem
 
@@ -97,9 +98,9 @@ class HeldOut:
         suite = list(held_out_suite(general.families, (1, 2, 3), general.eval_per_level, SUITE_SEED))
         samples = self._sampled(suite, general.eval_samples)
         problems = {problem.question: problem for problem in suite}
-        items = []
+        form, items = self._config.form, []
         for sample in samples:
-            parsed = parse(THINK + sample.completion, truncated=sample.truncated, form=self._config.form)
+            parsed = parse(sample.completion, think_prefilled=form in PREFILLED, truncated=sample.truncated, form=form)
             items.append((problems[sample.question], parsed.thinking, parsed.summary if parsed.well_formed else ""))
         rewards = [reward for reward in preference.rewards(items) if reward is not None]
         return {**summarize_general(samples), "preference": sum(rewards) / max(1, len(rewards))}

@@ -8,6 +8,7 @@ from typing import Protocol
 from aha.serve.schemas import ChatRequest, Effort
 from aha.test_time.budget_forcing import ANSWER_TOKENS, WAIT
 from aha.text.incremental import Phase
+from aha.text.language import language_of
 from aha.text.tokenizer import END_THINK, Tokenizer
 
 SHARES: dict[Effort, float | None] = {
@@ -72,7 +73,7 @@ class ThinkingBudget:
 
 def wait_for(question: str) -> str:
     """What a thinking goes on with, in the language of its question."""
-    return WAIT["zh" if any("\u4e00" <= character <= "\u9fff" for character in question) else "en"]
+    return WAIT[language_of(question)]
 
 
 def steering_of(request: ChatRequest, tokenizer: Tokenizer, limit: int) -> ThinkingBudget | None:

@@ -16,7 +16,7 @@ from aha.configuration import Config
 from aha.data.conversations import Conversation, write_conversations
 from aha.stages.assistant import Exercise, exercise
 from aha.stages.sft import EXAMPLES
-from aha.tasks.families import FAMILIES, GENERAL, GeneralName, ReasoningName, draw, get_family, get_general
+from aha.tasks.families import FAMILIES, GENERAL, GeneralName, Level, ReasoningName, draw, get_family, get_general
 from aha.tasks.rewriting import one_language, summary
 from aha.training.stage import StageContext, StageResult
 from aha.types import Language
@@ -41,7 +41,7 @@ class InstructionsConfig(Config):
     families: tuple[ReasoningName, ...] = Field(
         tuple(FAMILIES), min_length=1, description="reasoning families that occur"
     )
-    levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels of the reasoning problems")
+    levels: tuple[Level, ...] = Field((1, 2, 3), min_length=1, description="levels of the reasoning problems")
     chinese: float = Field(0.3, ge=0, le=1, description="share of conversations in Chinese")
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from aha.models.hf import load_pretrained
 from aha.rewards.preference import preference_of
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import Row, sample, sample_in_batches
-from aha.tasks.families import GENERAL, GeneralName, draw, get_general, held_out_suite, is_held_out
+from aha.tasks.families import GENERAL, LEVELS, GeneralName, draw, get_general, held_out_suite, is_held_out
 from aha.tasks.general.requests import Requests
 from aha.text.thinking import Parsed
 from aha.text.tokenizer import Tokenizer
@@ -31,8 +31,6 @@ from aha.training.stage import StageContext, StageResult
 from aha.types import Language, Problem
 
 PAIRS, LABELLED, AUDIT = "pairs.jsonl", "labelled.jsonl", "audit.json"
-LEVELS = (1, 2, 3)
-"""Of the held-out prompts; a family has some of them."""
 
 
 class PreferencesConfig(Config):

@@ -29,7 +29,7 @@ from aha.stages.assistant import Assistant
 from aha.stages.sampling import Row, Sampled, sample, sample_in_batches
 from aha.stages.sft import EXAMPLES
 from aha.tasks.datasets import need_judges
-from aha.tasks.families import FAMILIES, FamilyName, draw, get_family
+from aha.tasks.families import FAMILIES, Level, ReasoningName, draw, get_family
 from aha.tasks.rewriting import one_language, summary
 from aha.tasks.stored import StoredProblems
 from aha.text.elicitation import prompt_for
@@ -66,8 +66,8 @@ class RejectionSamplingConfig(Config):
     rewrite: bool = Field(True, description="mend language and summary for readers; off keeps the model's own words")
     max_prompt_tokens: int = Field(LONGEST_PROMPT, gt=0, description="problems with longer prompts are passed over")
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
-    families: tuple[FamilyName, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
-    levels: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="levels that are asked")
+    families: tuple[ReasoningName, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are asked")
+    levels: tuple[Level, ...] = Field((1, 2, 3), min_length=1, description="levels that are asked")
     chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
     filters: FilterConfig = Field(default_factory=FilterConfig, description="what counts as readable")
     assistant: StageName = Field("", description="the stage whose model sums up and judges (V3); empty: rules alone")

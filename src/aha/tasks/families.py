@@ -30,6 +30,8 @@ GENERAL: dict[str, GeneralFamily] = {
     family.name: family for family in (Facts(), Translation(), Writing(), Persona(), Requests())
 }
 """Everything else: no part of R1-Zero's training."""
+LEVELS = (1, 2, 3, 4, 5)
+"""How hard reasoning problems are; general families have some of them."""
 HELD_OUT_SHARE = 8
 """One problem in so many is held out: never in the corpus, never trained on, at any level."""
 GENERAL_HELD_OUT_SHARE = 4
@@ -77,12 +79,20 @@ def _general(name: str) -> str:
     return name
 
 
+def _level(level: int) -> int:
+    if level not in LEVELS:
+        raise ValueError(f"levels are 1 to {LEVELS[-1]}")
+    return level
+
+
 FamilyName = Annotated[str, AfterValidator(_family)]
 """A setting that names a family of any sort."""
 ReasoningName = Annotated[str, AfterValidator(_reasoning)]
 """One that names a family of reasoning."""
 GeneralName = Annotated[str, AfterValidator(_general)]
 """One that names a general family."""
+Level = Annotated[int, AfterValidator(_level)]
+"""One that is a level of reasoning."""
 
 
 def is_held_out(problem: Problem) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aha.types import Domain, Language, Problem, Solution, Step
+from aha.text.language import language_of
+from aha.types import Domain, Problem, Solution, Step
 
 BOXED = r"Think step by step, and put your final answer in \boxed{}."
 
@@ -20,10 +21,8 @@ class FileTask:
     needs_problem: bool = False
     instruction: str = BOXED
 
-    def _problem(
-        self, question: str, answer: str, facts: Mapping[str, Any], level: int = 1, language: Language = "en"
-    ) -> Problem:
-        return Problem(self.name, self.domain, level, language, question, answer, facts)
+    def _problem(self, question: str, answer: str, facts: Mapping[str, Any], level: int = 1) -> Problem:
+        return Problem(self.name, self.domain, level, language_of(question), question, answer, facts)
 
     def prepare(self) -> None:
         """Nothing is needed."""

@@ -43,6 +43,22 @@ def test_a_name_that_leads_nowhere_is_refused_at_once(override: str, words: str)
         identities(resolve("r1-tiny", [override]))
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("cold_start_data.levels=[0]", "cold_start_data.levels.0 = 0: levels are 1 to 5"),
+        ("v3_data.levels=[6]", "v3_data.levels.0 = 6: levels are 1 to 5"),
+        ("rejection_sampling.families=[riddle, writing]", "unknown reasoning family 'writing'"),
+        ("evaluation.suites=[{stage: r1}]", "evaluation.suites: every model is asked in the form"),
+        ("student_pretrain.model.preset=qwen3-mini", "student_pretrain.model: each student has its own"),
+    ],
+)
+@pytest.mark.parametrize("name", ["r1-tiny", "r1-arms", "r1-smoke"])
+def test_what_would_fail_late_or_do_nothing_is_refused_at_once(name: str, override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        resolve(name, [override])
+
+
 def test_changing_a_late_setting_keeps_what_comes_before() -> None:
     before, after = identities(resolve("r1-tiny")), identities(resolve("r1-tiny", ["distillation.epochs=1"]))
     changed = {name for name in before if before[name] != after[name]}

@@ -67,7 +67,7 @@ def test_settings_that_name_no_stage_are_refused_before_anything_starts(override
         ("rl.families=[facts]", "known: arithmetic, countdown, motion, program, riddle$"),
         ("pretrain.corpus.families=[facts]", "^pretrain.corpus.families.0 = 'facts': unknown reasoning family"),
         ("evaluation.general=[riddle]", "^evaluation.general.0 = 'riddle': unknown general family 'riddle'"),
-        ("rl.levels=[6]", r"^rl: levels \(6,\)"),
+        ("rl.levels=[6]", "^rl.levels.0 = 6: levels are 1 to 5"),
     ],
 )
 def test_a_wrong_family_is_named_with_its_setting_and_what_may_stand_there(override: str, words: str) -> None:

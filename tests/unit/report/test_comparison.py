@@ -145,6 +145,17 @@ def test_held_out_problems_of_the_run_are_asked_as_well(run: Path, base: Tokeniz
     assert mine[0]["levels"].keys() == {"math"} and mine[0]["settings"]["problems"] == ["decontaminated"]
 
 
+def test_a_base_that_lies_elsewhere_is_measured_as_the_run_that_links_to_it(
+    run: Path, base: Tokenizer, tmp_path: Path
+) -> None:
+    evaluated(run)
+    (run / "base").rename(tmp_path / "mine")
+    (run / "base").mkdir()
+    (run / "base" / "model").symlink_to(tmp_path / "mine" / "model", target_is_directory=True)
+    row = compared(run / "base" / "model")[0]
+    assert (row["model"], row["settings"]["families"]) == ("base", ["riddle"])
+
+
 def test_other_folders_get_the_papers_sampling_and_names_of_their_own(
     base: Tokenizer, run: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +173,8 @@ def test_what_is_neither_run_nor_model_is_refused(tmp_path: Path, run: Path) -> 
         compare([tmp_path], "chat", [], "table", None, 0)
     with pytest.raises(ConfigError, match="expected one of table, markdown, json"):
         compare([run], "chat", [], "yaml", None, 0)
+    with pytest.raises(ConfigError, match="runs are shown as they were measured"):
+        compare([run], "", ["temperature=0"], "table", None, 0)
     (run / "evaluation" / "results.json").write_text("{}")
     with pytest.raises(ConfigError, match="no finished evaluation"):
-        compare([run], "chat", [], "table", None, 0)
+        compare([run], "", [], "table", None, 0)

@@ -8,13 +8,19 @@ import pytest
 from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rewards.rubric import RubricConfig
 from aha.rl.config import GeneralConfig, GRPOConfig
+from aha.rl.held_out import HeldOut
 from aha.rl.metrics import cell_accuracy, group_facts, step_metrics
+from aha.rl.prompts import SUITE_SEED, GeneratedPrompts
 from aha.rl.rollout import assign_advantages, grade_general
 from aha.rl.trainer import of_each_sort
-from aha.tasks.families import get_family, get_general
+from aha.tasks.families import get_family, get_general, held_out_suite
 from aha.text.templates import CHAT_TEMPLATE
+from aha.text.thinking import Form
 from aha.text.tokenizer import Tokenizer
-from aha.types import FinishReason, Rollout, RolloutGroup
+from aha.types import FinishReason, Problem, Rollout, RolloutGroup
+
+from ..conftest import MakeContext
+from ..generators import Replies
 
 
 class ByLength:
@@ -85,6 +91,25 @@ def test_both_reward_models_are_needed() -> None:
         GeneralConfig(helpful="helpful-rm")
     with pytest.raises(ValueError, match="did you mean 'facts'"):
         GeneralConfig(families=("fact",), helpful="a", harmless="b")
+
+
+@pytest.mark.parametrize(("form", "begin"), [("zero", "<think>so</think>\n"), ("chat", "so\n</think>\n\n")])
+def test_held_out_answers_reach_the_reward_models_in_either_form(
+    form: Form, begin: str, make_context: MakeContext, base: Tokenizer, preference: PreferenceReward
+) -> None:
+    """Under R1-Zero's template the completion brings its own think tag, in the chat format the prompt has it."""
+    general = GeneralConfig(families=("facts",), helpful="h", harmless="s", eval_per_level=2, eval_samples=2)
+    config = GRPOConfig(form=form, families=("riddle",), eval_levels=(1,), eval_problems_per_level=1, general=general)
+    asked = [*held_out_suite(["facts"], (1, 2, 3), 2, SUITE_SEED), *GeneratedPrompts(config).held_out()]
+
+    def reply(problem: Problem, rng: random.Random) -> str:
+        answer = "the answer " * 20
+        return begin + (f"<answer>{answer}</answer>" if form == "zero" else answer)
+
+    context = make_context("r1", config, ())
+    generator = Replies(base, asked, reply)
+    row, _ = HeldOut(config, generator, base, context, preference, GeneratedPrompts(config)).measure()
+    assert row["evaluation_general"]["preference"] > 0.9
 
 
 def test_a_few_rollouts_show_both_sorts() -> None:

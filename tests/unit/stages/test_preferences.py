@@ -8,7 +8,6 @@ import pytest
 
 from aha.files import file_sha256
 from aha.stages.preferences import (
-    LEVELS,
     Preferences,
     PreferencesConfig,
     balanced,
@@ -17,7 +16,7 @@ from aha.stages.preferences import (
     general_prompts,
     labels,
 )
-from aha.tasks.families import GENERAL, get_general, held_out_suite, is_held_out
+from aha.tasks.families import GENERAL, LEVELS, get_general, held_out_suite, is_held_out
 from aha.text.thinking import parse
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
