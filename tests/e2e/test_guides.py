@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("guides")
     rows = [json.loads(line) for line in (DATA / "gsm8k" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     write_checkpoint(folder / "Qwen3-0.6B", [row["question"] + row["answer"] for row in rows] * 5, num_hidden_layers=2)
-    student = folder / "runs" / "r1-tiny-seed0" / "student" / "model"
+    student = folder / "runs" / "r1-tiny-seed0" / "qwen3" / "model"
     tokenizer = Tokenizer.train(["What is 2+2? The answer is 4."] * 20, 300, CHAT_TEMPLATE)
     ours = build(preset("qwen3-tiny", vocab_size=tokenizer.vocab_size)).init_weights(torch.Generator().manual_seed(0))
     save_pretrained(ours, student, tokenizer_files=tokenizer.files())
