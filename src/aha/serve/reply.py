@@ -87,7 +87,7 @@ class ReplyReader:
         self._eos_ids = tokenizer.eos_ids
         self._splitter = splitter
         self._thinking, self._answer = Decoder(), Decoder()
-        self._scanner = StopScanner(stops)
+        self._scanner = StopScanner(stops, begun=not trim)
         self._trims = (Trimmer(begun), Trimmer()) if trim else None
         self._logprobs = logprobs
         self._steering = steering

@@ -74,15 +74,21 @@ class StopScanner:
 
     Args:
         stops: non-empty strings. Of two that are complete at the same character the longer one counts.
+        begun: the text has begun. Else whitespace at its beginning is left out and is no part of a stop string: a
+            newline ends an answer, not the gap between thinking and answer.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], begun: bool = True) -> None:
         self._stops = tuple(stops)
+        self._begun = begun
         self._held = ""
         self.stopped = False
 
     def push(self, text: str) -> str:
         """The text that cannot belong to a stop string any more; nothing after one was found."""
+        if not self._begun:
+            text = text.lstrip()
+            self._begun = bool(text)
         if self.stopped or not self._stops:
             return "" if self.stopped else text
         text = self._held + text

@@ -31,7 +31,7 @@ Form = Literal["zero", "chat"]
 """R1-Zero's template (answer inside tags), or R1's chat format (a summary after the thinking)."""
 _FORMS: dict[Form, re.Pattern[str]] = {"zero": _ZERO_FORM, "chat": _CHAT_FORM}
 _TAGS: dict[Form, tuple[str, ...]] = {"zero": (THINK, END_THINK, ANSWER, END_ANSWER), "chat": (THINK, END_THINK)}
-_ANSWER_CUE = re.compile(r"(?:answer is|answer:|答案是|答案：|答案:)\s*(?P<answer>[^\n<。]*)", re.IGNORECASE)
+_ANSWER_CUE = re.compile(r"(?:answer is|answer:|答案是|答案：|答案:)[\s:：*]*(?P<answer>[^\n<。]*)", re.IGNORECASE)
 
 
 class Flaw(enum.StrEnum):
@@ -100,9 +100,13 @@ def _flaw(text: str, form: Form, shaped: bool, thinking: str, summary: str, trun
 
 
 def final_answer(summary: str) -> str:
-    """What a summary names as the answer, after its last "the answer is" or 答案是; empty where there is none."""
+    """What a summary names as the answer, after its last "the answer is" or 答案是; empty where there is none.
+
+    A colon after the cue and the stars of bold text are no part of it.
+    """
     cues = list(_ANSWER_CUE.finditer(summary))
-    return cues[-1]["answer"].strip().rstrip(".") if cues else ""
+    named = cues[-1]["answer"].strip(" *").rstrip(".").rstrip(" *") if cues else ""
+    return named if has_substance(named) else ""
 
 
 def extract_leniently(completion: str) -> str:

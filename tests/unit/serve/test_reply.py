@@ -84,6 +84,17 @@ def test_a_stop_string_over_several_tokens_ends_the_answer_not_the_thinking() ->
     assert deltas[-1].end is not None and deltas[-1].end.reason is FinishReason.STOP
 
 
+@pytest.mark.parametrize(
+    ("stops", "content"), [(("\n",), "the answer"), (("\n\n",), "the answer\nis 4"), ((" ",), "the")]
+)
+def test_a_newline_ends_the_answer_and_not_the_gap_before_it(stops: tuple[str, ...], content: str) -> None:
+    """R1 puts an empty line between its thinking and its answer, and no client is shown that."""
+    thinking, answer = TOKENIZER.encode("is 4"), TOKENIZER.encode("\n\nthe answer\nis 4\n\n4")
+    deltas = read([*thinking, END_ID, *answer], prefilled=True, stops=stops)
+    assert "".join(d.content for d in deltas) == content
+    assert deltas[-1].end is not None and deltas[-1].end.reason is FinishReason.STOP
+
+
 def test_a_budget_forces_the_end_of_the_thinking_once() -> None:
     budget = ThinkingBudget(TOKENIZER, 3)
     reader = ReplyReader(0, TOKENIZER, Splitter(TOKENIZER, True), steering=budget)
@@ -244,6 +255,13 @@ def test_votes_go_to_the_answer_named_most_often() -> None:
         ("Cut off: \\boxed{4", "Cut off: \\boxed{4"),
         (r"\boxed{}", r"\boxed{}"),
         ("The answer is x.\n", "x"),
+        ("The answer is: 42", "42"),
+        ("答案是：42。", "42"),
+        ("The answer is **42**.", "42"),
+        ("The answer is **42.**", "42"),
+        ("**Answer:** 42", "42"),
+        ("**Answer:**\n\\boxed{42}", "42"),
+        ("It is \\boxed{7}. **Answer:**", "7"),
         (r"\boxed{" * 9999, None),
     ],
 )
