@@ -48,6 +48,9 @@ class ScalingSettings(Config):
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus")
     max_completion_tokens: int = Field(256, gt=0, description="limit of one sample, in tokens")
     room: int = Field(448, gt=0, description="limit of a completion with all that is put into it, in tokens")
+    answer_tokens: int = Field(
+        ANSWER_TOKENS, gt=0, description="room for the answer after a forced thinking, in tokens"
+    )
     subsets: int = Field(64, gt=0, description="subsets of the samples over which a vote is averaged")
     reward_model: str = Field("", description="where the reward model is; needed by reward_vote and best_of_n")
 
@@ -57,10 +60,11 @@ class ScalingSettings(Config):
             if list(numbers) != sorted(set(numbers)) or any(number < 1 for number in numbers):
                 raise ValueError(f"{name} {numbers}: expected rising numbers of tokens from 1 on")
         forced = {"end_thinking", "wait"} & set(self.methods)
-        if forced and self.budgets[-1] + ANSWER_TOKENS + CLOSING_TOKENS > self.room:
+        needed = self.budgets[-1] + self.answer_tokens + CLOSING_TOKENS
+        if forced and needed > self.room:
             raise ValueError(
                 f"room = {self.room}: a budget of {self.budgets[-1]} tokens of thinking and an answer need "
-                f"{self.budgets[-1] + ANSWER_TOKENS + CLOSING_TOKENS}; raise room or leave out the budget"
+                f"{needed}; raise room, or lower answer_tokens or the budget"
             )
         if self.max_completion_tokens > self.room:
             raise ValueError(f"room = {self.room}: less than max_completion_tokens = {self.max_completion_tokens}")
@@ -111,9 +115,9 @@ def answer(
         candidates = sample(respondent, problems, job.setting)
         scores = rewards(problems, candidates) if rewards else None
     elif job.source == "end_thinking":
-        candidates = end_thinking_at(respondent, problems, job.setting, settings.repeats)
+        candidates = end_thinking_at(respondent, problems, job.setting, settings.repeats, settings.answer_tokens)
     else:
-        candidates = think_at_least(respondent, problems, job.setting, settings.repeats)
+        candidates = think_at_least(respondent, problems, job.setting, settings.repeats, settings.answer_tokens)
     setting = 0 if job.source == "samples" else job.setting
     rows = []
     for place, (problem, own) in enumerate(zip(problems, candidates, strict=True)):

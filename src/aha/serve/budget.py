@@ -79,7 +79,7 @@ def wait_for(question: str) -> str:
 def steering_of(request: ChatRequest, tokenizer: Tokenizer, limit: int) -> ThinkingBudget | None:
     """What a request says about its thinking, for one sample; None where it says nothing.
 
-    Where thinking is prolonged, its end is forced in time for an answer before the limit.
+    Whatever is said, the end of the thinking is forced in time for an answer before the limit.
 
     Args:
         request: whose thinking it is.
@@ -87,12 +87,11 @@ def steering_of(request: ChatRequest, tokenizer: Tokenizer, limit: int) -> Think
         limit: tokens of the whole completion.
     """
     most, least = budget_of(request, limit), (request.thinking and request.thinking.min_tokens) or 0
-    if least:
-        answer = ANSWER_TOKENS + len(tokenizer.encode_markup(END_THINK))
-        room = limit - min(answer, limit // 4)
-        most = room if most is None else min(most, room)
-    if most is None:
+    if most is None and not least:
         return None
+    answer = ANSWER_TOKENS + len(tokenizer.encode_markup(END_THINK))
+    room = limit - min(answer, limit // 4)
+    most = room if most is None else min(most, room)
     return ThinkingBudget(tokenizer, most, least, wait_for(request.turns[-1].text))
 
 

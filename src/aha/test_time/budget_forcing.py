@@ -24,13 +24,17 @@ WAIT: dict[Language, str] = {"en": "Wait", "zh": "等等"}
 CUES: dict[Language, str] = {"en": "The answer is", "zh": "答案是"}
 """The words that open a forced answer in the chat form."""
 ANSWER_TOKENS = 48
-"""Room for the answer after the thinking, in tokens."""
+"""Room for the answer after a forced thinking, in tokens, where nobody says otherwise."""
 CLOSING_TOKENS = 24
 """Room for the forced end of a thinking, in tokens: no form needs more, even byte by byte."""
 
 
 def end_thinking_at(
-    respondent: Respondent, problems: Sequence[Problem], budget: int, samples: int = 1
+    respondent: Respondent,
+    problems: Sequence[Problem],
+    budget: int,
+    samples: int = 1,
+    answer_tokens: int = ANSWER_TOKENS,
 ) -> list[list[Candidate]]:
     """Thinking of at most `budget` tokens: then its end, and an answer, are forced.
 
@@ -42,15 +46,20 @@ def end_thinking_at(
         problems: what is asked.
         budget: tokens from the prompt to the end of the thinking, an opening tag that the model writes included.
         samples: independent candidates per problem.
+        answer_tokens: room for the answer after a forced thinking. One that ended by itself has all that is left.
 
     Raises:
         ValueError: no thinking to take hold of, or no room for the budget and an answer.
     """
-    return _force(respondent, problems, 0, budget, "end thinking", samples)
+    return _force(respondent, problems, 0, budget, "end thinking", samples, answer_tokens)
 
 
 def think_at_least(
-    respondent: Respondent, problems: Sequence[Problem], budget: int, samples: int = 1
+    respondent: Respondent,
+    problems: Sequence[Problem],
+    budget: int,
+    samples: int = 1,
+    answer_tokens: int = ANSWER_TOKENS,
 ) -> list[list[Candidate]]:
     """Thinking of at least `budget` tokens: whenever it ends before, its end is suppressed and it goes on with "Wait".
 
@@ -61,11 +70,12 @@ def think_at_least(
         problems: what is asked.
         budget: tokens from the prompt to the end of the thinking, those put in included.
         samples: independent candidates per problem.
+        answer_tokens: room for the answer after a forced thinking. One that ended by itself has all that is left.
 
     Raises:
         ValueError: no thinking to take hold of, or no room for the budget and an answer.
     """
-    return _force(respondent, problems, budget, None, "think at least", samples)
+    return _force(respondent, problems, budget, None, "think at least", samples, answer_tokens)
 
 
 def _force(
@@ -75,9 +85,10 @@ def _force(
     maximum: int | None,
     method: str,
     samples: int,
+    answer_tokens: int,
 ) -> list[list[Candidate]]:
     respondent.require_thinking("budget forcing")
-    most = respondent.room - ANSWER_TOKENS - max((len(_closing(respondent, p)) for p in problems), default=0)
+    most = respondent.room - answer_tokens - max((len(_closing(respondent, p)) for p in problems), default=0)
     budget = minimum if maximum is None else maximum
     if not 1 <= budget <= most:
         raise ValueError(
@@ -87,7 +98,7 @@ def _force(
     traces = [[Trace(problem) for _ in range(samples)] for problem in problems]
     numbered = [(trace, number) for own in traces for number, trace in enumerate(own)]
     _think(respondent, numbered, minimum, most if maximum is None else maximum, method)
-    _answer(respondent, [(trace, number) for trace, number in numbered if not trace.ended], method)
+    _answer(respondent, [(trace, number) for trace, number in numbered if not trace.ended], method, answer_tokens)
     return [[respondent.candidate(trace) for trace in own] for own in traces]
 
 
@@ -146,7 +157,7 @@ def _prolong(respondent: Respondent, trace: Trace, thought: list[int], minimum: 
     return True
 
 
-def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method: str) -> None:
+def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method: str, answer_tokens: int) -> None:
     """Lets traces that have thought answer; those that never began to think stay cut off."""
     tokenizer = respondent.tokenizer
     ready = [(trace, number) for trace, number in traces if find_tag(tokenizer, trace.token_ids, END_THINK)]
@@ -155,7 +166,7 @@ def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method:
         respondent.request(
             trace.problem,
             respondent.seed_for(f"{method}: answer", trace.problem, number),
-            min(ANSWER_TOKENS, respondent.room - len(trace.token_ids)),
+            min(answer_tokens if trace.thinking_forced else respondent.room, respondent.room - len(trace.token_ids)),
             trace.token_ids,
             (END_ANSWER,) if zero and trace.thinking_forced else (),
         )

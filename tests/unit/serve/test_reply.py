@@ -228,6 +228,7 @@ def test_how_a_request_steers() -> None:
     assert steering_of(request(), TOKENIZER, 100) is None
     assert steering_of(request(thinking={"min_tokens": 0}), TOKENIZER, 100) is None
     assert steered(1000, budget_tokens=9) == (9, 0)
+    assert steered(200, budget_tokens=200) == (200 - ANSWER_TOKENS - 1, 0)  # more than there is room for
     assert steered(1000, min_tokens=500) == (1000 - ANSWER_TOKENS - 1, 500)
     assert steered(40, min_tokens=500) == (30, 500)  # a quarter is left for the answer
     assert steered(1000, min_tokens=5, budget_tokens=8) == (8, 5)

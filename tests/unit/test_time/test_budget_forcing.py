@@ -85,6 +85,18 @@ def test_an_answer_without_an_end_does_not_count(ask: Any, five: Problem) -> Non
     assert (one.vote, one.truncated, one.tokens) == (None, True, 8 + ANSWER_TOKENS)
 
 
+def test_an_answer_after_a_thinking_of_its_own_has_all_the_room(ask: Any, five: Problem) -> None:
+    """A worked answer may be long; only a forced one is held to its room, which can be said."""
+    worked = f"\n<answer>{'2+2=4, ' * 12}5</answer>{EOS}"
+    respondent = ask(lambda prompt, *_: worked if prompt.endswith(END_THINK) else f"<think>{THOUGHT}{END_THINK}")
+    ((one,),) = end_thinking_at(respondent, [five], 60)
+    assert not one.truncated and one.text.endswith("5</answer>")
+    assert one.tokens > 60 > ANSWER_TOKENS
+    endless = ask(lambda prompt, *_: "5" * 99 if prompt.endswith("<answer>") else "<think>2+2=4\n" * 99)
+    ((one,),) = end_thinking_at(endless, [five], 8, answer_tokens=20)
+    assert (one.truncated, one.tokens) == (True, 28)
+
+
 def test_too_short_a_thinking_goes_on_with_wait(ask: Any, five: Problem) -> None:
     pieces = iter([f"<think>{THOUGHT}{END_THINK}", f", no.\n2+2=4{END_THINK}", f"\n<answer>5</answer>{EOS}"])
     respondent = ask(lambda *_: next(pieces))
