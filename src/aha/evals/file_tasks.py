@@ -29,7 +29,7 @@ class FileTaskSettings(Config):
         return self
 
     def file_problems(self, name: str) -> list[Problem]:
-        """The problems of one of the tasks, as they are asked.
+        """The problems of one of the tasks, as they are asked. A question that comes again is asked once.
 
         Raises:
             ConfigError: its data are not there, or hold no problems.
@@ -37,4 +37,6 @@ class FileTaskSettings(Config):
         task = make_dataset(name)
         told = task.instruction if self.instruction is None else self.instruction
         problems = load_dataset(task, Path(self.data) if self.data else None)
-        return [one.told(told) for one in problems[: self.problems_limit or None]]
+        first = {one.question: one for one in reversed(problems)}
+        different = [one for one in problems if first[one.question] is one]
+        return [one.told(told) for one in different[: self.problems_limit or None]]

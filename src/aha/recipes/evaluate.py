@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from aha import __version__
 from aha.configuration import override_config
 from aha.errors import UnknownNameError
 from aha.evals.file_tasks import FileTaskSettings
@@ -112,6 +113,8 @@ def evaluate_models(
     settings = {
         "models": {name: checkpoint_identity(str(path)) for name, path in zip(names, checkpoints, strict=True)},
         "seed": seed,
+        "problems": {name: _content(config) for name, config in configs.items()},
+        "aha": __version__,  # which grades
         **(dumps[presets[0]] if len(dumps) == 1 else {"presets": dumps}),
     }
     folder = out or Path("evaluations") / f"{'-'.join(names)[:60]}-{fingerprint(settings)[:10]}"
@@ -210,6 +213,12 @@ def _questions(config: ModelEvaluation) -> list[tuple[list[Problem], int]]:
         for problems, default in (*question_sets(config, stored), *of_tasks)
         for count, some in groupby(problems, partial(_samples_of, config, default))
     ]
+
+
+def _content(config: ModelEvaluation) -> str:
+    """Says which problems are asked, right answers included: those of a file can change where its name does not."""
+    asked = [asdict(problem) for problems, _ in _questions(config) for problem in problems]
+    return fingerprint(asked)[:16]
 
 
 def _samples_of(config: ModelEvaluation, default: int, problem: Problem) -> int:

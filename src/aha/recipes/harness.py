@@ -10,6 +10,7 @@ Text of a task is encoded as text, so it cannot become a control token; only whe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class HarnessModel(LM):
             context, settings = request.args
             until = settings.get("until") or []
             ends.append([until] if isinstance(until, str) else list(until))
-            room = min(int(settings.get("max_gen_toks", MOST_GENERATED)), self._max_context - 1)
+            prompt, room = self._fitting(context, int(settings.get("max_gen_toks", MOST_GENERATED)))
             sampling = SamplingParams(
                 temperature=float(settings.get("temperature", 0.0)) if settings.get("do_sample", False) else 0.0,
                 top_p=float(settings.get("top_p", 1.0)),
@@ -89,7 +90,7 @@ class HarnessModel(LM):
                 stop_token_ids=self._tokenizer.eos_ids,
                 seed=self._seed + number,
             )
-            asked.append(Request(tuple(self._prompt(context, room)), sampling))
+            asked.append(Request(tuple(prompt), sampling))
         texts = []
         for (completion,), stops in zip(self._engine.generate(asked), ends, strict=True):
             ended = completion.finish_reason is FinishReason.STOP
@@ -128,9 +129,18 @@ class HarnessModel(LM):
             return self._tokenizer.encode_markup(text)
         return [*start(self._tokenizer), *self._tokenizer.encode(text)]
 
-    def _prompt(self, text: str, room: int) -> Sequence[int]:
+    def _fitting(self, text: str, room: int) -> tuple[Sequence[int], int]:
+        """A prompt and the tokens that may follow it. The prompt goes first, up to three quarters of the context."""
         ids = self._context(text) or [self._first()]
-        return ids[-(self._max_context - room) :]
+        left = max(self._max_context - len(ids), self._max_context // 4, 1)
+        if room > left:
+            warnings.warn(
+                f"a prompt of {len(ids)} tokens and a completion of {room} do not fit max_context = "
+                f"{self._max_context}: completions may be cut off at {left} tokens; raise max_context",
+                stacklevel=2,
+            )
+        room = min(room, left)
+        return ids[-(self._max_context - room) :], room
 
     def _split(self, context: str, continuation: str) -> tuple[Sequence[int], Sequence[int]]:
         """Prompt and completion ids: encoded together, and parted where the context alone ends, as the harness does."""

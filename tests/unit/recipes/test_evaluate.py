@@ -128,6 +128,20 @@ def test_another_evaluation_is_not_mixed_in(model: Path, tmp_path: Path) -> None
         KeptSamples(tmp_path / "other", {})
 
 
+def test_corrected_answers_are_another_evaluation(model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "mine.jsonl"
+    rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in (1, 2, 1)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(model, tmp_path / "out", f"data={data}", tasks=("rows",))
+    kept = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
+    asked = [row["question"].split("?")[0] for row in kept if row["index"] == 0 and row["elicitation"] == "zero"]
+    assert asked == ["What is 1 + 1", "What is 2 + 1"]
+    run(model, tmp_path / "out", f"data={data}", tasks=("rows",))
+    data.write_text(data.read_text().replace('"3"', '"4"'))
+    with pytest.raises(RunFolderError, match="other settings"):
+        run(model, tmp_path / "out", f"data={data}", tasks=("rows",))
+
+
 @pytest.mark.parametrize(
     "line", [b"{\n", b"[]\n", b'{"model": "base"}\n', b'{"model": "m", "elicitation": "zero", "x": 1}\n']
 )

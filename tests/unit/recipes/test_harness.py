@@ -67,8 +67,20 @@ def test_generation_ends_where_it_is_told_to(harness: Any) -> None:
     stop = free[3:5]
     (cut,) = harness.generate_until([instance("What", {**settings, "until": [stop]})])
     assert cut == free[: free.index(stop)]
-    long = "2+2? " * 100
-    assert isinstance(harness.generate_until([instance(long, settings)])[0], str)
+
+
+def test_a_prompt_is_not_given_up_for_the_room_of_its_completion(harness: Any) -> None:
+    """Tasks may allow more tokens than the context has: a prompt that fits stays whole, and somebody is told."""
+    prompt = harness._context("What is 2+2?")
+    assert harness._fitting("What is 2+2?", 24) == (prompt, 24)
+    with pytest.warns(UserWarning, match="raise max_context"):
+        assert harness._fitting("What is 2+2?", 2048) == (prompt, 64 - len(prompt))
+    with pytest.warns(UserWarning, match="cut off at 16 tokens"):
+        ids, room = harness._fitting("2+2? " * 100, 2048)
+    assert (len(ids), room) == (48, 16)
+    with pytest.warns(UserWarning, match="raise max_context"):
+        (said,) = harness.generate_until([instance("2+2? " * 100, {"max_gen_toks": 24})])
+    assert isinstance(said, str)
 
 
 def test_a_task_of_the_harness_runs(harness: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
