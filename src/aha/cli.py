@@ -258,7 +258,12 @@ def scale(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a setting of the measurement.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write all results to this JSON file.", dir_okay=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write all results to this JSON file; interrupted, the same command goes on.", dir_okay=False
+        ),
+    ] = None,
     svg: Annotated[Path | None, typer.Option(help="Also draw the curves into this file.", dir_okay=False)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the sampling.")] = 0,
 ) -> None:

@@ -11,18 +11,21 @@ from pydantic import Field, model_validator
 from rich.console import Console
 from rich.table import Table
 
+from aha import __version__
 from aha.configuration import override_config
 from aha.errors import ConfigError
 from aha.evals.file_tasks import FileTaskSettings
+from aha.evals.kept_pieces import KeptPieces
 from aha.evals.runner import longest_prompt
 from aha.evals.scaling import METHODS, Answered, curves_of, report
 from aha.evals.scaling_rows import WITHOUT_REWARDS, ScalingSettings, answer, unfit_method
 from aha.evals.scaling_stage import load_rewards
-from aha.files import derive_seed, write_atomic, write_json
+from aha.files import cannot_write, derive_seed, write_atomic, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.report.scaling import curves_figure, levels_table
 from aha.report.sections import Table as Shown
+from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import is_dataset, make_dataset, need_judges
 from aha.tasks.families import FAMILIES, GENERAL
 from aha.test_time.candidates import Respondent
@@ -67,7 +70,8 @@ def scale(
         tasks: families and tasks that are asked; none for the default.
         asked: the way of asking. Where it has no thinking, methods that take hold of one are left out by default.
         overrides: ``a.b=c`` settings of `ModelScaling`.
-        out: a JSON file for the results and all completions.
+        out: a JSON file for the results and all completions. Until they are all there, OUT.part keeps them, and the
+            same command goes on from it.
         svg: a file for the figure.
         seed: of the problems and of the sampling.
 
@@ -79,7 +83,14 @@ def scale(
     if elicitation is None:
         raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
     config = settings_for(elicitation, tasks, overrides, seed)
-    rows = measure(checkpoint, config, elicitation, seed)
+    if svg is not None:
+        _make_room(svg)
+    settings = config.model_dump(mode="json", exclude={"device", "engine_rows"})
+    asks = {"model": checkpoint_identity(str(checkpoint)), "asked": asked, "seed": seed, "settings": settings}
+    asks |= {"problems": [asdict(problem) for problem in config.problems()], "aha": __version__}
+    part = None if out is None else out.with_name(f"{out.name}.part")
+    with KeptPieces(part, asks) as kept:
+        rows = measure(checkpoint, config, elicitation, seed, kept)
     subset_seed = derive_seed(seed, "subsets")
     curves = curves_of(rows, config.methods, config.max_completion_tokens, config.subsets, subset_seed)
     result = report(curves, config.compared_at)
@@ -87,12 +98,21 @@ def scale(
     console.print(_table(result, config, elicitation))
     if (by_level := levels_table(result, f"asked as {elicitation!r}")) is not None:
         console.print(_plain(by_level))
-    if svg is not None:
-        title = f"{checkpoint.parent.name if checkpoint.name == 'model' else checkpoint.name}, asked as {asked}"
-        write_atomic(svg, curves_figure(result, title) + "\n")
     if out is not None:
         about = {"model": str(checkpoint), "asked": asked, "seed": seed, "settings": config.model_dump()}
         write_json(out, {**about, "results": result, "answers": [asdict(row) for row in rows]})
+        kept.done()
+    if svg is not None:
+        title = f"{checkpoint.parent.name if checkpoint.name == 'model' else checkpoint.name}, asked as {asked}"
+        write_atomic(svg, curves_figure(result, title) + "\n")
+
+
+def _make_room(path: Path) -> None:
+    """Makes the folder of a file that is to be written at the end: what cannot be is said before the work begins."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(cannot_write(path, error)) from error
 
 
 def settings_for(elicitation: Elicitation, tasks: Sequence[str], overrides: Sequence[str], seed: int) -> ModelScaling:
@@ -118,8 +138,10 @@ def settings_for(elicitation: Elicitation, tasks: Sequence[str], overrides: Sequ
     return config
 
 
-def measure(checkpoint: Path, config: ModelScaling, elicitation: Elicitation, seed: int) -> list[Answered]:
-    """Samples everything that the methods need, with progress.
+def measure(
+    checkpoint: Path, config: ModelScaling, elicitation: Elicitation, seed: int, kept: KeptPieces
+) -> list[Answered]:
+    """Samples everything that the methods need, with progress; pieces of work that are kept are not done again.
 
     Raises:
         CheckpointError: the folder is not a model, or damaged; or the reward model's.
@@ -144,7 +166,12 @@ def measure(checkpoint: Path, config: ModelScaling, elicitation: Elicitation, se
         for number, job in enumerate(jobs):
             for start in range(0, len(problems), PROBLEMS_AT_ONCE):
                 some = problems[start : start + PROBLEMS_AT_ONCE]
-                rows += answer(job, respondent, some, config, rewards)
+                piece = f"{job.source} {job.setting}, from {start}"
+                own = kept.get(piece)
+                if own is None:
+                    own = [asdict(row) for row in answer(job, respondent, some, config, rewards)]
+                    kept.add(piece, own)
+                rows += [Answered(**row) for row in own]
                 task.update(number * len(problems) + start + len(some), {job.source: job.setting})
     return rows
 

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import aha.recipes.scale as scaling
 from aha.cli import app
-from aha.errors import AhaError, CheckpointError, ConfigError, UnknownNameError
+from aha.errors import AhaError, CheckpointError, ConfigError, RunFolderError, UnknownNameError
+from aha.evals.scaling_rows import Job
 from aha.recipes.recipe import identities
 from aha.recipes.registry import make_stage, resolve
 from aha.recipes.scale import scale, settings_for
@@ -52,6 +55,43 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     first = out.read_bytes()
     assert CliRunner().invoke(app, arguments, env={"COLUMNS": "160"}).exit_code == 0
     assert out.read_bytes() == first
+
+
+def test_an_interrupted_measurement_goes_on(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in the fourth piece of work and in the middle of a line: what was done is not done again."""
+    work: list[Job] = []
+    really = scaling.answer
+
+    def counted(job: Job, *arguments: Any) -> Any:
+        work.append(job)
+        if len(work) == 4:
+            raise KeyboardInterrupt
+        return really(job, *arguments)
+
+    monkeypatch.setattr(scaling, "answer", counted)
+    out, part = tmp_path / "new" / "a.json", tmp_path / "new" / "a.json.part"
+    with pytest.raises(KeyboardInterrupt):
+        scale(model, ["riddle"], "zero", SETTINGS, out, None, 0)
+    with part.open("a") as file:
+        file.write('{"piece": "wait 8')
+    with pytest.raises(RunFolderError, match="other settings or of another model"):
+        scale(model, ["riddle"], "zero", SETTINGS, out, None, 1)
+    scale(model, ["riddle"], "zero", SETTINGS, out, None, 0)
+    assert not part.exists()
+    assert len(work) == 1 + len(settings_for("zero", ["riddle"], SETTINGS, 0).jobs())
+    scale(model, ["riddle"], "zero", SETTINGS, tmp_path / "b.json", None, 0)
+    assert json.loads(out.read_text()) == json.loads((tmp_path / "b.json").read_text())
+
+
+def test_what_cannot_be_written_is_said_before_the_work(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out, svg in ((tmp_path / "file" / "a.json", None), (None, tmp_path / "file" / "a.svg")):
+        with pytest.raises(AhaError, match="cannot write"):
+            scale(model, ["riddle"], "zero", SETTINGS, out, svg, 0)
+    part = tmp_path / "c.json.part"
+    part.write_text("[]\n")
+    with pytest.raises(RunFolderError):
+        scale(model, ["riddle"], "zero", SETTINGS, tmp_path / "c.json", None, 0)
 
 
 def test_tasks_from_files(model: Path, tmp_path: Path) -> None:
