@@ -261,7 +261,9 @@ def scale(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Also write all results to this JSON file; interrupted, the same command goes on.", dir_okay=False
+            typer.Option(
+                help="Also write all results to this JSON file. Interrupted, the same command goes on.", dir_okay=False
+            ),
         ),
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Also draw the curves into this file.", dir_okay=False)] = None,

@@ -9,7 +9,7 @@ from aha.serve.errors import ApiError
 from aha.serve.schemas import ChatMessage
 from aha.serve.served import ServedModel
 from aha.text.templates import chat_prompt, start, zero_prompt
-from aha.text.tokenizer import END_THINK
+from aha.text.tokenizer import END_THINK, THINK
 from aha.types import Message
 
 
@@ -60,8 +60,13 @@ def _turn(message: ChatMessage) -> Message:
 
 
 def without_reasoning(content: str) -> str:
-    """The part of an earlier reply that counts: what follows its thinking, where a client left that in the content."""
-    return content.rpartition(END_THINK)[2].lstrip() if END_THINK in content else content
+    """The part of an earlier reply that counts: what follows its thinking, where a client left that in the content.
+
+    Thinking that was stopped before its end is all thinking.
+    """
+    if END_THINK in content:
+        return content.rpartition(END_THINK)[2].lstrip()
+    return "" if content.lstrip().startswith(THINK) else content
 
 
 def _single_question(model: ServedModel, messages: Sequence[ChatMessage]) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -324,7 +325,7 @@ class Terminal:
         self._change("n", int(rest))
 
     def _set(self, rest: str) -> None:
-        name, _, value = rest.replace("=", " ", 1).partition(" ")
+        name, value, *_ = [*re.split(r"\s*=\s*|\s+", rest, maxsplit=1), ""]
         if not name:
             self._screen.note(
                 ", ".join(f"{key} {value}" for key, value in self._settings.items()) or "R1's own: 0.6, 0.95"

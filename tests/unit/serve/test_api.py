@@ -231,6 +231,10 @@ def test_history_drops_reasoning(client: TestClient) -> None:
     inside = {"role": "assistant", "content": "<think>a long thought</think>\n\nb"}
     assert prompt_tokens({"role": "user", "content": "a"}, thought) == bare
     assert prompt_tokens({"role": "user", "content": "a"}, inside) == bare
+    nothing, stopped = ({"role": "assistant", "content": said} for said in ("", "\n<think>a long thou"))
+    assert prompt_tokens({"role": "user", "content": "a"}, stopped) == prompt_tokens(
+        {"role": "user", "content": "a"}, nothing
+    )
 
 
 def test_thinking_goes_on_from_a_prefix(scripted: Any, tokenizer: Tokenizer) -> None:

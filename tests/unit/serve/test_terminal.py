@@ -215,6 +215,8 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     lines = [
         "/set temperature 3",
         "/set seed=4",
+        "/set stop ANSWER=",
+        "/set top_p = 0.5",
         "/set stop [a",
         "/set stop 2024-01-01",
         "/set stop 2024-13-01",
@@ -229,6 +231,7 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     said = talk(lines, adds)
     for words in ("'temperature': Input should be less", "seed 4", "is not a value", "no setting 'tempo'", "/think x"):
         assert words in said
+    assert "stop ANSWER=, top_p 0.5" in said
     assert "level '0': expected one of 1, 2, 3, 4, 5" in said and "level '10': expected one of" in said
     assert "stop: '2024-01-01' is not a value" in said and "stop: '2024-13-01' is not a value" in said
     assert "'n': Input should be less" in said and "did you mean 'think'" in said

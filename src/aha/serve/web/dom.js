@@ -53,7 +53,14 @@ export function stored(key, fallback) {
   }
 }
 
-export const store = (key, value) => localStorage.setItem(key, JSON.stringify(value));
+/** Keeps a setting; where the browser keeps nothing for the page, the setting lasts as long as the page. */
+export function store(key, value) {
+  try {
+    localStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // blocked, or full
+  }
+}
 
 /** Dark, light, or as the system says; a button goes from one to the next. */
 export function themeButton(button) {

@@ -16,9 +16,10 @@ export const card = (name) => state.models.find((model) => model.id === name);
 
 export function keep() {
   try {
+    sessionStorage.removeItem(KEPT); // what is too long to be kept does not leave an older conversation behind
     sessionStorage.setItem(KEPT, JSON.stringify(state.turns));
   } catch {
-    sessionStorage.removeItem(KEPT); // too long to be kept
+    // blocked, or too long
   }
 }
 
