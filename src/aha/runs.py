@@ -206,6 +206,20 @@ class RunFolder:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._lock = descriptor
 
+    def in_use(self) -> bool:
+        """Whether some process holds the lock. To know that, it is taken for a moment, beside others who ask."""
+        try:
+            descriptor = os.open(self.path / _LOCK, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     @property
     def lock_descriptor(self) -> int | None:
         """The open lock file, for worker processes to inherit; None where this process holds no lock."""

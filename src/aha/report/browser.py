@@ -39,19 +39,21 @@ class RunBrowser:
         """The run and its stages, with how far each is."""
         lineage = self._run.json("lineage") or {}
         steps = {row["stage"]: row["step"] for row in self._run.rows("metrics")}
+        live = self._run.in_use()
         return {
             "name": self.name,
             "recipe": lineage.get("recipe"),
             "seed": lineage.get("seed"),
+            "live": live,
             "stages": [
                 {
                     "name": stage["name"],
                     "kind": stage["kind"],
                     "parents": stage["parents"],
-                    "state": self._state(stage),
+                    "state": self._state(stage, live),
                     "step": steps.get(stage["name"]),
                     "curves": stage["name"] in steps,
-                    "rollouts": self._has_rollouts(stage["name"]),
+                    "rollouts": self._rollouts_size(stage["name"]),
                 }
                 for stage in lineage.get("stages", [])
             ],
@@ -105,14 +107,17 @@ class RunBrowser:
         self._kind(stage)
         return self._logs.setdefault(stage, RolloutLog(self._run.stage_folder(stage) / "rollouts.jsonl"))
 
-    def _state(self, stage: dict[str, Any]) -> str:
+    def _state(self, stage: dict[str, Any], live: bool) -> str:
         if stage["done"]:
             return "done"
-        return "running" if self._run.stage_folder(stage["name"]).is_dir() else "waiting"
+        if not self._run.stage_folder(stage["name"]).is_dir():
+            return "waiting"
+        return "running" if live else "stopped"
 
-    def _has_rollouts(self, stage: str) -> bool:
+    def _rollouts_size(self, stage: str) -> int:
+        """Bytes of a stage's rollouts: where they grow, there are more of them."""
         path = self._run.stage_folder(stage) / "rollouts.jsonl"
-        return path.is_file() and path.stat().st_size > 0
+        return path.stat().st_size if path.is_file() else 0
 
 
 def pieces(text: str) -> list[tuple[str, str | None]]:

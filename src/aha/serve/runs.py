@@ -25,6 +25,10 @@ RUN_THREADS = 2
 T = TypeVar("T")
 
 
+UNREADABLE = "run_unreadable"
+"""The code of a run folder's fault."""
+
+
 class RunSource(Protocol):
     """A run folder, finished or growing, as plain JSON values."""
 
@@ -95,8 +99,17 @@ def run_routes(runs: Sequence[RunSource], config: ServeConfig) -> list[Route]:
     # Searches of long logs have threads of their own: chats never wait for one.
     threads = ThreadPoolExecutor(RUN_THREADS, thread_name_prefix="runs")
 
+    async def overview(run: RunSource) -> dict[str, Any]:
+        """A run that cannot be read does not hide the others."""
+        try:
+            return await _read(config, threads, run.overview)
+        except ApiError as error:
+            if error.code != UNREADABLE:
+                raise
+            return {"name": run.name, "recipe": None, "seed": None, "live": False, "stages": [], "fault": error.message}
+
     async def listed(http: HttpRequest) -> Response:
-        return json_response(RunList(data=[await _read(config, threads, run.overview) for run in runs]))
+        return json_response(RunList(data=[await overview(run) for run in runs]))
 
     async def panels(http: HttpRequest) -> Response:
         request = read(StageRequest, await read_body(http, config))
@@ -139,4 +152,4 @@ async def _read(config: ServeConfig, threads: Executor, work: Callable[[], T]) -
     except LookupError:
         raise ApiError(404, "the run has no such stage or rollout", code="not_found") from None
     except AhaError:
-        raise ApiError(503, "the run folder cannot be read at present", code="run_unreadable") from None
+        raise ApiError(503, "the run folder cannot be read at present", code=UNREADABLE) from None

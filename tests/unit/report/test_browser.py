@@ -13,6 +13,7 @@ from aha.errors import RunFolderError
 from aha.evals.scaling import Answered
 from aha.report.browser import MOST_POINTS, RunBrowser, pieces
 from aha.report.rollouts import Filters, RolloutLog
+from aha.runs import RunFolder
 
 
 def completion(text: str, right: bool, advantage: float = 0.0) -> dict[str, Any]:
@@ -75,11 +76,20 @@ def run(tmp_path: Path) -> Path:
 def test_stages_and_how_far_they_are(run: Path) -> None:
     overview = RunBrowser(run, "mine").overview()
     assert (overview["recipe"], overview["seed"]) == ("mine", 3)
-    told = [(s["name"], s["state"], s["step"], s["curves"], s["rollouts"]) for s in overview["stages"]]
+    assert overview["live"] is False
+    told = [(s["name"], s["state"], s["step"], s["curves"], s["rollouts"] > 0) for s in overview["stages"]]
     assert told == [
-        ("base", "done", 10, True, False), ("rl", "running", None, False, True), ("test", "running", None, False, True),
+        ("base", "done", 10, True, False), ("rl", "stopped", None, False, True), ("test", "stopped", None, False, True),
         ("later", "waiting", None, False, False),
     ]  # fmt: skip
+    lock = RunFolder(run)
+    lock.acquire()
+    live = RunBrowser(run, "mine").overview()
+    assert live["live"] and [s["state"] for s in live["stages"]] == ["done", "running", "running", "waiting"]
+    write(run / "test" / "rollouts.jsonl", sample("c", "x", 0, True))
+    assert RunBrowser(run, "mine").overview() != live, "a stage without steps has more rollouts"
+    lock.release()
+    assert not RunBrowser(run, "mine").overview()["live"]
     with pytest.raises(RunFolderError):
         RunBrowser(run / "rl", "no run")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aha.report.browser import RunBrowser
+from aha.runs import RunFolder
 from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
@@ -40,7 +42,8 @@ def metric(step: int) -> str:
 
 
 @pytest.fixture
-def growing(tmp_path: Path) -> Path:
+def growing(tmp_path: Path) -> Iterator[Path]:
+    """A run that some process works at."""
     folder = tmp_path / "my-run"
     (folder / "rl").mkdir(parents=True)
     (folder / "config.yaml").write_text("recipe: mine\n")
@@ -49,7 +52,10 @@ def growing(tmp_path: Path) -> Path:
     (folder / "lineage.json").write_text(json.dumps({"recipe": "mine", "seed": 0, "stages": rows}))
     (folder / "metrics.jsonl").write_text(metric(0) + metric(1))
     (folder / "rl" / "rollouts.jsonl").write_text(rollout(0, "2+2=4 check", True) + rollout(1, "five", False))
-    return folder
+    lock = RunFolder(folder)
+    lock.acquire()
+    yield folder
+    lock.release()
 
 
 def test_a_growing_run(chromium: Any, listening: Any, growing: Path) -> None:

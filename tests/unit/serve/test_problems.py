@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from aha.errors import RunFolderError
 from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
@@ -121,3 +122,24 @@ def test_a_log_that_takes_too_long_to_read_is_not_waited_for(path: str) -> None:
         late = http.post(path, json=body)
         released.set()
     assert (late.status_code, late.json()["error"]["code"]) == (408, "deadline_exceeded")
+
+
+def test_a_run_that_cannot_be_read_hides_no_other() -> None:
+    class Damaged:
+        name = "damaged"
+
+        def overview(self) -> dict[str, Any]:
+            raise RunFolderError("/a/path that nobody is told of")
+
+    class Good(Damaged):
+        name = "good"
+
+        def overview(self) -> dict[str, Any]:
+            return {"name": "good", "live": False, "stages": []}
+
+    with talking(create_app(Catalog([], ServeConfig()), runs=[Damaged(), Good()])) as http:
+        answer = http.get("/api/runs")
+    assert answer.status_code == 200
+    damaged, good = answer.json()["data"]
+    assert (damaged["fault"], damaged["stages"]) == ("the run folder cannot be read at present", [])
+    assert (good["name"], "fault" in good) == ("good", False)

@@ -16,8 +16,8 @@ const run = () => view.runs.find((known) => known.name === view.run);
 const stage = () => run()?.stages.find((known) => known.name === view.stage);
 
 function showState() {
-  const live = (run()?.stages ?? []).some((known) => known.state === "running");
-  byId("state").textContent = trouble || (live ? "● live" : "");
+  const stopped = (run()?.stages ?? []).some((known) => known.state === "stopped");
+  byId("state").textContent = trouble || run()?.fault || (run()?.live ? "● live" : stopped ? "■ stopped" : "");
 }
 
 /** Does what needs the server. What fails is said, and what is shown stays. */
@@ -38,7 +38,7 @@ function readAddress() {
   view.run = view.runs.some((known) => known.name === name) ? name : (view.runs[0]?.name ?? "");
   const stages = run()?.stages ?? [];
   const telling = stages.filter((known) => known.curves || known.rollouts);
-  const usual = telling.findLast((known) => known.state === "running") ?? telling.findLast((known) => known.kind === "grpo") ?? telling.at(-1);
+  const usual = telling.findLast((known) => known.state === "running" || known.state === "stopped") ?? telling.findLast((known) => known.kind === "grpo") ?? telling.at(-1);
   view.stage = stages.some((known) => known.name === stageName) ? stageName : (usual?.name ?? "");
   view.tab = tab === "rollouts" ? tab : "curves";
   view.at = at ? Number(at) : null;
@@ -55,7 +55,7 @@ function showStages() {
   showState();
   const button = (known) =>
     h("button", { "aria-current": String(known.name === view.stage), disabled: !(known.curves || known.rollouts), onclick: () => choose(known) },
-      h("span", { class: `dot ${known.state}`, title: known.state }, { done: "✓", running: "●", waiting: "○" }[known.state]),
+      h("span", { class: `dot ${known.state}`, title: known.state }, { done: "✓", running: "●", stopped: "■", waiting: "○" }[known.state]),
       h("span", {}, known.name),
       h("small", {}, known.step === null ? "" : `step ${known.step}`));
   byId("stages").replaceChildren(...(run()?.stages ?? []).map(button));
@@ -200,16 +200,16 @@ function completion({ number, reward, rewards, right, advantage, tokens, finish_
 
 async function refresh() {
   await attempt(async () => {
-    const before = JSON.stringify(run()?.stages);
+    const before = JSON.stringify(run());
     view.runs = (await get("/api/runs")).data;
-    if (JSON.stringify(run()?.stages) !== before) {
+    if (JSON.stringify(run()) !== before) {
       if (!view.stage) begin();
       showStages();
       if (view.tab === "curves") await showCurves();
       else if (byId("list").scrollTop === 0) await showList();
     }
   });
-  const quiet = !trouble && !run()?.stages.some((known) => known.state !== "done");
+  const quiet = !trouble && !run()?.live;
   setTimeout(refresh, quiet ? QUIET_MS : LIVE_MS);
 }
 
