@@ -57,7 +57,7 @@ def scaling_directions(figures: Mapping[str, float]) -> list[Direction]:
         ),
         _Rule(
             f"spent where votes are in doubt, {CHEAPER:.0%} of the tokens do as well (within a point)",
-            "adaptive {adaptive}, plain vote {vote}",
+            "adaptive {adaptive} (interpolated between its settings), plain vote {vote}",
             lambda adaptive, vote: adaptive >= vote - TOLERANCE,
         ),
         _Rule(

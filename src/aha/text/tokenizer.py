@@ -167,7 +167,8 @@ class Tokenizer:
         """Loads a model folder's tokenizer: what `files` wrote, or that of any checkpoint with a tokenizer.json.
 
         Raises:
-            CheckpointError: the folder has no readable tokenizer.json, or nothing says what ends a text.
+            CheckpointError: the folder has no readable tokenizer.json, it is SentencePiece's, or nothing says what ends
+                a text.
         """
         path = folder / "tokenizer.json"
         try:
@@ -176,6 +177,11 @@ class Tokenizer:
             raise CheckpointError(f"{path} is missing; expected a model folder in Hugging Face layout") from None
         except Exception as error:  # noqa: BLE001 - the library raises bare Exception for a damaged file
             raise CheckpointError(f"{path} is damaged ({error}); restore it or train again") from None
+        model = json.loads(backend.to_str())["model"]
+        if model.get("byte_fallback") or model.get("type") == "Unigram":
+            raise CheckpointError(
+                f"{path} is of SentencePiece's kind; expected byte-level BPE, as DeepSeek, Qwen and Llama 3 have it"
+            )
         files = {name: (folder / name).read_text(encoding="utf-8") for name in TEXT_FILES if (folder / name).is_file()}
         settings = folder / "tokenizer_config.json"
         config = read_json(settings) if settings.is_file() else {}

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import models
 
 from aha.errors import CheckpointError
 from aha.tasks.corpus import CorpusConfig, document
@@ -108,6 +110,15 @@ def test_transformers_loads_and_renders_the_same(tokenizer: Tokenizer, tmp_path:
     assert rendered == tokenizer.decode(chat_prompt(tokenizer, own))
     assert END_THINK not in rendered
     assert Tokenizer.load(tmp_path).files() == tokenizer.files()
+
+
+@pytest.mark.parametrize("model", [models.BPE({"<unk>": 0, "▁a": 1}, [], byte_fallback=True), models.Unigram()])
+def test_a_tokenizer_of_sentencepieces_kind_is_refused(tmp_path: Path, model: models.Model) -> None:
+    """Its tokens are not bytes: a reply would be spelled with signs for spaces."""
+    Backend(model).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<unk>"}')
+    with pytest.raises(CheckpointError, match=r"SentencePiece's kind; expected byte-level BPE"):
+        Tokenizer.load(tmp_path)
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
