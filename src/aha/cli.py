@@ -261,9 +261,7 @@ def scale(
     out: Annotated[
         Path | None,
         typer.Option(
-            typer.Option(
-                help="Also write all results to this JSON file. Interrupted, the same command goes on.", dir_okay=False
-            ),
+            help="Also write all results to this JSON file. Interrupted, the same command goes on.", dir_okay=False
         ),
     ] = None,
     svg: Annotated[Path | None, typer.Option(help="Also draw the curves into this file.", dir_okay=False)] = None,

@@ -116,12 +116,17 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     Raises:
         ConfigError: two are one.
     """
-    parts = [[part for part in folder.absolute().parts if part != "model"] for folder in folders]
+    parts = [[part for part in _absolute(folder).parts if part != "model"] for folder in folders]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = ["-".join(own[-length:]) for own in parts]
         if len(set(names)) == len(names):
             return names
     raise ConfigError("a folder is named twice")
+
+
+def _absolute(folder: Path) -> Path:
+    """Links are left as they are named, unless the way leads up again."""
+    return folder.resolve() if ".." in folder.parts else folder.absolute()
 
 
 def cannot_write(path: Path, error: OSError) -> str:

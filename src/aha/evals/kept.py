@@ -10,8 +10,9 @@ from typing import Any
 
 from aha.errors import RunFolderError
 from aha.evals.runner import Sample
-from aha.files import cannot_write, canonical_json, read_json, write_json
+from aha.files import cannot_write, canonical_json, fingerprint, read_json, write_json
 from aha.runs import RunFolder
+from aha.types import Problem
 
 SETTINGS, SAMPLES, RESULTS = "settings.json", "samples.jsonl", "results.json"
 Asked = tuple[str, str]
@@ -23,6 +24,11 @@ Identity = tuple[str, str, int]
 def identity(sample: Sample) -> Identity:
     """What a sample is of."""
     return sample.family, sample.question, sample.index
+
+
+def content_of(problems: Iterable[Problem]) -> str:
+    """Says what is asked, right answers included: the rows of a file can change where its name does not."""
+    return fingerprint([(one.family, one.level, one.key, one.question, one.answer) for one in problems])[:16]
 
 
 class KeptSamples:

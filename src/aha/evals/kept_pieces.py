@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,54 +23,72 @@ class KeptPieces:
         settings: everything that the rows depend on.
 
     Raises:
-        RunFolderError: the file holds another measurement, or it cannot be written.
+        RunFolderError: the file holds another measurement, is damaged or in use, or cannot be written.
     """
 
     def __init__(self, path: Path | None, settings: dict[str, Any]) -> None:
         self._path, self._pieces = path, dict[str, Rows]()
         if path is None:
             return
-        head = {"settings": fingerprint(settings)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-            if lines and json.loads(lines[0]) != head:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunFolderError(cannot_write(path, error)) from error
+        try:
+            self._take_up(path, {"settings": fingerprint(settings)})
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def _take_up(self, path: Path, head: dict[str, Any]) -> None:
+        """Reads what is there, and cuts off what a killed process had not finished writing."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(f"{str(path)!r} is in use by another process: choose another --out") from error
+        lines = path.read_bytes().split(b"\n")[:-1]
+        try:
+            rows = [json.loads(line) for line in lines]
+            if rows and rows[0]["settings"] != head["settings"]:
                 raise RunFolderError(
                     f"{str(path)!r} is of an unfinished measurement with other settings or of another model: choose "
                     "another --out, or delete it"
                 )
-            self._pieces = {row["piece"]: row["rows"] for row in map(json.loads, lines[1:])}
-            whole = sum(len(line) + 1 for line in lines)
-            self._file = path.open("r+b" if lines else "wb")
-            self._file.truncate(whole)  # what a killed process had not finished writing
-            self._file.seek(whole)
-            if not lines:
-                self._write(head)
+            self._pieces = {row["piece"]: row["rows"] for row in rows[1:]}
         except (ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{str(path)!r} is damaged: choose another --out, or delete it") from error
-        except OSError as error:
-            raise RunFolderError(cannot_write(path, error)) from error
+        whole = sum(len(line) + 1 for line in lines)
+        os.truncate(self._descriptor, whole)
+        os.lseek(self._descriptor, whole, os.SEEK_SET)
+        if not lines:
+            self._write(path, head)
 
     def get(self, piece: str) -> Rows | None:
         """The rows of a piece, or None where it is not finished."""
         return self._pieces.get(piece)
 
     def add(self, piece: str, rows: Rows) -> None:
-        """Keeps a finished piece, on disk when this returns."""
+        """Keeps a finished piece, on disk when this returns.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
         if self._path is not None:
-            try:
-                self._write({"piece": piece, "rows": rows})
-            except OSError as error:
-                raise RunFolderError(cannot_write(self._path, error)) from error
+            self._write(self._path, {"piece": piece, "rows": rows})
 
     def done(self) -> None:
         """The rows are somewhere else now."""
         if self._path is not None:
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
 
-    def _write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
+    def _write(self, path: Path, row: dict[str, Any]) -> None:
+        data = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            raise RunFolderError(cannot_write(path, error)) from error
 
     def __enter__(self) -> KeptPieces:
         return self
@@ -77,4 +97,4 @@ class KeptPieces:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._path is not None:
-            self._file.close()
+            os.close(self._descriptor)

@@ -93,9 +93,10 @@ def _evaluated(path: Path, name: str, asked: str, overrides: Sequence[str], seed
     """Measures a model folder now: as the run that it lies in measures, elsewhere with the paper's sampling."""
     from aha.recipes.evaluate import PRESETS, ModelEvaluation, measure
 
-    folder = path.absolute()  # not resolved: the checkpoint stage links to a folder outside of the run
-    run, stage = folder.parent.parent if folder.name == "model" else folder, folder.parent.name
-    if _is_run(run):
+    places = [(one.parent.parent, one.parent.name) for one in (path.absolute(), path.resolve()) if one.name == "model"]
+    # As it is named first: the checkpoint stage links to a folder outside of the run.
+    run, stage = next((place for place in places if _is_run(place[0])), (path, ""))
+    if stage:
         way, own = _as_in_run(run, stage, asked)
     else:
         way, own = asked or "chat", {}

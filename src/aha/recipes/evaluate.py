@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from aha import __version__
 from aha.configuration import override_config
 from aha.errors import UnknownNameError
 from aha.evals.file_tasks import FileTaskSettings
-from aha.evals.kept import RESULTS, KeptSamples, identity
+from aha.evals.kept import RESULTS, KeptSamples, content_of, identity
 from aha.evals.runner import Sample, evaluate, longest_prompt
 from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, names_of, write_json
@@ -113,7 +113,10 @@ def evaluate_models(
     settings = {
         "models": {name: checkpoint_identity(str(path)) for name, path in zip(names, checkpoints, strict=True)},
         "seed": seed,
-        "problems": {name: _content(config) for name, config in configs.items()},
+        "problems": {
+            name: content_of(one for problems, _ in _questions(config) for one in problems)
+            for name, config in configs.items()
+        },
         "aha": __version__,  # which grades
         **(dumps[presets[0]] if len(dumps) == 1 else {"presets": dumps}),
     }
@@ -213,12 +216,6 @@ def _questions(config: ModelEvaluation) -> list[tuple[list[Problem], int]]:
         for problems, default in (*question_sets(config, stored), *of_tasks)
         for count, some in groupby(problems, partial(_samples_of, config, default))
     ]
-
-
-def _content(config: ModelEvaluation) -> str:
-    """Says which problems are asked, right answers included: those of a file can change where its name does not."""
-    asked = [asdict(problem) for problems, _ in _questions(config) for problem in problems]
-    return fingerprint(asked)[:16]
 
 
 def _samples_of(config: ModelEvaluation, default: int, problem: Problem) -> int:

@@ -15,14 +15,16 @@ from aha import __version__
 from aha.configuration import override_config
 from aha.errors import ConfigError
 from aha.evals.file_tasks import FileTaskSettings
+from aha.evals.kept import content_of
 from aha.evals.kept_pieces import KeptPieces
 from aha.evals.runner import longest_prompt
 from aha.evals.scaling import METHODS, Answered, curves_of, report
 from aha.evals.scaling_rows import WITHOUT_REWARDS, ScalingSettings, answer, unfit_method
 from aha.evals.scaling_stage import load_rewards
-from aha.files import cannot_write, derive_seed, write_atomic, write_json
+from aha.files import cannot_write, derive_seed, file_sha256, write_atomic, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
+from aha.models.reward_model import ABOUT, BACKBONE, HEAD
 from aha.report.scaling import curves_figure, levels_table
 from aha.report.sections import Table as Shown
 from aha.stages.checkpoint import checkpoint_identity
@@ -87,7 +89,14 @@ def scale(
         _make_room(svg)
     settings = config.model_dump(mode="json", exclude={"device", "engine_rows"})
     asks = {"model": checkpoint_identity(str(checkpoint)), "asked": asked, "seed": seed, "settings": settings}
-    asks |= {"problems": [asdict(problem) for problem in config.problems()], "aha": __version__}
+    asks |= {"problems": content_of(config.problems()), "aha": __version__}
+    if config.reward_model:
+        folder = Path(config.reward_model)
+        beside = [folder / name for name in (HEAD, ABOUT)]
+        asks["reward_model"] = [
+            checkpoint_identity(str(folder / BACKBONE)),
+            *(file_sha256(file) for file in beside if file.is_file()),
+        ]
     part = None if out is None else out.with_name(f"{out.name}.part")
     with KeptPieces(part, asks) as kept:
         rows = measure(checkpoint, config, elicitation, seed, kept)

@@ -81,7 +81,7 @@ def _main_pair(run: Run) -> tuple[str, str]:
     """What RL (or else fine-tuning) was first done to, and the model that came of it; empty where there is none yet."""
     done = run.stages_of_kind("grpo") or run.stages_of_kind("sft")
     trained = done[0] if done else ""
-    starts = {*run.stages_of_kind("pretrain"), *run.stages_of_kind("checkpoint")}
+    starts = {name for kind in ("pretrain", "checkpoint", "sft", "grpo") for name in run.stages_of_kind(kind)}
     parents = [parent for s in run.lineage.get("stages", []) if s["name"] == trained for parent in s["parents"]]
     return next((parent for parent in parents if parent in starts), ""), trained
 

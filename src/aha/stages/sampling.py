@@ -69,7 +69,7 @@ def sample_in_batches(
         note: what to say beside the progress, from all rows so far.
     """
     saved = context.checkpointer.load()
-    groups: list[list[Row]] = saved.state["groups"] if saved else []
+    groups: list[list[Row]] = saved.state.get("groups", []) if saved else []
     with context.progress.task(f"{context.name}: sampling", len(problems), len(groups)) as task:
         for first in range(len(groups), len(problems), at_once):
             batch = range(first, min(len(problems), first + at_once))

@@ -6,6 +6,7 @@ import re
 
 from aha.types import Language
 
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORDS = re.compile(r"[A-Za-z]+|[\u4e00-\u9fff]")
 
 
@@ -20,6 +21,11 @@ def is_chinese(word: str) -> bool:
 
 
 def language_of(text: str) -> Language:
-    """Chinese where at least half of the words are; a text without words counts as English."""
-    words = words_of(text)
-    return "zh" if words and 2 * sum(map(is_chinese, words)) >= len(words) else "en"
+    """Chinese where at least half of the words are; a text without words counts as English.
+
+    Commands of LaTeX and names of one or two letters are formulas rather than words.
+    """
+    words = words_of(_COMMAND.sub(" ", text))
+    chinese = sum(map(is_chinese, words))
+    english = sum(len(word) > 2 for word in words)
+    return "zh" if chinese and chinese >= english else "en"

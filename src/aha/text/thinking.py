@@ -105,7 +105,7 @@ def final_answer(summary: str) -> str:
     A colon after the cue and the stars of bold text are no part of it.
     """
     cues = list(_ANSWER_CUE.finditer(summary))
-    named = cues[-1]["answer"].strip(" *").rstrip(".").rstrip(" *") if cues else ""
+    named = cues[-1]["answer"].strip().strip(" *").rstrip(".").rstrip(" *") if cues else ""
     return named if has_substance(named) else ""
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import aha.recipes.scale as scaling
 from aha.cli import app
 from aha.errors import AhaError, CheckpointError, ConfigError, RunFolderError, UnknownNameError
+from aha.evals.kept_pieces import KeptPieces
 from aha.evals.scaling_rows import Job
 from aha.recipes.recipe import identities
 from aha.recipes.registry import make_stage, resolve
@@ -74,7 +75,7 @@ def test_an_interrupted_measurement_goes_on(model: Path, tmp_path: Path, monkeyp
         scale(model, ["riddle"], "zero", SETTINGS, out, None, 0)
     with part.open("a") as file:
         file.write('{"piece": "wait 8')
-    with pytest.raises(RunFolderError, match="other settings or of another model"):
+    with pytest.raises(RunFolderError, match=r"^'.*a\.json\.part' is of an unfinished measurement with other settings"):
         scale(model, ["riddle"], "zero", SETTINGS, out, None, 1)
     scale(model, ["riddle"], "zero", SETTINGS, out, None, 0)
     assert not part.exists()
@@ -88,10 +89,12 @@ def test_what_cannot_be_written_is_said_before_the_work(model: Path, tmp_path: P
     for out, svg in ((tmp_path / "file" / "a.json", None), (None, tmp_path / "file" / "a.svg")):
         with pytest.raises(AhaError, match="cannot write"):
             scale(model, ["riddle"], "zero", SETTINGS, out, svg, 0)
-    part = tmp_path / "c.json.part"
-    part.write_text("[]\n")
-    with pytest.raises(RunFolderError):
-        scale(model, ["riddle"], "zero", SETTINGS, tmp_path / "c.json", None, 0)
+    for content in ("[]\n", "no JSON\n", "{}\n"):
+        (tmp_path / "c.json.part").write_text(content)
+        with pytest.raises(RunFolderError, match=r"^'.*c\.json\.part' is damaged"):
+            scale(model, ["riddle"], "zero", SETTINGS, tmp_path / "c.json", None, 0)
+    with KeptPieces(tmp_path / "d.json.part", {}), pytest.raises(RunFolderError, match="in use by another process"):
+        scale(model, ["riddle"], "zero", SETTINGS, tmp_path / "d.json", None, 0)
 
 
 def test_tasks_from_files(model: Path, tmp_path: Path) -> None:

@@ -154,6 +154,10 @@ def test_a_base_that_lies_elsewhere_is_measured_as_the_run_that_links_to_it(
     (run / "base" / "model").symlink_to(tmp_path / "mine" / "model", target_is_directory=True)
     row = compared(run / "base" / "model")[0]
     assert (row["model"], row["settings"]["families"]) == ("base", ["riddle"])
+    shutil.copytree(tmp_path / "mine" / "model", run / "pretrain" / "model")
+    (tmp_path / "best").symlink_to(run / "pretrain", target_is_directory=True)
+    again = compared(tmp_path / "best" / "model")[0]
+    assert (again["model"], again["asked"], again["settings"]["families"]) == ("best", "zero", ["riddle"])
 
 
 def test_other_folders_get_the_papers_sampling_and_names_of_their_own(

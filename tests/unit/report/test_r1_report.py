@@ -201,3 +201,9 @@ def test_distillation_alone_is_about_the_student(tmp_path: Path) -> None:
     assert "fine-tuning took pass@1 from 20.0% to 45.0%" in page
     assert "random weights" not in page
     assert "Rejection sampling: what was kept" in page
+    lineage["stages"][4] |= {"parents": ["tuned", "samples"], "kind": "grpo"}
+    lineage["stages"].insert(1, {"name": "tuned", "kind": "sft", "parents": ["base"], "done": True})
+    (folder / "lineage.json").write_text(json.dumps(lineage))
+    found["tuned"] = {"chat": results(0.3)}
+    (folder / "evaluation" / "results.json").write_text(json.dumps(found))
+    assert "RL took pass@1 from 30.0% to 45.0%" in make_report(folder).read_text(), "RL on what was fine-tuned before"

@@ -14,6 +14,9 @@ from aha.text.language import language_of, words_of
         ("小明有3个apple，吃了1个，还剩几个？", "zh"),
         ("Translate 你好 into English, please.", "en"),
         ("2+2", "en"),
+        ("Is it so?", "en"),
+        (r"求 \frac{\sqrt{x}}{\sqrt{y}} 的值", "zh"),
+        ("已知 x+y=3, xy=2, 求 x^2+y^2", "zh"),
         ("", "en"),
     ],
 )
