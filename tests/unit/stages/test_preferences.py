@@ -4,9 +4,6 @@ import json
 import random
 from collections import Counter
 
-import pytest
-
-from aha.files import file_sha256
 from aha.stages.preferences import (
     Preferences,
     PreferencesConfig,
@@ -19,12 +16,12 @@ from aha.stages.preferences import (
 from aha.tasks.families import GENERAL, LEVELS, get_general, held_out_suite, is_held_out
 from aha.text.thinking import parse
 from aha.text.tokenizer import Tokenizer
-from aha.training.interrupts import StopRequested
 from aha.training.stage import StageContext
 from aha.types import Problem
 
 from ..conftest import MakeContext
 from ..generators import Replies
+from .killed import whole_and_killed
 
 
 def test_pairs_are_of_different_worth_and_the_furthest_apart_come_first() -> None:
@@ -90,27 +87,13 @@ def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(
         held_out = held_out_suite(config.families, LEVELS, 2, context.derive_seed("held-out"))
         return context, Replies(base, [*prompts, *held_out], respond)
 
-    def finished(context: StageContext, replies: Replies) -> list[str]:
-        summary = Preferences(lambda *_, **__: replies).run(context).summary
-        assert min(summary[name] for name in ("pairs", "labelled", "held_out_pairs", "held_out_labelled")) > 0
-        for name in ("pairs", "labelled"):
-            written = [json.loads(line) for line in (context.folder / f"{name}.jsonl").read_text().splitlines()]
-            sides = Counter(row["held_out"] for row in written)
-            assert (sides[False], sides[True]) == (summary[name], summary[f"held_out_{name}"])
-        assert 0 < summary["safe"] < 1
-        return [file_sha256(context.folder / name) for name in ("pairs.jsonl", "labelled.jsonl", "audit.json")]
-
-    whole, replies = started()
-    expected, everything = finished(whole, replies), replies.asked
-    whole.folder.rename(whole.run.path / "first")
-    asked: list[str] = []
-    for _ in range(2):
-        interrupted, replies = started()
-        interrupted.checkpointer._stop.signum = 15
-        with pytest.raises(StopRequested):
-            Preferences(lambda *_, replies=replies, **__: replies).run(interrupted)
-        asked += replies.asked
-    again, replies = started()
-    assert finished(again, replies) == expected
-    assert [*asked, *replies.asked] == everything
+    files = ("pairs.jsonl", "labelled.jsonl", "audit.json")
+    summary, everything = whole_and_killed(Preferences, started, files)
+    assert min(summary[name] for name in ("pairs", "labelled", "held_out_pairs", "held_out_labelled")) > 0
+    assert 0 < summary["safe"] < 1
+    folder = started()[0].folder
+    for name in ("pairs", "labelled"):
+        written = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        sides = Counter(row["held_out"] for row in written)
+        assert (sides[False], sides[True]) == (summary[name], summary[f"held_out_{name}"])
     assert 24 < len(everything) <= 24 + 2 * sum(len(get_general(name).levels) for name in GENERAL)

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pytest
-
-from aha.files import file_sha256
 from aha.rewards.rules import language_consistency
 from aha.stages.rejection_sampling import (
     FilterConfig,
@@ -23,12 +20,12 @@ from aha.stages.sampling import Sampled
 from aha.tasks.families import FAMILIES, is_held_out
 from aha.text.thinking import parse
 from aha.text.tokenizer import Tokenizer
-from aha.training.interrupts import StopRequested
 from aha.training.stage import StageContext
 from aha.types import Problem
 
 from ..conftest import MakeContext
 from ..generators import Replies
+from .killed import whole_and_killed
 
 PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
 
@@ -139,21 +136,6 @@ def test_a_killed_run_ends_with_the_same_bytes_and_asks_nothing_twice(
         context = make_context("data", config, ("base",))
         return context, Replies(base, training_problems(config, context.derive_seed("problems")), solve)
 
-    def finished(context: StageContext, replies: Replies) -> list[str]:
-        assert RejectionSampling(lambda *_, **__: replies).run(context).summary["examples"] > 0
-        return [file_sha256(context.folder / name) for name in ("examples.jsonl", "audit.json")]
-
-    whole, replies = started()
-    expected, everything = finished(whole, replies), replies.asked
-    whole.folder.rename(whole.run.path / "first")
-    asked: list[str] = []
-    for _ in range(2):
-        interrupted, replies = started()
-        interrupted.checkpointer._stop.signum = 15
-        with pytest.raises(StopRequested):
-            RejectionSampling(lambda *_, replies=replies, **__: replies).run(interrupted)
-        asked += replies.asked
-    again, replies = started()
-    assert finished(again, replies) == expected
-    assert [*asked, *replies.asked] == everything
+    summary, everything = whole_and_killed(RejectionSampling, started, ("examples.jsonl", "audit.json"))
+    assert summary["examples"] > 0
     assert len(everything) == 12
