@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from aha.errors import RunFolderError
+from aha.evals.kept_lines import KeptLines
 from aha.evals.runner import Sample
 from aha.files import cannot_write, canonical_json, fingerprint, read_json, write_json
 from aha.runs import RunFolder
@@ -59,8 +59,7 @@ class KeptSamples:
                 raise RunFolderError(f"{str(folder)!r} holds something else: choose another --out")
             else:
                 write_json(folder / SETTINGS, settings)
-            self._read()
-            self._file = (folder / SAMPLES).open("a", encoding="utf-8")
+            self._lines = KeptLines(folder / SAMPLES, self._take)
         except RunFolderError:
             self._lock.release()
             raise
@@ -68,29 +67,10 @@ class KeptSamples:
             self._lock.release()
             raise RunFolderError(cannot_write(folder, error)) from error
 
-    def _read(self) -> None:
-        """Takes in what is there, and cuts off what a killed process had not finished writing."""
-        path = self.folder / SAMPLES
-        if not path.is_file():
-            return
-        whole = 0
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    row = json.loads(line)
-                    own = self.of(row.pop("model"), row.pop("elicitation"))
-                    sample = Sample(**row)
-                except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    raise RunFolderError(
-                        f"{str(path)!r}, line {number}: damaged, or written by another version of aha: choose another "
-                        "--out, or delete it"
-                    ) from error
-                whole += len(line)
-                own[identity(sample)] = sample
-        with path.open("rb+") as file:
-            file.truncate(whole)
+    def _take(self, row: dict[str, Any]) -> None:
+        own = self.of(row.pop("model"), row.pop("elicitation"))
+        sample = Sample(**row)
+        own[identity(sample)] = sample
 
     def of(self, model: str, elicitation: str) -> dict[Identity, Sample]:
         """What there is of one model under one way of asking; of samples that were made twice, the later one."""
@@ -100,13 +80,8 @@ class KeptSamples:
         """Keeps samples, on disk when this returns."""
         new = list(samples)
         self.of(model, elicitation).update({identity(sample): sample for sample in new})
-        try:
-            for sample in new:
-                row = {"model": model, "elicitation": elicitation, **sample.to_json()}
-                self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise RunFolderError(cannot_write(self.folder / SAMPLES, error)) from error
+        for sample in new:
+            self._lines.add({"model": model, "elicitation": elicitation, **sample.to_json()})
 
     def __enter__(self) -> KeptSamples:
         return self
@@ -114,5 +89,5 @@ class KeptSamples:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._lines.close()
         self._lock.release()

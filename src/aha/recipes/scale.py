@@ -16,7 +16,7 @@ from aha.configuration import override_config
 from aha.errors import ConfigError
 from aha.evals.file_tasks import FileTaskSettings
 from aha.evals.kept import content_of
-from aha.evals.kept_pieces import KeptPieces
+from aha.evals.kept_lines import KeptPieces
 from aha.evals.runner import longest_prompt
 from aha.evals.scaling import METHODS, Answered, curves_of, report
 from aha.evals.scaling_rows import WITHOUT_REWARDS, ScalingSettings, answer, unfit_method
