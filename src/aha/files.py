@@ -129,6 +129,20 @@ def _absolute(folder: Path) -> Path:
     return folder.resolve() if ".." in folder.parts else folder.absolute()
 
 
+def make_folder_of(path: Path) -> None:
+    """Makes the folder of a file that is to be written: what cannot be is said before the work begins.
+
+    Raises:
+        RunFolderError: with the reason.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise RunFolderError(f"cannot write {str(path)!r}: {str(path.parent)!r} is a file, not a folder") from None
+    except OSError as error:
+        raise RunFolderError(cannot_write(path, error)) from error
+
+
 def cannot_write(path: Path, error: OSError) -> str:
     """One line on why a path cannot be written, with the way out where there is a usual one."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

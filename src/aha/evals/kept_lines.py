@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aha.errors import RunFolderError
-from aha.files import cannot_write, fingerprint
+from aha.files import cannot_write, fingerprint, make_folder_of
 
 Row = dict[str, Any]
 
@@ -91,10 +91,7 @@ class KeptPieces:
         self._settings, self._known = fingerprint(settings), False
         if path is None:
             return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(cannot_write(path, error)) from error
+        make_folder_of(path)
         self._lines = KeptLines(path, self._take)
         if not self._known:
             self._lines.add({"settings": self._settings})

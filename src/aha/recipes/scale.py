@@ -21,7 +21,7 @@ from aha.evals.runner import longest_prompt
 from aha.evals.scaling import METHODS, Answered, curves_of, report
 from aha.evals.scaling_rows import WITHOUT_REWARDS, ScalingSettings, answer, unfit_method
 from aha.evals.scaling_stage import load_rewards
-from aha.files import cannot_write, derive_seed, file_sha256, write_atomic, write_json
+from aha.files import derive_seed, file_sha256, make_folder_of, write_atomic, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.models.reward_model import ABOUT, BACKBONE, HEAD
@@ -86,7 +86,7 @@ def scale(
         raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
     config = settings_for(elicitation, tasks, overrides, seed)
     if svg is not None:
-        _make_room(svg)
+        make_folder_of(svg)
     settings = config.model_dump(mode="json", exclude={"device", "engine_rows"})
     asks = {"model": checkpoint_identity(str(checkpoint)), "asked": asked, "seed": seed, "settings": settings}
     asks |= {"problems": content_of(config.problems()), "aha": __version__}
@@ -114,14 +114,6 @@ def scale(
     if svg is not None:
         title = f"{checkpoint.parent.name if checkpoint.name == 'model' else checkpoint.name}, asked as {asked}"
         write_atomic(svg, curves_figure(result, title) + "\n")
-
-
-def _make_room(path: Path) -> None:
-    """Makes the folder of a file that is to be written at the end: what cannot be is said before the work begins."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(cannot_write(path, error)) from error
 
 
 def settings_for(elicitation: Elicitation, tasks: Sequence[str], overrides: Sequence[str], seed: int) -> ModelScaling:
