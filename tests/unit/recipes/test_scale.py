@@ -87,7 +87,7 @@ def test_an_interrupted_measurement_goes_on(model: Path, tmp_path: Path, monkeyp
 def test_what_cannot_be_written_is_said_before_the_work(model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for out, svg in ((tmp_path / "file" / "a.json", None), (None, tmp_path / "file" / "a.svg")):
-        with pytest.raises(AhaError, match="cannot write .* is a file, not a folder"):
+        with pytest.raises(AhaError, match=r"cannot write .* is a file, not a folder"):
             scale(model, ["riddle"], "zero", SETTINGS, out, svg, 0)
     for content in ("[]\n", "no JSON\n", "{}\n"):
         (tmp_path / "c.json.part").write_text(content)
