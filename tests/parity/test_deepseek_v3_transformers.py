@@ -33,6 +33,7 @@ VARIANTS = {
     },
     "wide-values": {"v_head_dim": 40, "n_shared_experts": 2, "num_experts_per_tok": 3, "norm_topk_prob": False},
     "all-dense": {"first_k_dense_replace": 9},
+    "one-expert": {"num_experts_per_tok": 1},
     "mscale": {
         "rope_scaling": RopeScaling(factor=8, original_max_position_embeddings=64, mscale=0.707, mscale_all_dim=0.9),
         "max_position_embeddings": 512,

@@ -55,7 +55,7 @@ class Router(nn.Module):
         scores_NE = logits_NE.sigmoid() if config.scoring_func == "sigmoid" else logits_NE.softmax(-1)
         indices_NA = self.choose(scores_NE.detach())
         gates_NA = scores_NE.gather(1, indices_NA)
-        if config.norm_topk_prob and config.num_experts_per_tok > 1:
+        if config.norm_topk_prob:
             gates_NA = gates_NA / (gates_NA.sum(-1, keepdim=True) + 1e-20)
         if config.routed_scaling_factor != 1:
             gates_NA = gates_NA * config.routed_scaling_factor
@@ -125,9 +125,9 @@ class MoEOutput:
 
 
 class DeepseekMoE(nn.Module):
-    """V3 Eq.
+    """Shared experts for every token, plus the gated sum of the chosen routed ones (V3 Eq. 12).
 
-    12: shared experts for every token, plus the gated sum of the chosen routed ones. The residual is outside.
+    The residual is outside.
     """
 
     def __init__(self, config: DeepseekV3Config) -> None:
@@ -166,7 +166,7 @@ def update_router_bias(routers: Iterable[Router], counts_LE: Tensor, rate: float
     """The auxiliary-loss-free balance rule, once after each optimizer step (V3 2.1.2; Alg. 1 of arXiv 2408.15664).
 
     b_i += rate * sign(mean load - load_i), from the loads of the whole batch: sum the counts over micro-batches and
-    data- parallel ranks first. V3 uses 0.001, and 0 for the last 500B tokens.
+    data-parallel ranks first. V3 uses 0.001, and 0 for the last 500B tokens.
     """
     for router, counts_E in zip(routers, counts_LE, strict=True):
         bias_E = router.e_score_correction_bias
