@@ -201,7 +201,17 @@ def stage_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
         asked = next(seed["models"][model]["asked"] for seed in seeds if model in seed["models"])
         cells = [cell(numbers(seeds, model, column), column) for column in columns]
         page.append(f"| {model} | {asked} | " + " | ".join(cells) + " |")
-    return [*page, "", "; ".join(f"{c.title}: {c.about}" for c in columns if c.about) + ".", ""]
+    return [*page, "", "; ".join(f"{c.title}: {c.about}" for c in columns if c.about) + ".", "", *fewer_seeds(seeds)]
+
+
+def fewer_seeds(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Says which models not all seeds have."""
+    named: dict[str, list[str]] = {}
+    for model in model_names(seeds):
+        having = [str(seed["seed"]) for seed in seeds if model in seed["models"]]
+        if len(having) < len(seeds):
+            named.setdefault(", ".join(having), []).append(model)
+    return [line for having, models in named.items() for line in (f"Seeds {having} only: {', '.join(models)}.", "")]
 
 
 def cost_lines(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
