@@ -46,8 +46,7 @@ def test_something_was_learned(smoke: Path) -> None:
     assert sum(rewards[-10:]) / 10 > sum(rewards[:3]) / 3 + 0.2
     for stage in ("v3", "dev1", "dev3", "qwen3", "llama"):
         losses = [row["held_out_loss"] for row in run.metrics(stage) if "held_out_loss" in row]
-        # Dev1 has only the handful of solutions that an R1-Zero of 40 steps gets right, and takes a few steps on them.
-        assert losses[-1] < losses[0] * (1.0 if stage == "dev1" else 0.9), stage
+        assert losses[-1] < 0.9 * losses[0], stage
     rows = {row["name"]: row for row in run.json("summary")["stages"]}
     # In 40 steps the form is learnt; ten problems are too few to see more, which is what `r1-tiny` is for.
     assert rows["r1-zero"]["format_rate"] > rows["pretrain"]["format_rate"] + 0.2

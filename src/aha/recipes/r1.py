@@ -267,7 +267,7 @@ def r1_smoke() -> R1Config:
             "v3_data": config.v3_data.model_copy(update={"count": 400, **families}),
             "v3": config.v3.model_copy(update=tuning),
             "cold_start_data": config.cold_start_data.model_copy(update=sampling),
-            "cold_start": config.cold_start.model_copy(update=tuning),
+            "cold_start": config.cold_start.model_copy(update={**tuning, "epochs": 12}),
             "reasoning_rl": config.reasoning_rl.model_copy(update=rl),
             "rejection_sampling": config.rejection_sampling.model_copy(update=sampling),
             "general_data": config.general_data.model_copy(update={"count": 300}),
