@@ -167,8 +167,10 @@ class RolloutServer:
             scores = self.engine.score([(ids[:1], ids[1:])])[0]
             pairs = [[None, ids[0], None], *([s, t, None] for s, t in zip(scores, ids[1:], strict=True))]
             return {"text": "", "meta_info": {"input_token_logprobs": pairs[start:]}}
-        made = self._complete(ids, sampling["max_new_tokens"], sampling)
-        rows = [
+        (asked, *_), seeds = sampling, [one["sampling_seed"] for one in sampling]
+        drawn = self._complete(ids[0], asked["max_new_tokens"], {**asked, "n": len(ids)})
+        made = [drawn[seeds.index(seed)] for seed in seeds]  # the same seed, the same sample
+        return [
             {
                 "meta_info": {
                     "output_token_logprobs": [[p, t, None] for p, t in zip(one.logprobs, one.token_ids, strict=True)],
@@ -178,7 +180,6 @@ class RolloutServer:
             }
             for one in made
         ]
-        return rows if len(rows) > 1 else rows[0]
 
 
 def damaged(answer: Any, failure: str) -> Any:

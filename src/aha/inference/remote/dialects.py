@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from aha.errors import GenerationError
+from aha.inference.sampler import stream_key
 from aha.types import Completion, FinishReason, Request
 
 NEUTRAL = {
@@ -108,22 +109,25 @@ class SGLang:
     generate_route = "/generate"
 
     def ask(self, request: Request, model: str) -> dict[str, Any]:
-        """A generate request."""
+        """A batch of the same prompt, where each sample has its own seed.
+
+        `n` samples of one seed are all the same on a server that honours seeds (`--enable-deterministic-inference`).
+        """
         sampling = _supported(request)
+        shared = {
+            "max_new_tokens": sampling.max_completion_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            **NEUTRAL,
+            "stop_token_ids": list(sampling.stop_token_ids),
+            "ignore_eos": True,
+            "skip_special_tokens": False,
+            "no_stop_trim": True,
+        }
+        seeds = [stream_key(sampling.seed, sample) % (1 << 31) for sample in range(sampling.n)]
         return {
-            "input_ids": list(request.prompt_token_ids),
-            "sampling_params": {
-                "n": sampling.n,
-                "max_new_tokens": sampling.max_completion_tokens,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                **NEUTRAL,
-                "stop_token_ids": list(sampling.stop_token_ids),
-                "ignore_eos": True,
-                "sampling_seed": sampling.seed % (1 << 31),
-                "skip_special_tokens": False,
-                "no_stop_trim": True,
-            },
+            "input_ids": [list(request.prompt_token_ids)] * sampling.n,
+            "sampling_params": [{**shared, "sampling_seed": seed} for seed in seeds],
             "return_logprob": True,
         }
 
