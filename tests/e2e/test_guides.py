@@ -153,7 +153,7 @@ def test_more_tokens_are_spent(place: Path) -> None:
     *scales, recipe = commands("think_longer.md")
     assert [words[1] for words in scales] == ["scale"] * 3 and recipe[:3] == ["aha", "run", "r1-tiny"]
     small = ["levels=[1]", "problems_per_level=1", "samples=2", "repeats=1", "budgets=[4,8]"]
-    small += ["max_completion_tokens=16"]
+    small += ["max_completion_tokens=16", "answer_tokens=8"]
     for words in scales:
         few = ["data=data", "problems_limit=1", "room=128"] if "gsm8k" in words else ["room=128"]
         done = run(place, [*words, *(part for one in (*small, *few) for part in ("--set", one))])

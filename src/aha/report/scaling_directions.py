@@ -49,33 +49,33 @@ def scaling_directions(figures: Mapping[str, float]) -> list[Direction]:
     """Judges every direction whose figures are there."""
     k = f"{figures.get('samples', 16):.0f}"
     rules = (
-        _Rule(f"a vote over {k} answers of R1 beats one", "vote {vote}, one {one}", lambda vote, one: vote > one),
+        _Rule(f"a vote over {k} answers of R1 beats one", "vote {vote}, one {one}", lambda vote, one: vote - one),
         _Rule(
             f"one of {k} answers of R1 is right more often than their vote",
             "any right {any}, vote {vote}",
-            lambda some, vote: some > vote,
+            lambda some, vote: some - vote,
         ),
         _Rule(
             f"spent where votes are in doubt, {CHEAPER:.0%} of the tokens do as well (within a point)",
             "adaptive {adaptive} (interpolated between its settings), plain vote {vote}",
-            lambda adaptive, vote: adaptive >= vote - TOLERANCE,
+            lambda adaptive, vote: adaptive - vote + TOLERANCE,
         ),
         _Rule(
             "voting on the base at as many tokens does not reach one answer of R1",
             "base {base, as many tokens} (with all its samples {base, all samples}), R1 {one}",
-            lambda same, everything, one: same < one,
+            lambda same, everything, one: one - same,
         ),
         _Rule(
             "a short thinking budget costs accuracy, a long one gives it back (within 3 points of no budget)",
             f"{figures.get('least', 0):.0f} tokens {{cut short}}, {figures.get('most', 0):.0f} tokens {{cut late}}, "
             "no budget {one}",
-            lambda short, late, one: short < late and short < one and late >= one - 0.03,
+            lambda short, late, one: min(late - short, one - short, late - one + 0.03),
         ),
         _Rule(
             "harder questions are thought about for longer",
             "rank correlation of level and tokens of thinking, over questions, {length:number}; {easiest:tokens} "
             "tokens at the lowest level, {hardest:tokens} at the highest",
-            lambda length, easiest, hardest: length > LEAST_CORRELATION and hardest > easiest,
+            lambda length, easiest, hardest: min(length - LEAST_CORRELATION, hardest / easiest - 1),
         ),
     )
     return [one for rule in rules if (one := rule.judge(figures)) is not None]
@@ -83,11 +83,11 @@ def scaling_directions(figures: Mapping[str, float]) -> list[Direction]:
 
 @dataclass(frozen=True)
 class _Rule:
-    """What should hold, of which figures (named in the text that shows them), and when it does."""
+    """What should hold, of which figures (named in the text that shows them), and how far they are past the bar."""
 
     statement: str
     shown: str
-    holds: Callable[..., bool]
+    margin: Callable[..., float]
 
     def judge(self, figures: Mapping[str, float]) -> Direction | None:
         """The verdict; None where a figure is missing."""
@@ -99,7 +99,7 @@ class _Rule:
             value = figures[name]
             written = {"number": number(value, 2), "tokens": number(value, 0)}.get(kind, percent(value))
             text = text.replace("{" + name + colon + kind + "}", written)
-        return Direction(self.statement, text, self.holds(*(figures[name] for name, _, _ in names)))
+        return Direction(self.statement, text, self.margin(*(figures[name] for name, _, _ in names)))
 
 
 def accuracy_at(points: Sequence[Mapping[str, Any]], tokens: float) -> float:
