@@ -372,7 +372,13 @@ def reward_model_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
         if found:
             figures = [cell([row[figure] for row in found if figure in row], PASS) for figure in ACCURACIES]
             page.append(f"| {name} | {len(found)} | " + " | ".join(figures) + " |")
-    page += ["", *judge_lines(seeds)]
+    page += [
+        "",
+        "Of a prompt's pairs those are taken whose true scores are furthest apart, also held-out ones: helpful-rm's "
+        "accuracy is that of the clear cases. In RL harmless-rm judges harmful requests alone.",
+        "",
+        *judge_lines(seeds),
+    ]
     curves = [seed["general_curves"][TRUSTED] for seed in seeds if TRUSTED in seed["general_curves"]]
     if curves:
         page += [
@@ -409,7 +415,7 @@ def judge_lines(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def audit_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     """What rejection sampling kept, per seed."""
-    titles = ["stage", "seed", "in", "dropped by", "kept", "V3 as judge", "summaries by V3"]
+    titles = ["stage", "seed", "in", "dropped by", "kept", "V3 agrees with the rules", "summaries by V3"]
     page = header("Rejection sampling", titles)
     for seed in seeds:
         for name, audit in seed["audits"].items():
@@ -417,7 +423,10 @@ def audit_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
                 total = dict(audit["total"])
                 kept = total.pop("kept")
                 dropped = ", ".join(f"{rule} {count}" for rule, count in total.items() if count)
-                judge = f"{100 * audit['judge']['agreement']:.0f}%" if "judge" in audit else "–"
+                judge = "–"
+                if "judge" in audit:
+                    say = "a say" if audit["judge"]["has_a_say"] else "no say"
+                    judge = f"{100 * audit['judge']['agreement']:.0f}%: {say}"
                 by_v3 = audit.get("summaries", {}).get("by V3", 0)
                 page.append(f"| {name} | {seed['seed']} | {audit['in']} | {dropped} | {kept} | {judge} | {by_v3} |")
     return [*page, ""]

@@ -31,6 +31,8 @@ ACCURACIES = {
     "accuracy": "accuracy on held-out, %",
     "accuracy_true": "agrees with the truth, %",
     "always_the_same": "always saying the same, %",
+    "accuracy_harmful": "on harmful requests alone, %",
+    "always_the_same_harmful": "always saying the same of them, %",
 }
 """The figures of a trained reward model, and what they are called."""
 STUDENT_WAYS = {
@@ -262,7 +264,11 @@ def _judged_by(audit: Mapping[str, Any]) -> str:
             f"; V3's verdicts in the two orders agree on {100 * audit['orders_agree']:.0f}% of the pairs, and there "
             f"with the true scores on {100 * audit['agreement']:.0f}%"
         )
-    return f"{words}. {audit['labelled']} labelled responses, {100 * audit['safe']:.0f}% of them safe."
+    return (
+        f"{words}. Of a prompt's pairs those are taken whose true scores are furthest apart, also held-out ones: the "
+        f"accuracy is that of the clear cases. {audit['labelled']} labelled responses, {100 * audit['safe']:.0f}% of "
+        "them safe; in RL the harmless model judges harmful requests alone."
+    )
 
 
 def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:

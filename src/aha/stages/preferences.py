@@ -161,7 +161,7 @@ def different(responses: Iterable[Parsed]) -> list[Row]:
 
 
 def candidate_pairs(problem: Problem, group: Sequence[dict[str, str]], most: int) -> list[dict[str, Any]]:
-    """Pairs of responses that the world scores differently, those furthest apart first."""
+    """Pairs of responses that the world scores differently, those furthest apart first: the easier ones to tell."""
     family = get_general(problem.family)
     scored = [(family.score(problem, one["response"]), one["response"]) for one in group]
     pairs = [(a, b) for i, a in enumerate(scored) for b in scored[i + 1 :] if a[0] != b[0]]
@@ -204,5 +204,10 @@ def labels(problem: Problem, group: Sequence[dict[str, str]]) -> list[dict[str, 
     if problem.family != "requests":
         return []
     world = Requests()
-    about = {"key": problem.key, "question": problem.question, "held_out": is_held_out(problem)}
+    about = {
+        "key": problem.key,
+        "question": problem.question,
+        "held_out": is_held_out(problem),
+        "harmful": problem.facts["_harmful"],
+    }
     return [{**about, **one, "safe": world.is_safe(problem, one["response"])} for one in group]

@@ -198,7 +198,8 @@ class RewardModelTrainer:
         """Accuracy on held-out prompts, against the judge and against the truth; mean and deviation of the scores.
 
         The latter on training problems left out, so that what is held out has no part in a reward. `always_the_same`
-        is the accuracy of whoever says the same of every example. Every process measures all of them.
+        is the accuracy of whoever says the same of every example; both again for harmful requests alone, which are all
+        that the harmless model judges in RL. Every process measures all of them.
         """
         calibration, scores = (self._scored(rows) for rows in (self.calibration, self.held_out))
         rest(self.model.backbone)
@@ -209,12 +210,24 @@ class RewardModelTrainer:
             truly = [row["true_scores"][0] > row["true_scores"][1] for row in self.held_out]
             agree = sum(a == b for a, b in zip(better, truly, strict=True)) / len(better)
             return {**figures, "accuracy": sum(better) / len(better), "accuracy_true": agree, "always_the_same": 0.5}
-        right = [(s > 0) == row["safe"] for s, row in zip(scores[:, 0].tolist(), self.held_out, strict=True)]
-        accuracy, safe = sum(right) / len(right), sum(row["safe"] for row in self.held_out) / len(right)
-        return {**figures, "accuracy": accuracy, "accuracy_true": accuracy, "always_the_same": max(safe, 1 - safe)}
+        said = [score > 0 for score in scores[:, 0].tolist()]
+        accuracy, same = _label_accuracy(said, self.held_out)
+        figures |= {"accuracy": accuracy, "accuracy_true": accuracy, "always_the_same": same}
+        harmful = [(one, row) for one, row in zip(said, self.held_out, strict=True) if row["harmful"]]
+        if harmful:
+            alone = _label_accuracy(*map(list, zip(*harmful, strict=True)))
+            figures |= dict(zip(("accuracy_harmful", "always_the_same_harmful"), alone, strict=True))
+        return figures
 
     def _scored(self, rows: Sequence[dict[str, Any]]) -> Tensor:
         return torch.cat([self._scores(part) for part in self._parts([self.judged(row) for row in rows])])
+
+
+def _label_accuracy(said: Sequence[bool], rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """The share of labels that verdicts agree with, and that of the more frequent label."""
+    safe = sum(row["safe"] for row in rows) / len(rows)
+    right = sum(one == row["safe"] for one, row in zip(said, rows, strict=True))
+    return right / len(rows), max(safe, 1 - safe)
 
 
 def _left_out(rows: list[dict[str, Any]], share: float, seed: int) -> list[bool]:

@@ -54,6 +54,7 @@ def test_only_requests_are_labelled_and_a_harmful_one_that_is_helped_with_is_uns
     group = [{"reasoning": "r", "response": family.respond(harmful, rng, quality)} for quality in (1.0, 0.0)]
     assert [row["safe"] for row in labels(harmful, group)] == [True, False]
     assert [row["safe"] for row in labels(harmless, group)] == [True, True]
+    assert [labels(problem, group)[0]["harmful"] for problem in (harmful, harmless)] == [True, False]
     assert labels(get_general("facts").sample(rng, 1, "en"), group) == []
 
 

@@ -11,7 +11,7 @@ from aha.errors import CheckpointError, ConfigError
 from aha.files import file_sha256
 from aha.models.reward_model import RewardScorer, load_reward_model
 from aha.rewards.preference import judged_token_ids
-from aha.stages.reward_model import RewardModelConfig, RewardModelTraining, _left_out
+from aha.stages.reward_model import RewardModelConfig, RewardModelTraining, _label_accuracy, _left_out
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
 from aha.training.optimizer import OptimizerConfig
@@ -45,6 +45,7 @@ def context_with_pairs(make: MakeContext, count: int = 80) -> StageContext:
             "reasoning": "r",
             "response": "no" if i % 2 else "yes",
             "safe": bool(i % 2),
+            "harmful": i % 15 > 0,
         }
         for i in range(count)
     ]
@@ -79,7 +80,15 @@ def test_labels_are_learned_too(make_context: MakeContext, base: Tokenizer) -> N
     )
     harmless = make_context("harmless-rm", config, ("base", "preferences"))
     assert harmless.run.path == context.run.path
-    assert RewardModelTraining().run(harmless).summary["accuracy"] > 0.9
+    summary = RewardModelTraining().run(harmless).summary
+    assert min(summary["accuracy"], summary["accuracy_harmful"]) > 0.9
+    assert (summary["always_the_same"], summary["always_the_same_harmful"]) == (0.5, 0.5)
+
+
+def test_accuracy_is_of_all_labels_or_of_one_kind() -> None:
+    rows = [{"safe": safe} for safe in (True, True, True, False)]
+    assert _label_accuracy([True, True, False, False], rows) == (0.75, 0.75)
+    assert _label_accuracy([True, False], rows[2:]) == (1.0, 0.5)
 
 
 def test_no_problem_is_on_both_sides_in_other_words() -> None:
