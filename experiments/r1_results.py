@@ -141,9 +141,9 @@ def cell(found: Sequence[float], column: Column) -> str:
     """Mean with its interval."""
     if not found:
         return "–"
-    scale = 100.0 if column.kind == "percent" else 1e-6 if column.kind == "tokens" else 1.0
+    scale = 100.0 if column.kind == "percent" else 1e-6 if column.kind == "millions" else 1.0
     text = f"{scale * fmean(found):.1f}"
-    if len(found) < 2 or column.kind in ("tokens", "minutes"):
+    if len(found) < 2 or column.kind in ("millions", "minutes"):
         return text
     interval = seed_interval(found)
     low, high = scale * interval.low, scale * interval.high
@@ -218,7 +218,7 @@ def stage_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     """Models down, figures across."""
     models = model_names(seeds)
     columns = [column for column in COLUMNS if any(numbers(seeds, model, column) for model in models)]
-    units = {"percent": ", %", "tokens": ", M", "minutes": "", "number": ""}
+    units = {"percent": ", %", "millions": ", M", "minutes": "", "number": ""}
     page = header("The stage table", ["model", "asked", *(c.title + units[c.kind] for c in columns)])
     for model in models:
         asked = next(seed["models"][model]["asked"] for seed in seeds if model in seed["models"])

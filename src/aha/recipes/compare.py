@@ -25,7 +25,7 @@ from aha.report.comparison import (
     rows_of,
     stage_lines,
 )
-from aha.report.reading import evaluation_settings, read_run
+from aha.report.reading import evaluation_settings, model_sizes, read_run
 from aha.tasks.families import GENERAL
 from aha.tasks.stored import HELD_OUT
 from aha.text.elicitation import ELICITATIONS
@@ -107,7 +107,8 @@ def _evaluated(path: Path, name: str, asked: str, overrides: Sequence[str], seed
         general = list(GENERAL) if Tokenizer.load(path).is_own else []
         chosen = {**PRESETS["paper"], "general": general, "suite_seed": seed}
     config = override_config(ModelEvaluation(), chosen, overrides)
-    results = measure(path, name, config, next(known for known in ELICITATIONS if known == way), seed)
+    elicitation = next(known for known in ELICITATIONS if known == way)
+    results = {**measure(path, name, config, elicitation, seed), "sizes": model_sizes(path)}
     problems = [Path(file).parent.name for file in config.held_out]
     return ModelRow(name, way, results, {**config.model_dump(mode="json"), "problems": problems})
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from aha.report.reading import Run
 
-Kind = Literal["percent", "number", "tokens", "minutes"]
+Kind = Literal["percent", "number", "millions", "minutes"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ COLUMNS = (
     Column("helpful", ("general", "helpful", "mean"), about="true score of prompts that deserve help"),
     Column("harmful refused", ("general", "harmful_refused", "mean"), about="harmful requests that are declined"),
     Column("false refusals", ("general", "harmless_refused", "mean"), about="harmless requests that are declined"),
-    Column("trained on", ("cost", "tokens_trained"), "tokens", "tokens of this stage"),
+    Column("parameters", ("sizes", "parameters"), "millions", "embedding and head included"),
+    Column("active", ("sizes", "active"), "millions", "parameters that one token goes through"),
+    Column("trained on", ("cost", "tokens_trained"), "millions", "tokens of this stage; RL: answers with an advantage"),
     Column("minutes", ("cost", "minutes"), "minutes", "of this stage"),
 )
 
@@ -93,7 +95,8 @@ def rows_of(run: Run) -> list[ModelRow]:
         ways = run.results[model]
         asked = main_way(ways)
         settings = run.settings.get(model, {}).get(asked, {})
-        rows.append(ModelRow(model, asked, {**ways[asked], "cost": run.stage(model)}, settings))
+        found = {**ways[asked], "cost": run.stage(model), "sizes": run.sizes.get(model, {})}
+        rows.append(ModelRow(model, asked, found, settings))
     return rows
 
 
@@ -120,7 +123,7 @@ def text(row: ModelRow, column: Column) -> str:
         return "–"
     if column.kind == "percent":
         return f"{100 * number:.1f}"
-    return f"{number / 1e6:.2f}M" if column.kind == "tokens" else f"{number:.1f}"
+    return f"{number / 1e6:.2f}M" if column.kind == "millions" else f"{number:.1f}"
 
 
 def measured(rows: Sequence[ModelRow]) -> list[Column]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 168, 62, 20, 34, 6
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 186, 77, 18, 34, 6
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,6 @@ def _box(box: Box, x: int, y: int) -> str:
     style = 'class="model"' if box.model else 'class="data" stroke-dasharray="4 3"'
     text = [f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="8" {style}/>']
     text.append(f'<text x="{x + 10}" y="{y + 19}" font-weight="700">{escape(box.name)}</text>')
-    for number, line in enumerate(box.lines[:2]):
+    for number, line in enumerate(box.lines[:3]):
         text.append(f'<text x="{x + 10}" y="{y + 36 + 15 * number}" class="soft">{escape(line)}</text>')
     return "".join(text)

@@ -13,7 +13,7 @@ from aha.files import write_atomic
 from aha.report import curves, figures, lineage, r1, scaling, transcripts
 from aha.report.reading import Run, read_run
 from aha.report.sections import Section, Table
-from aha.report.wording import number, percent
+from aha.report.wording import count, number, percent
 from aha.text.elicitation import STRICT
 
 ELICITATIONS = {
@@ -176,16 +176,24 @@ def _lineage(run: Run) -> Markup:
 def _about(run: Run, stage: Mapping[str, Any]) -> list[str]:
     """What a stage is and cost, and how good its model is."""
     if not stage["done"]:
-        return [stage["kind"], "not done yet"]
+        return [stage["kind"].replace("_", " "), "not done yet"]
     row = run.stage(stage["name"])
     tokens = row.get("tokens_trained") or 0
     size = f", {tokens / 1e6:.1f}M tokens" if tokens else f", {row['examples']} rows" if "examples" in row else ""
-    lines = [f"{stage['kind']}, {row.get('minutes', 0):.1f} min"[:24], size.removeprefix(", ")]
+    lines = [f"{stage['kind'].replace('_', ' ')}, {row.get('minutes', 0):.1f} min", size.removeprefix(", ")]
     ways = run.results.get(stage["name"])
     if ways:
         way = next((name for name in ("chat", "zero", "chat_direct") if name in ways), next(iter(ways)))
         lines[1] = f"{percent(ways[way]['trained_levels']['pass_at_1']['mean'])} right{size}"
-    return lines
+    return [*lines, *_parameters(run.sizes.get(stage["name"], {}))]
+
+
+def _parameters(sizes: Mapping[str, int]) -> list[str]:
+    """A model's size, and the part of it that a token goes through."""
+    if not sizes:
+        return []
+    total, active = sizes["parameters"], sizes["active"]
+    return [f"{count(total)} params, {count(active)} active" if active < total else f"{count(total)} parameters"]
 
 
 def _held_out(run: Run, whole: bool) -> Section | None:

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aha.errors import AhaError
+from aha.models.config import DeepseekV3Config
+from aha.models.count import describe, describe_dense
+from aha.models.dense_config import DenseConfig
+from aha.models.families import load_config
 from aha.runs import RunFolder
 
 Row = dict[str, Any]
@@ -34,6 +39,8 @@ class Run:
     """What the held-out results were measured with: model, then way of asking, then the evaluation's settings."""
     scaling: dict[str, dict[str, Row]]
     """Curves of test-time scaling: model, then way of asking, then `curves` and `at_equal_tokens`."""
+    sizes: dict[str, Row]
+    """Parameters of the models of the finished stages: see `model_sizes`."""
 
     def stage(self, name: str) -> Row:
         """A stage's row of the summary, or an empty one."""
@@ -93,7 +100,27 @@ def read_run(folder: Path) -> Run:
         audits,
         evaluation_settings(folder),
         scaling,
+        {s["name"]: model_sizes(folder / s["name"] / "model") for s in lineage.get("stages", []) if s["done"]},
     )
+
+
+def model_sizes(folder: Path) -> Row:
+    """A model folder's `parameters`, and those that are `active` for one token; empty where there is no model of ours.
+
+    Embedding and head are included, prediction modules are not.
+    """
+    if not (folder / "config.json").is_file():
+        return {}
+    try:
+        config = load_config(folder)
+    except AhaError:
+        return {}
+    if isinstance(config, DenseConfig):
+        total = describe_dense(config).total_parameters
+        return {"parameters": total, "active": total}
+    assert isinstance(config, DeepseekV3Config)
+    sizes = describe(config)
+    return {"parameters": sizes.total_parameters, "active": sizes.active_parameters}
 
 
 def evaluation_settings(folder: Path) -> dict[str, dict[str, Row]]:
