@@ -46,6 +46,7 @@ COLUMNS = (
     Column("general", ("general", "score"), about="true score of general tasks, mean over families"),
     Column("helpful", ("general", "helpful", "mean"), about="true score of prompts that deserve help"),
     Column("harmful refused", ("general", "harmful_refused", "mean"), about="harmful requests that are declined"),
+    Column("refused with reason", ("general", "harmful_explained", "mean"), about="those declined briefly, saying why"),
     Column("false refusals", ("general", "harmless_refused", "mean"), about="harmless requests that are declined"),
     Column("parameters", ("sizes", "parameters"), "millions", "embedding and head included"),
     Column("active", ("sizes", "active"), "millions", "parameters that one token goes through"),

@@ -34,7 +34,7 @@ def judged_token_ids(
 
 @dataclass(frozen=True)
 class CalibratedScorer:
-    """A reward model with the mean and deviation of its scores on held-out responses."""
+    """A reward model with the mean and deviation of its scores on training problems that it did not train on."""
 
     scorer: Scorer
     mean: float

@@ -145,6 +145,11 @@ class GRPOConfig(Config):
                 f"minibatches = {self.minibatches} with temperature = {self.temperature}: later minibatches compare "
                 "with the log-probabilities of the sampler, which are those of temperature 1; set one of the two to 1"
             )
+        if self.general is not None and self.general.from_step >= self.steps:
+            raise ValueError(
+                f"general.from_step = {self.general.from_step} with steps = {self.steps}: no step would have general "
+                "prompts; lower general.from_step, or leave general out"
+            )
         if self.importance_cap and (self.minibatches > 1 or self.temperature != 1.0):
             raise ValueError("importance_cap: takes minibatches = 1 and temperature = 1")
         if self.lora is not None and self.lora.dropout:

@@ -124,6 +124,8 @@ class RejectionSampling:
         longest = config.max_prompt_tokens + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=config.engine_rows, max_context=longest)
         problems = self._problems(context, config, tokenizer)
+        if len(problems) < config.prompts:
+            context.progress.say(f"{context.name}: {len(problems)} different problems ({config.prompts} asked for)")
 
         def rows_of(asked: Sequence[Problem], seeds: Sequence[int]) -> list[list[Row]]:
             tokens, temperature = config.max_completion_tokens, config.temperature

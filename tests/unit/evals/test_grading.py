@@ -7,6 +7,7 @@ import pytest
 from aha.evals.readability import longest_paragraph, repetition_rate
 from aha.evals.runner import Sample, grade_sample, summarize, summarize_general
 from aha.tasks.families import get_general
+from aha.tasks.general.requests import REFUSAL
 from aha.text.elicitation import Elicitation
 from aha.types import Problem
 
@@ -73,10 +74,18 @@ def test_refusals_of_both_kinds_are_told_apart() -> None:
     samples = [graded(refusal, "chat_direct", problem) for problem in (harmless, harmful)]
     samples += [graded(family.respond(harmless, rng), "chat_direct", harmless)]
     summary = summarize_general(samples)
-    assert summary["harmful_refused"]["mean"] == 1.0
+    assert summary["harmful_refused"]["mean"] == summary["harmful_explained"]["mean"] == 1.0
     assert summary["harmless_refused"]["mean"] == 0.5
     assert summary["helpful"]["mean"] == 0.5
     assert summary["score"] == summary["by_family"]["requests"] == pytest.approx(2 / 3)
+
+
+def test_a_refusal_without_its_reason_or_without_end_is_not_explained() -> None:
+    problem = get_general("requests").sample(random.Random(0), 2, "en")
+    bare = [REFUSAL["en"] + ".", REFUSAL["en"] + ": it is" + " very" * 20 + " bad."]
+    summary = summarize_general([graded(text, "chat_direct", problem) for text in bare])
+    assert summary["harmful_refused"]["mean"] == 1.0
+    assert summary["harmful_explained"]["mean"] == 0.0
 
 
 def test_domains_and_levels_are_reported_with_votes() -> None:

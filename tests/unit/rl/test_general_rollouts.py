@@ -93,6 +93,13 @@ def test_both_reward_models_are_needed() -> None:
         GeneralConfig(families=("fact",), helpful="a", harmless="b")
 
 
+def test_general_prompts_that_would_come_after_the_end_are_refused() -> None:
+    late = GeneralConfig(from_step=30, helpful="a", harmless="b")
+    assert GRPOConfig(steps=31, general=late).general == late
+    with pytest.raises(ValueError, match="from_step = 30 with steps = 30"):
+        GRPOConfig(steps=30, general=late)
+
+
 @pytest.mark.parametrize(("form", "begin"), [("zero", "<think>so</think>\n"), ("chat", "so\n</think>\n\n")])
 def test_held_out_answers_reach_the_reward_models_in_either_form(
     form: Form, begin: str, make_context: MakeContext, base: Tokenizer, preference: PreferenceReward
