@@ -232,7 +232,8 @@ def compare(
     """Compare models: accuracy, format, language, readability, general tasks, length, cost, in one table.
 
     A run folder brings the numbers of its own evaluation. A model folder is evaluated now: one of a run as that run
-    evaluates, another one with the paper's sampling. Where settings differ, the table says so.
+    evaluates (its samples are new ones, so its figures are not those of the run to the digit), another one with the
+    paper's sampling. Where settings differ, the table says so.
 
     [bold]Examples[/bold]
 
