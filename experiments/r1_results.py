@@ -142,7 +142,7 @@ def cell(found: Sequence[float], column: Column) -> str:
     if not found:
         return "–"
     scale = 100.0 if column.kind == "percent" else 1e-6 if column.kind == "millions" else 1.0
-    text = f"{scale * fmean(found):.1f}"
+    text = f"{scale * fmean(found):.{2 if column.kind == 'millions' else 1}f}"
     if len(found) < 2 or column.kind in ("millions", "minutes"):
         return text
     interval = seed_interval(found)
@@ -222,9 +222,20 @@ def stage_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     page = header("The stage table", ["model", "asked", *(c.title + units[c.kind] for c in columns)])
     for model in models:
         asked = next(seed["models"][model]["asked"] for seed in seeds if model in seed["models"])
-        cells = [cell(numbers(seeds, model, column), column) for column in columns]
+        having = sum(model in seed["models"] for seed in seeds)
+        cells = []
+        for column in columns:
+            found = numbers(seeds, model, column)
+            some = 0 < len(found) < having and column.kind == "percent"
+            cells.append(cell(found, column) + (f" (of {len(found)})" if some else ""))
         page.append(f"| {model} | {asked} | " + " | ".join(cells) + " |")
-    return [*page, "", "; ".join(f"{c.title}: {c.about}" for c in columns if c.about) + ".", "", *origins(seeds)]
+    return [
+        *page,
+        "",
+        "; ".join(f"{c.title}: {c.about}" for c in columns if c.about) + ". (of n): of n seeds.",
+        "",
+        *origins(seeds),
+    ]
 
 
 def origins(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
