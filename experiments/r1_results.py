@@ -91,10 +91,11 @@ def write_page() -> None:
     curves_of = [ways for seed in seeds for ways in seed["scaling"].values()]
     made = [*(seed["models"] for seed in seeds), *curves_of]
     commits = sorted({str(one["commit"])[:12] for named in made for one in named.values()})
+    numbered = " ".join(str(seed["seed"]) for seed in seeds)
     page = [
         "# DeepSeek-R1's recipe from random weights: results",
         "",
-        f"`make results` at commit {', '.join(commits)}; seeds {', '.join(str(seed['seed']) for seed in seeds)}. "
+        f'`make results ARGS="--seeds {numbered}"` at commit {", ".join(commits)}. '
         "Held-out problems of the trained levels, 16 samples each; mean over seeds, with a 95% t-interval over seeds "
         "where there are several.",
         "",
