@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aha.models.config import DeepseekV3Config
 from aha.models.dense_config import DenseConfig
+from aha.models.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +104,13 @@ def describe_dense(config: DenseConfig, bytes_per_number: int = 2) -> DenseDescr
         cache_bytes_per_token=per_head * kv_heads,
         mha_cache_bytes_per_token=per_head * heads,
     )
+
+
+def total_and_active(config: ModelConfig) -> tuple[int, int]:
+    """All parameters of a model of any family, and those that one token goes through (of a dense one: all)."""
+    if isinstance(config, DeepseekV3Config):
+        sizes = describe(config)
+        return sizes.total_parameters, sizes.active_parameters
+    assert isinstance(config, DenseConfig)
+    total = describe_dense(config).total_parameters
+    return total, total

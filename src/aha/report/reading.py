@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aha.errors import AhaError
-from aha.models.config import DeepseekV3Config
-from aha.models.count import describe, describe_dense
-from aha.models.dense_config import DenseConfig
+from aha.models.count import total_and_active
 from aha.models.families import load_config
 from aha.runs import RunFolder
 
@@ -112,15 +110,10 @@ def model_sizes(folder: Path) -> Row:
     if not (folder / "config.json").is_file():
         return {}
     try:
-        config = load_config(folder)
+        total, active = total_and_active(load_config(folder))
     except AhaError:
         return {}
-    if isinstance(config, DenseConfig):
-        total = describe_dense(config).total_parameters
-        return {"parameters": total, "active": total}
-    assert isinstance(config, DeepseekV3Config)
-    sizes = describe(config)
-    return {"parameters": sizes.total_parameters, "active": sizes.active_parameters}
+    return {"parameters": total, "active": active}
 
 
 def evaluation_settings(folder: Path) -> dict[str, dict[str, Row]]:

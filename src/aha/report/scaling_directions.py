@@ -75,7 +75,7 @@ def scaling_directions(figures: Mapping[str, float]) -> list[Direction]:
             "harder questions are thought about for longer",
             "rank correlation of level and tokens of thinking, over questions, {length:number}; {easiest:tokens} "
             "tokens at the lowest level, {hardest:tokens} at the highest",
-            lambda length, easiest, hardest: min(length - LEAST_CORRELATION, hardest / easiest - 1),
+            lambda length, easiest, hardest: min(length - LEAST_CORRELATION, (hardest - easiest) / max(easiest, 1.0)),
         ),
     )
     return [one for rule in rules if (one := rule.judge(figures)) is not None]

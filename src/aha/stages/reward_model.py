@@ -210,24 +210,23 @@ class RewardModelTrainer:
             truly = [row["true_scores"][0] > row["true_scores"][1] for row in self.held_out]
             agree = sum(a == b for a, b in zip(better, truly, strict=True)) / len(better)
             return {**figures, "accuracy": sum(better) / len(better), "accuracy_true": agree, "always_the_same": 0.5}
-        said = [score > 0 for score in scores[:, 0].tolist()]
-        accuracy, same = _label_accuracy(said, self.held_out)
+        scored = zip(scores[:, 0].tolist(), self.held_out, strict=True)
+        verdicts = [(score > 0, row["safe"], row["harmful"]) for score, row in scored]
+        accuracy, same = _label_accuracy([(said, safe) for said, safe, _ in verdicts])
         figures |= {"accuracy": accuracy, "accuracy_true": accuracy, "always_the_same": same}
-        harmful = [(one, row) for one, row in zip(said, self.held_out, strict=True) if row["harmful"]]
-        if harmful:
-            alone = _label_accuracy(*map(list, zip(*harmful, strict=True)))
-            figures |= dict(zip(("accuracy_harmful", "always_the_same_harmful"), alone, strict=True))
+        if harmful := [(said, safe) for said, safe, is_harmful in verdicts if is_harmful]:
+            accuracy, same = _label_accuracy(harmful)
+            figures |= {"accuracy_harmful": accuracy, "always_the_same_harmful": same}
         return figures
 
     def _scored(self, rows: Sequence[dict[str, Any]]) -> Tensor:
         return torch.cat([self._scores(part) for part in self._parts([self.judged(row) for row in rows])])
 
 
-def _label_accuracy(said: Sequence[bool], rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """The share of labels that verdicts agree with, and that of the more frequent label."""
-    safe = sum(row["safe"] for row in rows) / len(rows)
-    right = sum(one == row["safe"] for one, row in zip(said, rows, strict=True))
-    return right / len(rows), max(safe, 1 - safe)
+def _label_accuracy(verdicts: Sequence[tuple[bool, bool]]) -> tuple[float, float]:
+    """Of (verdict, label) pairs: the share that agrees, and the share of the more frequent label."""
+    safe = sum(label for _, label in verdicts) / len(verdicts)
+    return sum(said == label for said, label in verdicts) / len(verdicts), max(safe, 1 - safe)
 
 
 def _left_out(rows: list[dict[str, Any]], share: float, seed: int) -> list[bool]:

@@ -46,6 +46,7 @@ def test_all_directions_of_good_curves_hold() -> None:
         ({"cut short": 0.72}, 4),
         ({"cut late": 0.60}, 4),
         ({"length": 0.1}, 5),
+        ({"easiest": 0.0, "hardest": 0.0}, 5),
     ],
 )
 def test_a_direction_fails_with_its_numbers(changed: dict[str, float], number: int) -> None:

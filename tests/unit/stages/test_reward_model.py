@@ -86,9 +86,9 @@ def test_labels_are_learned_too(make_context: MakeContext, base: Tokenizer) -> N
 
 
 def test_accuracy_is_of_all_labels_or_of_one_kind() -> None:
-    rows = [{"safe": safe} for safe in (True, True, True, False)]
-    assert _label_accuracy([True, True, False, False], rows) == (0.75, 0.75)
-    assert _label_accuracy([True, False], rows[2:]) == (1.0, 0.5)
+    labelled = [(True, True), (True, True), (False, True), (False, False)]
+    assert _label_accuracy(labelled) == (0.75, 0.75)
+    assert _label_accuracy([(True, True), (False, False)]) == (1.0, 0.5)
 
 
 def test_no_problem_is_on_both_sides_in_other_words() -> None:
