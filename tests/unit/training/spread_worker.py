@@ -138,9 +138,12 @@ def reward(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[
     )  # fmt: skip
     context = context_of(job, config, folder, distributed)
     rows = [
-        {"question": f"What is {i}?" * (1 + i % 3), "chosen": f"It is {i}.", "rejected": "4", "true_scores": [1, 0]}
-        for i in range(31)
-    ]
+        {
+            "key": str(i), "question": f"What is {i}?" * (1 + i % 3), "held_out": i >= 33,
+            "chosen": f"It is {i}.", "rejected": "4", "true_scores": [1, 0],
+        }
+        for i in range(37)
+    ]  # fmt: skip
     model = RewardModel(model_of(job, tokenizer.vocab_size))
     spread(model.backbone, context.parallel, distributed)
     trainer = RewardModelTrainer(config, model, tokenizer, rows, context)
