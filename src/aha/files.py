@@ -18,6 +18,8 @@ from typing import Any
 from aha.errors import ConfigError, RunFolderError
 
 _BLOCK = 1 << 20
+_TEMPORARY = ".tmp-"
+"""In the name of a file that `write_atomic` is writing; the process's number follows."""
 
 
 def canonical_json(value: Any) -> str:
@@ -75,7 +77,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     Raises:
         RunFolderError: the file cannot be written; what was there before is intact.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -86,6 +88,26 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise RunFolderError(cannot_write(path, error)) from error
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes what killed processes left of `write_atomic` in a folder; what a living one is writing stays."""
+    for path in folder.glob(f".*{_TEMPORARY}*"):
+        if not is_alive(path.name.rpartition(_TEMPORARY)[2]):
+            path.unlink(missing_ok=True)
+
+
+def is_alive(pid: str) -> bool:
+    """Whether a process of that number, as it stands in a file or its name, runs on this machine."""
+    if not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

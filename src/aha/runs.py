@@ -31,7 +31,7 @@ import yaml
 
 from aha.environment import environment
 from aha.errors import RunFolderError
-from aha.files import cannot_write, read_json, write_atomic, write_json
+from aha.files import cannot_write, is_alive, read_json, write_atomic, write_json
 
 LOGS = ("metrics", "timings", "rollouts")
 """The append-only logs of a stage and of a run."""
@@ -195,7 +195,7 @@ class RunFolder:
                 break
             except OSError as error:
                 owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-                if _alive(owner) or time.monotonic() > deadline:
+                if is_alive(owner) or time.monotonic() > deadline:
                     os.close(descriptor)
                     raise RunFolderError(
                         f"folder {str(self.path)!r} is in use by process {owner or 'unknown'}; "
@@ -346,15 +346,3 @@ def cut_logs(folder: Path, lengths: Mapping[str, int]) -> None:
             )
         if size > length:
             os.truncate(path, length)
-
-
-def _alive(pid: str) -> bool:
-    if not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from aha.errors import RunFolderError
-from aha.files import canonical_json, derive_seed, file_sha256, fingerprint, read_json, write_atomic, write_json
+from aha.files import (
+    canonical_json,
+    clear_unfinished,
+    derive_seed,
+    file_sha256,
+    fingerprint,
+    read_json,
+    write_atomic,
+    write_json,
+)
 
 
 def test_equal_values_have_one_text_and_one_hash() -> None:
@@ -39,6 +50,16 @@ def test_write_atomic_replaces_whole_files_and_leaves_nothing_else(tmp_path: Pat
     assert read_json(path) == {"x": [2]}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert len(file_sha256(path)) == 64
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    living, other = f".lineage.json.tmp-{os.getpid()}", ".hidden"
+    for name in (f".lineage.json.tmp-{ended.pid}", living, other, "lineage.json"):
+        (tmp_path / name).write_text("{")
+    clear_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living, other, "lineage.json"])
 
 
 def test_a_full_disk_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aha.errors import RunFolderError
-from aha.files import file_sha256, read_json, sync_file, sync_folder, write_json
+from aha.files import clear_unfinished, file_sha256, read_json, sync_file, sync_folder, write_json
 from aha.recipes.recipe import RecipeConfig, StageSpec, identities
 from aha.recipes.registry import make_stage
 from aha.runs import RunFolder
@@ -57,6 +57,8 @@ class Pipeline:
             StopRequested: the run was asked to stop; the same call goes on from there.
             AhaError: a stage said no.
         """
+        if self._distributed.is_first:
+            clear_unfinished(self.run_folder.path)
         for spec in self.specs:
             done = self._distributed.broadcast_object(self._prepare(spec) if self._distributed.is_first else None)
             if done:
