@@ -328,7 +328,7 @@ def serve(
     [dim]Then:[/dim]
 
       curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json'
-        -d '{"model": "r1", "messages": [{"role": "user", "content": "What is 17 + 25?"}]}'
+        -d '{"model": "r1", "messages": [{"role": "user", "content": "Compute 17+25."}]}'
     """
     from aha.recipes.acts import serve as serve_models
 

@@ -14,7 +14,7 @@ from aha.tasks.datasets import is_right
 from aha.tasks.families import FAMILIES, FamilyName, Level, held_out_suite
 from aha.test_time.best_of_n import scores_by_verifier
 from aha.test_time.budget_forcing import ANSWER_TOKENS, CLOSING_TOKENS, end_thinking_at, think_at_least
-from aha.test_time.candidates import Candidate, Respondent, sample
+from aha.test_time.candidates import Candidate, Respondent, draw, read
 from aha.test_time.revision import revise
 from aha.text.elicitation import THINKING, Elicitation
 from aha.types import Problem
@@ -34,7 +34,7 @@ class ScalingSettings(Config):
     problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
     suite_seed: int = Field(0, description="of the choice of problems: the same for all seeds of a recipe")
     samples: int = Field(16, gt=0, le=1024, description="samples per problem, among which votes choose")
-    repeats: int = Field(2, gt=0, description="independent answers per problem where thinking is forced or revised")
+    repeats: int = Field(2, gt=0, description="independent answers per problem where thinking is prolonged or revised")
     budgets: tuple[int, ...] = Field(
         (16, 32, 64, 128, 256),
         min_length=1,
@@ -79,15 +79,14 @@ class ScalingSettings(Config):
     def jobs(self) -> list[Job]:
         """What has to be sampled, piece by piece: each can be done, and done again, by itself."""
         sources = {METHODS[method].source for method in self.methods}
-        jobs = [Job("samples", self.samples)] if "samples" in sources else []
-        forcing: tuple[Source, ...] = ("end_thinking", "wait")
-        jobs += [Job(source, budget) for source in forcing if source in sources for budget in self.budgets]
+        jobs = [Job("samples", self.samples)] if {"samples", "end_thinking"} & sources else []
+        jobs += [Job("wait", budget) for budget in self.budgets] if "wait" in sources else []
         return [*jobs, Job("revision", self.rounds)] if "revision" in sources else jobs
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One piece of work: a source at a setting (of revisions: all rounds at once)."""
+    """One piece of work: a source at a setting (revisions: all rounds; samples: also cut off at all budgets)."""
 
     source: Source
     setting: int
@@ -110,21 +109,31 @@ def answer(
     """
     if job.source == "revision":
         return [row for number in range(settings.repeats) for row in _revised(job, respondent, problems, number)]
-    scores: list[list[float | None]] | None = None
-    if job.source == "samples":
-        candidates = sample(respondent, problems, job.setting)
-        scores = rewards(problems, candidates) if rewards else None
-    elif job.source == "end_thinking":
-        candidates = end_thinking_at(respondent, problems, job.setting, settings.repeats, settings.answer_tokens)
-    else:
-        candidates = think_at_least(respondent, problems, job.setting, settings.repeats, settings.answer_tokens)
-    setting = 0 if job.source == "samples" else job.setting
+    if job.source == "wait":
+        prolonged = think_at_least(respondent, problems, job.setting, settings.repeats, settings.answer_tokens)
+        return _rows(problems, "wait", job.setting, prolonged)
+    drawn = draw(respondent, problems, job.setting)
+    samples = read(respondent, problems, drawn)
+    rows = _rows(problems, "samples", 0, samples, rewards(problems, samples) if rewards else None)
+    for budget in settings.budgets if "end_thinking" in settings.methods else ():
+        cut = end_thinking_at(respondent, problems, drawn, budget, settings.answer_tokens)
+        rows += _rows(problems, "end_thinking", budget, cut)
+    return rows
+
+
+def _rows(
+    problems: Sequence[Problem],
+    source: Source,
+    setting: int,
+    candidates: Sequence[Sequence[Candidate]],
+    scores: Sequence[Sequence[float | None]] | None = None,
+) -> list[Answered]:
     rows = []
     for place, (problem, own) in enumerate(zip(problems, candidates, strict=True)):
         right = scores_by_verifier(problem, own)
         for index, one in enumerate(own):
             reward = scores[place][index] if scores else None
-            rows.append(_row(problem, job.source, setting, index, one, right[index] == 1.0, reward))
+            rows.append(_row(problem, source, setting, index, one, right[index] == 1.0, reward))
     return rows
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aha.tasks.families import GENERAL
-from aha.test_time.candidates import Candidate, Respondent, Trace
+from aha.test_time.candidates import Candidate, Respondent, Trace, whole
 from aha.text.elicitation import THINKING
 from aha.text.tags import find_tag
 from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK
@@ -32,26 +32,35 @@ CLOSING_TOKENS = 24
 def end_thinking_at(
     respondent: Respondent,
     problems: Sequence[Problem],
+    drawn: Sequence[Sequence[Completion]],
     budget: int,
-    samples: int = 1,
     answer_tokens: int = ANSWER_TOKENS,
 ) -> list[list[Candidate]]:
-    """Thinking of at most `budget` tokens: then its end, and an answer, are forced.
+    """Samples as they would be with thinking of at most `budget` tokens: then its end, and an answer, are forced.
 
-    Thinking that ends by itself before is left alone. The same random numbers are drawn for every budget, so that a
-    smaller one cuts the very thinking that a larger one lets go on.
+    A sample whose thinking ended before is left alone; any other is taken up to the budget, and only the answer is
+    sampled. So budgets, and no budget at all, are compared on the same thinking, which is paid for once.
 
     Args:
         respondent: the model; it must be asked in a form with thinking.
-        problems: what is asked.
-        budget: tokens from the prompt to the end of the thinking, an opening tag that the model writes included.
-        samples: independent candidates per problem.
-        answer_tokens: room for the answer after a forced thinking. One that ended by itself has all that is left.
+        problems: what was asked.
+        drawn: whole samples (`candidates.draw`), those of problem i at place i. One that reached its limit in the
+            middle of its thinking has to answer there, where the budget is larger.
+        budget: tokens from the prompt to the end of the thinking, its tag and an opening one that the model writes
+            included.
+        answer_tokens: room for the answer after a forced thinking.
 
     Raises:
         ValueError: no thinking to take hold of, or no room for the budget and an answer.
     """
-    return _force(respondent, problems, 0, budget, "end thinking", samples, answer_tokens)
+    _room_for_thinking(respondent, problems, budget, answer_tokens)
+    traces = [
+        [_cut(respondent, problem, completion, budget) for completion in completions]
+        for problem, completions in zip(problems, drawn, strict=True)
+    ]
+    forced = [(trace, number) for own in traces for number, trace in enumerate(own) if trace.thinking_forced]
+    _answer(respondent, forced, "end thinking", answer_tokens)
+    return [[respondent.candidate(trace) for trace in own] for own in traces]
 
 
 def think_at_least(
@@ -75,36 +84,59 @@ def think_at_least(
     Raises:
         ValueError: no thinking to take hold of, or no room for the budget and an answer.
     """
-    return _force(respondent, problems, budget, None, "think at least", samples, answer_tokens)
+    most = _room_for_thinking(respondent, problems, budget, answer_tokens)
+    traces = [[Trace(problem) for _ in range(samples)] for problem in problems]
+    numbered = [(trace, number) for own in traces for number, trace in enumerate(own)]
+    _think(respondent, numbered, budget, most)
+    going_on = [(trace, number) for trace, number in numbered if not trace.ended]
+    _answer(respondent, going_on, "think at least", answer_tokens)
+    return [[respondent.candidate(trace) for trace in own] for own in traces]
 
 
-def _force(
-    respondent: Respondent,
-    problems: Sequence[Problem],
-    minimum: int,
-    maximum: int | None,
-    method: str,
-    samples: int,
-    answer_tokens: int,
-) -> list[list[Candidate]]:
+def _room_for_thinking(respondent: Respondent, problems: Sequence[Problem], budget: int, answer_tokens: int) -> int:
+    """The most tokens of thinking that leave room for an answer to any of the problems.
+
+    Raises:
+        ValueError: the model does not think, or the budget is not among them.
+    """
     respondent.require_thinking("budget forcing")
     most = respondent.room - answer_tokens - max((len(_closing(respondent, p)) for p in problems), default=0)
-    budget = minimum if maximum is None else maximum
     if not 1 <= budget <= most:
         raise ValueError(
             f"a thinking budget of {budget} tokens: expected 1 to {most}, which leaves room for an answer in "
             f"{respondent.room} tokens"
         )
-    traces = [[Trace(problem) for _ in range(samples)] for problem in problems]
-    numbered = [(trace, number) for own in traces for number, trace in enumerate(own)]
-    _think(respondent, numbered, minimum, most if maximum is None else maximum, method)
-    _answer(respondent, [(trace, number) for trace, number in numbered if not trace.ended], method, answer_tokens)
-    return [[respondent.candidate(trace) for trace in own] for own in traces]
+    return most
 
 
-def _think(
-    respondent: Respondent, traces: Sequence[tuple[Trace, int]], minimum: int, maximum: int, method: str
-) -> None:
+def _cut(respondent: Respondent, problem: Problem, completion: Completion, budget: int) -> Trace:
+    """A sample with its thinking cut off at the budget and its end forced; as it is where it ended in time.
+
+    A sentence that ends inside the thinking (no end tag) does not end the trace: its last token is taken away.
+    """
+    trace = whole(problem, completion)
+    place = find_tag(respondent.tokenizer, trace.token_ids, END_THINK)
+    if place is not None and place.through <= budget:
+        return trace
+    if len(trace.token_ids) > budget:
+        trace = whole(
+            problem,
+            Completion(completion.token_ids[:budget], completion.logprobs[:budget], FinishReason.LENGTH),
+        )
+    if respondent.thinks(trace.token_ids):
+        if trace.ended:
+            trace.token_ids.pop()
+            trace.ended = False
+        _force_end(respondent, trace)
+    return trace
+
+
+def _force_end(respondent: Respondent, trace: Trace) -> None:
+    trace.force(_closing(respondent, trace.problem))
+    trace.thinking_forced = True
+
+
+def _think(respondent: Respondent, traces: Sequence[tuple[Trace, int]], minimum: int, maximum: int) -> None:
     """Lets all traces think to the end, their own or the forced one. A trace that ended with no thinking is `ended`.
 
     A sentence that ends inside the thinking (no end tag) does not end the trace: its last token is taken away.
@@ -114,7 +146,7 @@ def _think(
         requests = [
             respondent.request(
                 trace.problem,
-                respondent.seed_for(method, trace.problem, number, turn),
+                respondent.seed_for("think at least", trace.problem, number, turn),
                 maximum - len(trace.token_ids),
                 trace.token_ids,
                 (END_THINK,),
@@ -137,8 +169,7 @@ def _think(
                     going_on.append((trace, number))
                 else:
                     trace.token_ids = thought
-                    trace.force(_closing(respondent, trace.problem))
-                    trace.thinking_forced = True
+                    _force_end(respondent, trace)
         active, turn = going_on, turn + 1
 
 

@@ -191,18 +191,39 @@ def sample(
         numbers: one per problem, for streams that differ from an earlier call's.
         limit: tokens of a sample, where that is to be less than the respondent's own limit.
     """
+    return read(respondent, problems, draw(respondent, problems, n, method, numbers, limit))
+
+
+def draw(
+    respondent: Respondent,
+    problems: Sequence[Problem],
+    n: int = 1,
+    method: str = "samples",
+    numbers: Sequence[int] | None = None,
+    limit: int | None = None,
+) -> list[list[Completion]]:
+    """What `sample` samples, not yet read."""
     limit = min(limit or respondent.max_completion_tokens, respondent.max_completion_tokens)
-    requests = [
-        respondent.request(problem, respondent.seed_for(method, problem, number), limit, n=n)
-        for problem, number in zip(problems, numbers or [0] * len(problems), strict=True)
-    ]
+    return respondent.generator.generate(
+        [
+            respondent.request(problem, respondent.seed_for(method, problem, number), limit, n=n)
+            for problem, number in zip(problems, numbers or [0] * len(problems), strict=True)
+        ]
+    )
+
+
+def read(
+    respondent: Respondent, problems: Sequence[Problem], drawn: Sequence[Sequence[Completion]]
+) -> list[list[Candidate]]:
+    """Reads whole samples; drawn[i] are those of problem i."""
     return [
-        [respondent.candidate(_whole(problem, completion)) for completion in completions]
-        for problem, completions in zip(problems, respondent.generator.generate(requests), strict=True)
+        [respondent.candidate(whole(problem, completion)) for completion in completions]
+        for problem, completions in zip(problems, drawn, strict=True)
     ]
 
 
-def _whole(problem: Problem, completion: Completion) -> Trace:
+def whole(problem: Problem, completion: Completion) -> Trace:
+    """A sample as it is."""
     trace = Trace(problem, ended=completion.finish_reason is FinishReason.STOP)
     trace.take(completion)
     return trace

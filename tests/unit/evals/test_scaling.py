@@ -133,9 +133,8 @@ def _fields(one: Answered) -> dict[str, Any]:
 
 def test_settings_say_what_has_to_be_sampled() -> None:
     settings = ScalingSettings(methods=("majority", "end_thinking", "revision"), budgets=(8, 16), samples=4, rounds=2)
-    assert settings.jobs() == [
-        Job("samples", 4), Job("end_thinking", 8), Job("end_thinking", 16), Job("revision", 2),
-    ]  # fmt: skip
+    assert settings.jobs() == [Job("samples", 4), Job("revision", 2)]
+    assert ScalingSettings(methods=("end_thinking",), samples=4).jobs() == [Job("samples", 4)], "these are cut off"
     assert ScalingSettings(methods=("wait",), budgets=(8,)).jobs() == [Job("wait", 8)]
     assert sample_counts(1) == [1]
     assert sample_counts(12) == [1, 2, 4, 8, 12]

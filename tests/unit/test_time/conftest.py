@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from aha.protocols import Generator
-from aha.test_time.candidates import Respondent
+from aha.test_time.budget_forcing import end_thinking_at
+from aha.test_time.candidates import Candidate, Respondent, draw
 from aha.text.tokenizer import Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request
 
@@ -81,3 +82,14 @@ def five() -> Problem:
 @pytest.fixture
 def make_problem() -> Callable[..., Problem]:
     return problem
+
+
+@pytest.fixture
+def cut_at() -> Callable[..., Candidate]:
+    """One sample, its thinking cut off."""
+
+    def cut(respondent: Respondent, problem: Problem, budget: int, **room: int) -> Candidate:
+        ((one,),) = end_thinking_at(respondent, [problem], draw(respondent, [problem]), budget, **room)
+        return one
+
+    return cut

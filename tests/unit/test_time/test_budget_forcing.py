@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from aha.test_time.budget_forcing import ANSWER_TOKENS, end_thinking_at, think_at_least
+from aha.test_time.candidates import draw
 from aha.text.tokenizer import END_THINK, EOS, THINK
 from aha.types import Problem
 
@@ -12,15 +13,15 @@ ZERO = "<think>2+2=4\n4+1=5</think>\n<answer>5</answer><｜end▁of▁sentence�
 THOUGHT = "2+2=4\n4+1=5"
 
 
-def test_thinking_that_ends_in_time_is_left_alone(ask: Any, five: Problem) -> None:
-    def script(prompt: str, request: Any, number: int) -> str:
-        return ZERO if END_THINK not in prompt.split("Assistant:")[-1] else ZERO.split(END_THINK)[1]
-
-    respondent = ask(script)
-    ((one,),) = end_thinking_at(respondent, [five], 100)
+def test_thinking_that_ends_in_time_is_left_alone(ask: Any, cut_at: Any, five: Problem) -> None:
+    respondent = ask(lambda *_: ZERO)
+    in_time = len(respondent.tokenizer.encode_markup(ZERO.split(END_THINK)[0])) + 1
+    one = cut_at(respondent, five, in_time)
     assert one.text == ZERO.removesuffix(EOS)
     assert (one.vote, one.forced_tokens, one.truncated) == ("5", 0, False)
     assert one.tokens == len(respondent.tokenizer.encode_markup(ZERO))
+    assert len(respondent.generator.requests) == 1
+    assert cut_at(respondent, five, in_time - 1).forced_tokens > 0
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_thinking_that_ends_in_time_is_left_alone(ask: Any, five: Problem) -> No
     ],
 )
 def test_thinking_is_cut_and_the_answer_forced(
-    ask: Any, five: Problem, elicitation: str, opening: str, closing: str
+    ask: Any, cut_at: Any, five: Problem, elicitation: str, opening: str, closing: str
 ) -> None:
     def script(prompt: str, request: Any, number: int) -> str:
         if prompt.endswith(closing):
@@ -41,7 +42,7 @@ def test_thinking_is_cut_and_the_answer_forced(
 
     respondent = ask(script, elicitation)
     budget = 9
-    ((one,),) = end_thinking_at(respondent, [five], budget)
+    one = cut_at(respondent, five, budget)
     thought = respondent.tokenizer.decode(respondent.tokenizer.encode_markup(opening + "2+2=4\n" * 9)[:budget])
     assert one.text.startswith(thought + closing)
     assert one.vote == "5"
@@ -49,51 +50,51 @@ def test_thinking_is_cut_and_the_answer_forced(
     forced = len(respondent.tokenizer.encode_markup(closing))
     assert one.forced_tokens == forced
     first, second = respondent.generator.requests
-    assert first.sampling.max_completion_tokens == budget
+    assert first.sampling.max_completion_tokens == respondent.max_completion_tokens
     assert len(second.prompt_token_ids) == len(first.prompt_token_ids) + budget + forced
     answer = respondent.tokenizer.encode_markup("5</answer>" if "<answer>" in closing else f" 5.{EOS}")
     assert one.tokens == budget + len(answer)
 
 
-def test_in_chinese_the_words_are_chinese(ask: Any, make_problem: Any) -> None:
+def test_in_chinese_the_words_are_chinese(ask: Any, cut_at: Any, make_problem: Any) -> None:
     chinese = make_problem(language="zh")
     respondent = ask(lambda prompt, *_: f"5。{EOS}" if prompt.endswith("答案是") else "2+2=4\n" * 99, "chat")
-    ((one,),) = end_thinking_at(respondent, [chinese], 7)
+    one = cut_at(respondent, chinese, 7)
     assert one.vote == "5"
 
 
-def test_a_budget_of_one_asks_for_the_answer_at_once(ask: Any, five: Problem) -> None:
+def test_a_budget_of_one_asks_for_the_answer_at_once(ask: Any, cut_at: Any, five: Problem) -> None:
     respondent = ask(lambda prompt, *_: "5</answer>" if prompt.endswith("<answer>") else "<think>2+2=4\n" * 99)
-    ((one,),) = end_thinking_at(respondent, [five], 1)
+    one = cut_at(respondent, five, 1)
     assert one.text == "<think></think>\n<answer>5</answer>"
     assert one.vote == "5", "nobody can blame it for thinking nothing"
 
 
-def test_what_never_thinks_cannot_be_made_to_stop(ask: Any, five: Problem) -> None:
+def test_what_never_thinks_cannot_be_made_to_stop(ask: Any, cut_at: Any, five: Problem) -> None:
     babble = ask(lambda *_: "5 5 5 5 " * 99)
-    ((one,),) = end_thinking_at(babble, [five], 8)
+    one = cut_at(babble, five, 8)
     assert (one.vote, one.truncated, one.tokens, one.forced_tokens) == (None, True, 8, 0)
     at_once = ask(lambda *_: f"<answer>5</answer>{EOS}")
-    ((one,),) = end_thinking_at(at_once, [five], 30)
+    one = cut_at(at_once, five, 30)
     assert (one.vote, one.truncated, one.forced_tokens) == (None, False, 0)
     assert len(at_once.generator.requests) == 1
 
 
-def test_an_answer_without_an_end_does_not_count(ask: Any, five: Problem) -> None:
+def test_an_answer_without_an_end_does_not_count(ask: Any, cut_at: Any, five: Problem) -> None:
     respondent = ask(lambda prompt, *_: "5" * 99 if prompt.endswith("<answer>") else "<think>2+2=4\n" * 99)
-    ((one,),) = end_thinking_at(respondent, [five], 8)
+    one = cut_at(respondent, five, 8)
     assert (one.vote, one.truncated, one.tokens) == (None, True, 8 + ANSWER_TOKENS)
 
 
-def test_an_answer_after_a_thinking_of_its_own_has_all_the_room(ask: Any, five: Problem) -> None:
+def test_an_answer_after_a_thinking_of_its_own_stays_whole(ask: Any, cut_at: Any, five: Problem) -> None:
     """A worked answer may be long; only a forced one is held to its room, which can be said."""
     worked = f"\n<answer>{'2+2=4, ' * 12}5</answer>{EOS}"
-    respondent = ask(lambda prompt, *_: worked if prompt.endswith(END_THINK) else f"<think>{THOUGHT}{END_THINK}")
-    ((one,),) = end_thinking_at(respondent, [five], 60)
+    respondent = ask(lambda *_: f"<think>{THOUGHT}{END_THINK}{worked}")
+    one = cut_at(respondent, five, 60)
     assert not one.truncated and one.text.endswith("5</answer>")
     assert one.tokens > 60 > ANSWER_TOKENS
     endless = ask(lambda prompt, *_: "5" * 99 if prompt.endswith("<answer>") else "<think>2+2=4\n" * 99)
-    ((one,),) = end_thinking_at(endless, [five], 8, answer_tokens=20)
+    one = cut_at(endless, five, 8, answer_tokens=20)
     assert (one.truncated, one.tokens) == (True, 28)
 
 
@@ -146,7 +147,9 @@ def test_where_the_room_runs_out_thinking_ends(ask: Any, five: Problem) -> None:
 
 
 @pytest.mark.parametrize("elicitation", ["zero", "chat"])
-def test_a_sentence_that_ends_inside_the_thinking_ends_nothing(ask: Any, five: Problem, elicitation: str) -> None:
+def test_a_sentence_that_ends_inside_the_thinking_ends_nothing(
+    ask: Any, cut_at: Any, five: Problem, elicitation: str
+) -> None:
     """The end of the sentence without an end of the thinking: too early, it goes on; late enough, it has to answer."""
     opening = "<think>" if elicitation == "zero" else ""
     cue, answer = ("\n<answer>", "5</answer>") if elicitation == "zero" else ("\n\nThe answer is", f" 5.{EOS}")
@@ -163,7 +166,7 @@ def test_a_sentence_that_ends_inside_the_thinking_ends_nothing(ask: Any, five: P
     assert one.tokens == sum(len(respondent.tokenizer.encode_markup(piece)) for piece in sampled)
 
     cut = ask(lambda prompt, *_: answer if prompt.endswith(cue) else f"{opening}{THOUGHT}{EOS}", elicitation)
-    ((one,),) = end_thinking_at(cut, [five], 100)
+    one = cut_at(cut, five, 100)
     assert one.text.startswith(f"{opening}{THOUGHT}{end}{cue}")
     assert one.vote == "5"
 
@@ -175,32 +178,43 @@ def test_many_problems_and_samples_keep_their_places(ask: Any, make_problem: Any
         asked = int(prompt.split("What is ")[1].split("+")[0])
         if prompt.endswith("<answer>"):
             return f"{asked + 1}</answer>"
-        return (
-            "<think>" + "2+2=4\n" * (99 if asked else 1) + ("" if asked else END_THINK)
-            if THINK not in prompt.split("Assistant:")[-1]
-            else f"\n<answer>{asked + 1}</answer>{EOS}"
-        )
+        return "<think>" + "2+2=4\n" * 99 if asked else f"<think>2+2=4</think>\n<answer>{asked + 1}</answer>{EOS}"
 
-    results = end_thinking_at(ask(script), problems, 12, samples=2)
+    respondent = ask(script)
+    results = end_thinking_at(respondent, problems, draw(respondent, problems, 2), 12)
     assert [[one.vote for one in own] for own in results] == [["1", "1"], ["2", "2"], ["3", "3"]]
     assert [own[0].forced_tokens > 0 for own in results] == [False, True, True]
 
 
-def test_smaller_budgets_cut_the_same_thinking(ask: Any, five: Problem) -> None:
-    respondent = ask(lambda prompt, *_: "5</answer>" if prompt.endswith("<answer>") else "<think>2+2=4\n" * 99)
+def test_all_budgets_cut_the_same_thinking(ask: Any, five: Problem) -> None:
+    def script(prompt: str, request: Any, number: int) -> str:
+        return "5</answer>" if prompt.endswith("<answer>") else "<think>" + f"{number}+2=4\n" * 99
+
+    respondent = ask(script)
+    drawn = draw(respondent, [five], 2)
+    asked = len(respondent.generator.requests)
     for budget in (4, 8):
-        end_thinking_at(respondent, [five], budget, samples=2)
-    first = [r for r in respondent.generator.requests if r.sampling.max_completion_tokens in (4, 8)]
-    seeds = [request.sampling.seed for request in first]
-    assert seeds[:2] == seeds[2:]
-    assert seeds[0] != seeds[1]
+        (own,) = end_thinking_at(respondent, [five], drawn, budget)
+        for one, sample in zip(own, drawn[0], strict=True):
+            kept = respondent.tokenizer.decode(sample.token_ids[:budget])
+            assert one.text == f"{kept}</think>\n<answer>5</answer>"
+            assert one.mean_logprob == pytest.approx(-0.5)
+    answers = respondent.generator.requests[asked:]
+    assert len({request.sampling.seed for request in answers}) == 2, "each sample's answer has its own numbers"
+
+
+def test_a_sample_that_was_cut_off_at_its_limit_has_to_answer_there(ask: Any, cut_at: Any, five: Problem) -> None:
+    respondent = ask(lambda prompt, *_: "5</answer>" if prompt.endswith("<answer>") else "<think>" + "2+2=4\n" * 99)
+    one = cut_at(respondent, five, respondent.max_completion_tokens + 5)
+    assert (one.vote, one.truncated) == ("5", False)
+    assert one.thinking_tokens == respondent.max_completion_tokens
 
 
 def test_what_cannot_be_is_refused(ask: Any, five: Problem) -> None:
     with pytest.raises(ValueError, match="needs a model that thinks"):
-        end_thinking_at(ask(lambda *_: EOS, "direct"), [five], 8)
+        end_thinking_at(ask(lambda *_: EOS, "direct"), [five], [[]], 8)
     with pytest.raises(ValueError, match="expected 1 to"):
-        end_thinking_at(ask(lambda *_: EOS), [five], 0)
+        end_thinking_at(ask(lambda *_: EOS), [five], [[]], 0)
     with pytest.raises(ValueError, match="leaves room for an answer"):
         think_at_least(ask(lambda *_: EOS), [five], 230)
-    assert end_thinking_at(ask(lambda *_: EOS), [], 8) == []
+    assert end_thinking_at(ask(lambda *_: EOS), [], [], 8) == []

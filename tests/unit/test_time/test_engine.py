@@ -11,7 +11,7 @@ from aha.inference.engine import Engine
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.presets import tiny
 from aha.test_time.budget_forcing import ANSWER_TOKENS, end_thinking_at, think_at_least
-from aha.test_time.candidates import Respondent
+from aha.test_time.candidates import Respondent, draw
 from aha.text.tokenizer import END_THINK, Tokenizer
 from aha.types import Completion, Problem, Request
 
@@ -46,7 +46,7 @@ def check(respondent: Respondent) -> None:
 
 
 def test_the_end_is_forced(respondent: Respondent, five: Problem) -> None:
-    own = end_thinking_at(respondent, [five], 24, samples=6)[0]
+    (own,) = end_thinking_at(respondent, [five], draw(respondent, [five], 6), 24)
     check(respondent)
     forced = [one for one in own if one.forced_tokens]
     assert forced
@@ -55,7 +55,7 @@ def test_the_end_is_forced(respondent: Respondent, five: Problem) -> None:
         assert one.forced_tokens == len(closing)
         assert "\n</think>\n\nThe answer is" in one.text
         assert 24 < one.tokens <= 24 + ANSWER_TOKENS
-    assert own == end_thinking_at(respondent, [five], 24, samples=6)[0]
+    assert [own] == end_thinking_at(respondent, [five], draw(respondent, [five], 6), 24)
 
 
 def test_the_end_is_suppressed(respondent: Respondent, five: Problem) -> None:

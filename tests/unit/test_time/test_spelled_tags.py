@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from aha.test_time.budget_forcing import ANSWER_TOKENS, end_thinking_at, think_at_least
+from aha.test_time.budget_forcing import ANSWER_TOKENS, think_at_least
 from aha.test_time.revision import revise
 from aha.text.tags import ends_with_tag, find_tag
 from aha.text.tokenizer import END_ANSWER, END_THINK, THINK, Tokenizer
@@ -59,9 +59,9 @@ def test_where_the_tag_is_a_token_its_text_is_none(tmp_path: Path) -> None:
     assert ends_with_tag(tokenizer, END_THINK) == ((tokenizer.control_id(END_THINK),), ())
 
 
-def test_thinking_is_cut_and_the_answer_forced(ask: Any, five: Problem) -> None:
+def test_thinking_is_cut_and_the_answer_forced(ask: Any, cut_at: Any, five: Problem) -> None:
     respondent = ask(lambda prompt, *_: "5</answer>!?!?" if prompt.endswith(CLOSING) else "<think>" + "2+2=4\n" * 99)
-    ((one,),) = end_thinking_at(respondent, [five], 12)
+    one = cut_at(respondent, five, 12)
     assert one.vote == "5"
     assert one.text.split(CLOSING)[1].startswith("5</answer>"), "what the last piece holds after the tag may stay"
     assert not one.truncated
@@ -69,10 +69,10 @@ def test_thinking_is_cut_and_the_answer_forced(ask: Any, five: Problem) -> None:
     assert 12 < one.tokens <= 12 + ANSWER_TOKENS
 
 
-def test_thinking_that_ends_in_time_is_answered_as_it_ended(ask: Any, five: Problem) -> None:
+def test_thinking_that_ends_in_time_is_answered_as_it_ended(ask: Any, cut_at: Any, five: Problem) -> None:
     whole = f"<think>2+2=4.</think>\n<answer>5</answer>{END}"
     respondent = ask(lambda prompt, *_: whole.removeprefix(prompt.split("Assistant:")[-1].lstrip()))
-    ((one,),) = end_thinking_at(respondent, [five], 60)
+    one = cut_at(respondent, five, 60)
     assert (one.text, one.vote, one.forced_tokens) == (whole.removesuffix(END), "5", 0)
 
 
