@@ -130,10 +130,11 @@ class R1Config(RecipeConfig):
             specs += self.student(student)
         return specs
 
-    def student(self, student: Student) -> list[StageSpec]:
-        """One student's base, and its fine-tuning on R1's solutions."""
+    def student(self, student: Student, steps: int | None = None) -> list[StageSpec]:
+        """One student's base, of so many steps where that is not to be the students' number, and its fine-tuning."""
         base = f"{student.name}-base"
-        pretrain = self.student_pretrain.model_copy(update={"model": student.model})
+        longer = {} if steps is None else {"steps": steps}
+        pretrain = self.student_pretrain.model_copy(update={"model": student.model, **longer})
         return [_stage(base, "pretrain", pretrain), _stage(student.name, "sft", self.distillation, base)]
 
     def comparison(self) -> StageSpec:

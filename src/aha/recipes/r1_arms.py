@@ -5,6 +5,8 @@ mini            a second size of the Qwen3 student, distilled
 qwen2           a Qwen2 student, distilled
 student-rl      the arm against distillation: the Qwen3 student by RL on its own base, no teacher
 distilled-rl    RL after distillation
+longer-base     the Qwen3 student with four times the pretraining, both distilled and by RL: RL lives on what its base
+                can do, so how far distillation is ahead of it depends on the base
 long-reward     R1's final RL with reward models from the first step on, for much longer, on four prompts of five
                 instead of half, and with no KL term to hold it back: it is hacked
 """
@@ -25,12 +27,15 @@ from aha.rl.config import GRPOConfig
 from aha.stages.pretrain import ModelChoice
 from aha.text.elicitation import Elicitation
 
-R1Arm = Literal["scaling", "mini", "qwen2", "student-rl", "distilled-rl", "long-reward"]
+R1Arm = Literal["scaling", "mini", "qwen2", "student-rl", "distilled-rl", "long-reward", "longer-base"]
 R1_ARMS: tuple[R1Arm, ...] = get_args(R1Arm)
 MORE_STUDENTS: dict[str, Student] = {
     "mini": Student(name="qwen3-mini", model=ModelChoice(preset="qwen3-mini")),
     "qwen2": Student(name="qwen2", model=ModelChoice(preset="qwen2-tiny")),
 }
+LONGER = Student(name="qwen3-longer", model=ModelChoice(preset="qwen3-tiny"))
+TIMES_LONGER = 4
+"""How many times the students' pretraining it has."""
 
 
 class R1ArmsConfig(R1Config):
@@ -60,6 +65,11 @@ class R1ArmsConfig(R1Config):
         if arm == "distilled-rl":
             spec = rl_stage("qwen3-distilled-rl", self.distilled_rl, "qwen3")
             return [spec, self._evaluation(arm, {"qwen3-distilled-rl": "chat"})]
+        if arm == "longer-base":
+            name, base = LONGER.name, f"{LONGER.name}-base"
+            students = self.student(LONGER, TIMES_LONGER * self.student_pretrain.steps)
+            asked: dict[str, Elicitation] = {base: "zero", name: "chat", f"{name}-rl": "zero"}
+            return [*students, rl_stage(f"{name}-rl", self.student_rl, base), self._evaluation(arm, asked)]
         spec = rl_stage("r1-long-reward", self.long_reward, "dev3", *read_by(self.long_reward))
         return [spec, self._evaluation(arm, {"r1-long-reward": "chat"})]
 
