@@ -75,6 +75,15 @@ def test_the_drawing_puts_children_below_their_parents_and_data_just_above_what_
     assert "<script>" not in svg
 
 
+def test_the_drawing_tells_weights_from_what_is_read_and_leads_them_round_the_boxes() -> None:
+    boxes = [Box("base", [], []), Box("zero", ["base"], []), Box("data", ["zero"], [], model=False)]
+    svg = draw([*boxes, Box("dev", ["base", "data"], [])], "stages")
+    bold = [path for path in svg.split("<path ")[1:] if 'class="weights"' in path]
+    assert len(bold) == 2, "base to zero and base to dev; not zero to data, nor data to dev"
+    assert [" H" in path for path in bold] == [False, True], "the second passes two rows"
+    assert len(draw([*boxes, Box("dev", ["data"], [])], "stages").split('class="weights"')) == 2, "data has no weights"
+
+
 def results(accuracy: float) -> dict[str, Any]:
     trained = {
         "pass_at_1": {"mean": accuracy, "low": accuracy, "high": accuracy, "problems": 1, "samples": 2},
