@@ -91,11 +91,29 @@ class R1Config(RecipeConfig):
 
     @model_validator(mode="after")
     def _read(self) -> Self:
-        """Refuses settings that the recipe would overwrite."""
+        """Refuses settings that the recipe would overwrite, or that would make another recipe of it."""
         if self.evaluation.suites:
             raise ValueError("evaluation.suites: every model is asked in the form that it was made for; leave it out")
         if self.student_pretrain.model != ModelChoice():
             raise ValueError("student_pretrain.model: each student has its own; change it in students")
+        for field, about in (("corpus", "the teacher's web"), ("vocab_size", "with the teacher's vocabulary")):
+            if getattr(self.student_pretrain, field) != getattr(self.pretrain, field):
+                raise ValueError(
+                    f"student_pretrain.{field} is not pretrain.{field}: students read {about}; change both alike"
+                )
+        for preference in ("helpful", "harmless"):
+            trained: RewardModelConfig = getattr(self, preference)
+            for path, value, expected in (
+                (f"{preference}.preference", trained.preference, preference),
+                (f"{preference}.data", trained.data, "preferences"),
+                (
+                    f"final_rl.general.{preference}",
+                    getattr(self.final_rl.general, preference, None),
+                    f"{preference}-rm",
+                ),
+            ):
+                if value not in (expected, None):
+                    raise ValueError(f"{path} = {value!r}: in this recipe it is {expected!r}")
         return self
 
     def stages(self) -> tuple[StageSpec, ...]:

@@ -30,12 +30,12 @@ def test_who_is_trained_on_what() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("final_rl.general.helpful=helpful", "did you mean 'helpful-rm'"),
+        ("final_rl.general.helpful=helpful", "in this recipe it is 'helpful-rm'"),
         ("sft.sources=[{stage: dev3-dat}]", "did you mean 'dev3-data'"),
         ("cold_start_data.assistant=v4", "no stage of that name before 'cold-start-data'"),
         ("preferences.judge=v5", "preferences.judge = 'v5': no stage of that name"),
         ("rejection_sampling.problems=gsm8k", "rejection_sampling.problems = 'gsm8k': no stage of that name"),
-        ("helpful.data=preference", "did you mean 'preferences'"),
+        ("helpful.data=preference", "in this recipe it is 'preferences'"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_refused_at_once(override: str, words: str) -> None:
@@ -51,12 +51,26 @@ def test_a_name_that_leads_nowhere_is_refused_at_once(override: str, words: str)
         ("rejection_sampling.families=[riddle, writing]", "unknown reasoning family 'writing'"),
         ("evaluation.suites=[{stage: r1}]", "evaluation.suites: every model is asked in the form"),
         ("student_pretrain.model.preset=qwen3-mini", "student_pretrain.model: each student has its own"),
+        (
+            "pretrain.corpus.mixed=0.1",
+            "student_pretrain.corpus is not pretrain.corpus: students read the teacher's web",
+        ),
+        ("pretrain.vocab_size=900", "student_pretrain.vocab_size is not pretrain.vocab_size"),
+        ("helpful.preference=harmless", "helpful.preference = 'harmless': in this recipe it is 'helpful'"),
+        ("harmless.data=v3-data", "harmless.data = 'v3-data': in this recipe it is 'preferences'"),
+        ("final_rl.general.helpful=harmless-rm", "general.helpful = 'harmless-rm': in this recipe it is 'helpful-rm'"),
     ],
 )
 @pytest.mark.parametrize("name", ["r1-tiny", "r1-arms", "r1-smoke"])
 def test_what_would_fail_late_or_do_nothing_is_refused_at_once(name: str, override: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         resolve(name, [override])
+
+
+def test_students_follow_the_teachers_web_where_both_are_told_to() -> None:
+    both = [f"{section}.corpus.mixed=0.1" for section in ("pretrain", "student_pretrain")]
+    before, after = identities(resolve("r1-tiny")), identities(resolve("r1-tiny", both))
+    assert before["qwen3-base"] != after["qwen3-base"]
 
 
 def test_changing_a_late_setting_keeps_what_comes_before() -> None:
