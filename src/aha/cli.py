@@ -227,7 +227,10 @@ def compare(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="table, markdown or json.")] = "table",
     out: Annotated[Path | None, typer.Option(help="Also write it to this file.", dir_okay=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the sampling.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of their problems, outside of a run, and of the sampling.", show_default="0"),
+    ] = None,
 ) -> None:
     """Compare models: accuracy, format, language, readability, general tasks, length, cost, in one table.
 

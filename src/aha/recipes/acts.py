@@ -59,7 +59,7 @@ def evaluate_models(
 
 
 def compare(
-    paths: Sequence[Path], asked: str, overrides: Sequence[str], form: str, out: Path | None, seed: int
+    paths: Sequence[Path], asked: str, overrides: Sequence[str], form: str, out: Path | None, seed: int | None
 ) -> None:
     """Prints one table of the models of runs and model folders."""
     _act(COMPARISON, "compare")(paths, asked, overrides, form, out, seed)

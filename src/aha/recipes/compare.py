@@ -13,7 +13,7 @@ from rich.table import Table
 
 from aha.configuration import override_config
 from aha.errors import ConfigError
-from aha.files import names_of, write_atomic
+from aha.files import make_folder_of, names_of, write_atomic
 from aha.report.comparison import (
     LEVEL_NOTE,
     ModelRow,
@@ -23,6 +23,7 @@ from aha.report.comparison import (
     markdown,
     marks,
     rows_of,
+    shared,
     stage_lines,
 )
 from aha.report.reading import evaluation_settings, model_sizes, read_run
@@ -36,7 +37,7 @@ FORMATS: tuple[Format, ...] = ("table", "markdown", "json")
 
 
 def compare(
-    paths: Sequence[Path], asked: str, overrides: Sequence[str], form: str, out: Path | None, seed: int
+    paths: Sequence[Path], asked: str, overrides: Sequence[str], form: str, out: Path | None, seed: int | None
 ) -> None:
     """Prints the table of all models that the paths hold.
 
@@ -46,7 +47,7 @@ def compare(
         overrides: settings of that evaluation.
         form: "table", "markdown" or "json".
         out: a file to write it to as well.
-        seed: of the evaluation.
+        seed: of that evaluation; None for 0.
 
     Raises:
         ConfigError: a path is neither a run nor a model, the form is unknown, or there is nothing to evaluate now that
@@ -57,17 +58,19 @@ def compare(
     if asked and asked not in ELICITATIONS:
         raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
     for path in paths:
-        if not _is_run(path) and not (path / "config.json").is_file():
-            raise ConfigError(f"{str(path)!r} is neither a run folder (lineage.json) nor a model folder (config.json)")
-    if (asked or overrides) and all(map(_is_run, paths)):
-        raise ConfigError("--asked and --set are for model folders: runs are shown as they were measured")
+        if not _is_run(path):
+            _check_model(path)
+    if (asked or overrides or seed is not None) and all(map(_is_run, paths)):
+        raise ConfigError("--asked, --set and --seed are for model folders: runs are shown as they were measured")
+    if out is not None:
+        make_folder_of(out)
     named = dict(zip(names_of(paths), paths, strict=True))
     of_runs = {
         name: _of_run(path, f"{name}/" if len(paths) > 1 else "") for name, path in named.items() if _is_run(path)
     }
     rows: list[ModelRow] = []
     for name, path in named.items():
-        rows += of_runs[name] if name in of_runs else [_evaluated(path, name, asked, overrides, seed)]
+        rows += of_runs[name] if name in of_runs else [_evaluated(path, name, asked, overrides, seed or 0)]
     written = markdown(rows) if form == "markdown" else json.dumps(as_json(rows), indent=2, ensure_ascii=False)
     if form == "table":
         _print(rows)
@@ -79,6 +82,20 @@ def compare(
 
 def _is_run(path: Path) -> bool:
     return (path / "lineage.json").is_file()
+
+
+def _check_model(path: Path) -> None:
+    """Refuses what is no model that answers, before anything is measured."""
+    from aha.models.reward_model import ABOUT
+
+    if not (path / "config.json").is_file():
+        inside = path / "model"
+        hint = f"; there is a model in {str(inside)!r}" if (inside / "config.json").is_file() else ""
+        raise ConfigError(
+            f"{str(path)!r} is neither a run folder (lineage.json) nor a model folder (config.json){hint}"
+        )
+    if (path.resolve().parent / ABOUT).is_file():
+        raise ConfigError(f"{str(path)!r} belongs to a reward model, which answers nothing: name a model that does")
 
 
 def _of_run(path: Path, prefix: str) -> list[ModelRow]:
@@ -130,7 +147,7 @@ def _print(rows: Sequence[ModelRow]) -> None:
     """Both tables in the terminal, models across; those that do not fit stand below."""
     console = Console()
     said = [f"measured with {letter}: {settings}" for letter, settings in marks(rows)[1].items()]
-    about = "\n".join(["the trained levels of the held-out problems", *said])
+    about = "\n".join(["the trained levels of the held-out problems", *filter(None, [shared(rows)]), *said])
     for lines, note in ((stage_lines(rows), about), (level_lines(rows), LEVEL_NOTE)):
         for columns in _blocks(list(zip(*lines, strict=True)), console.width):
             table = Table()

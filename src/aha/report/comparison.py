@@ -50,7 +50,12 @@ COLUMNS = (
     Column("false refusals", ("general", "harmless_refused", "mean"), about="harmless requests that are declined"),
     Column("parameters", ("sizes", "parameters"), "millions", "embedding and head included"),
     Column("active", ("sizes", "active"), "millions", "parameters that one token goes through"),
-    Column("trained on", ("cost", "tokens_trained"), "millions", "tokens of this stage; RL: answers with an advantage"),
+    Column(
+        "trained on",
+        ("cost", "tokens_trained"),
+        "millions",
+        "tokens that moved the weights in this stage; of RL without a KL term, answers with an advantage alone",
+    ),
     Column("minutes", ("cost", "minutes"), "minutes", "of this stage"),
 )
 
@@ -142,15 +147,28 @@ def told(row: ModelRow) -> dict[str, Any]:
 def marks(rows: Sequence[ModelRow]) -> tuple[list[str], dict[str, str]]:
     """Where rows were not all measured with the same settings: a letter for each row, and what the letters mean.
 
-    What they share is not said.
+    What they share says `shared`.
     """
     settings = [told(row) for row in rows]
     differ = [key for key in MEASURED_WITH if any(own.get(key) != settings[0].get(key) for own in settings)]
     if not differ:
         return [], {}
-    texts = [", ".join(f"{key.replace('_', ' ')} {_said(own.get(key))}" for key in differ) for own in settings]
+    texts = [_listed(own, differ) for own in settings]
     letters = dict(zip(dict.fromkeys(texts), ascii_uppercase, strict=False))
     return [letters[said] for said in texts], {letter: said for said, letter in letters.items()}
+
+
+def shared(rows: Sequence[ModelRow]) -> str:
+    """The settings with which all rows were measured; empty where they have none in common."""
+    settings = [told(row) for row in rows]
+    same = [
+        key for key in MEASURED_WITH if key in settings[0] and all(own.get(key) == settings[0][key] for own in settings)
+    ]
+    return f"All with {_listed(settings[0], same)}; k is the number of samples." if same else ""
+
+
+def _listed(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_said(settings.get(key))}" for key in keys)
 
 
 def _said(setting: Any) -> str:
@@ -191,7 +209,7 @@ def _cell(values: Mapping[str, float] | None) -> str:
 
 def markdown(rows: Sequence[ModelRow]) -> str:
     """Both tables in Markdown."""
-    parts = [_markdown(stage_lines(rows))]
+    parts = [_markdown(stage_lines(rows)), *filter(None, [shared(rows)])]
     parts += [f"Measured with {letter}: {said}." for letter, said in marks(rows)[1].items()]
     if levels := level_lines(rows):
         parts += [LEVEL_NOTE, _markdown(levels)]

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aha.cli import app
-from aha.errors import ConfigError
+from aha.errors import ConfigError, RunFolderError
 from aha.evals.stage import EvaluationConfig
 from aha.recipes.compare import compare
 from aha.report.comparison import COLUMNS, ModelRow, as_json, level_table, markdown, measured, rows_of, text, value
@@ -98,6 +98,7 @@ def test_rows_that_were_measured_otherwise_are_marked() -> None:
     rows = [ModelRow(name, "chat", result(0.5), own) for name, own in (("a", hot), ("b", cool), ("c", hot))]
     written = markdown(rows)
     assert "| measured with | A | B | A |" in written
+    assert "All with" in written and "k is the number of samples" in written
     assert "Measured with A: temperature 1.0, general none." in written
     assert "Measured with B: temperature 0.6, general facts." in written
     assert [row["settings"]["temperature"] for row in as_json(rows)] == [1.0, 0.6, 1.0]
@@ -172,13 +173,23 @@ def test_other_folders_get_the_papers_sampling_and_names_of_their_own(
     assert settings["suite_seed"] == 3 and set(settings["general"]) == set(GENERAL)
 
 
-def test_what_is_neither_run_nor_model_is_refused(tmp_path: Path, run: Path) -> None:
+def test_what_is_neither_run_nor_model_is_refused(tmp_path: Path, base: Tokenizer, run: Path) -> None:
     with pytest.raises(ConfigError, match="neither a run folder"):
-        compare([tmp_path], "chat", [], "table", None, 0)
+        compare([tmp_path], "chat", [], "table", None, None)
     with pytest.raises(ConfigError, match="expected one of table, markdown, json"):
-        compare([run], "chat", [], "yaml", None, 0)
+        compare([run], "chat", [], "yaml", None, None)
     with pytest.raises(ConfigError, match="runs are shown as they were measured"):
-        compare([run], "", ["temperature=0"], "table", None, 0)
+        compare([run], "", ["temperature=0"], "table", None, None)
+    with pytest.raises(ConfigError, match="--seed are for model folders"):
+        compare([run], "", [], "table", None, 1)
+    with pytest.raises(ConfigError, match=r"there is a model in '.*base/model'"):
+        compare([run / "base"], "", [], "table", None, None)
+    with pytest.raises(RunFolderError, match="cannot write"):
+        compare([run], "", [], "table", run / "lineage.json" / "table.md", None)
+    reward_model = shutil.copytree(run / "base", run / "helpful-rm")
+    (reward_model / "reward_model.json").write_text("{}")
+    with pytest.raises(ConfigError, match="belongs to a reward model"):
+        compare([reward_model / "model"], "", [], "table", None, None)
     (run / "evaluation" / "results.json").write_text("{}")
     with pytest.raises(ConfigError, match="no finished evaluation"):
-        compare([run], "", [], "table", None, 0)
+        compare([run], "", [], "table", None, None)
