@@ -18,7 +18,7 @@ from arm_by_arm import arm_by_arm
 
 from aha.evals.metrics import seed_interval
 from aha.evals.scaling import METHODS
-from aha.recipes.r1_arms import R1_ARMS
+from aha.recipes.r1_arms import R1_ARMS, TIMES_LONGER
 from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
 from aha.report.directions import Direction, directions, hacking
 from aha.report.figures import lines
@@ -29,7 +29,7 @@ from aha.report.scaling_directions import scaling_directions, scaling_figures
 
 RECIPE = "r1-arms"
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1"
-BY_RL = {"qwen3": "qwen3-rl"}
+BY_RL = {"qwen3": "qwen3-rl", "qwen3-longer": "qwen3-longer-rl"}
 TEACHER = (
     "pretrain", "r1-zero", "v3-data", "v3", "cold-start-data", "dev1", "dev2", "dev3-data", "general-data", "dev3",
     "preferences", "helpful-rm", "harmless-rm", "r1", "distillation-data",
@@ -126,7 +126,8 @@ def model_names(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     """Models in the order of the recipe, whatever seed has them."""
     order = [
         "pretrain", "v3", "r1-zero", "dev1", "dev2", "dev3", "r1", "qwen3", "llama", "qwen3-mini", "qwen2",
-        "qwen3-base", "qwen3-rl", "qwen3-distilled-rl", "r1-long-reward",
+        "qwen3-base", "qwen3-rl", "qwen3-distilled-rl", "qwen3-longer-base", "qwen3-longer", "qwen3-longer-rl",
+        "r1-long-reward",
     ]  # fmt: skip
     there = {name for seed in seeds for name in seed["models"]}
     return [name for name in order if name in there] + sorted(there - set(order))
@@ -271,10 +272,15 @@ def cost_lines(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(
                 f"Minutes of {student}: its base {parts[0]:.1f}, then distillation {parts[1]:.1f} or RL {parts[2]:.1f} "
                 f"(sampling and training); the teacher with its solutions, paid for once, {parts[3]:.1f}. RL has "
-                f"R1-Zero's settings, and starts from a base that is right in "
-                f"{cell(numbers(seeds, f'{student}-base', PASS), PASS)}% of its samples: it finds little to reinforce."
+                f"R1-Zero's settings for 300 steps, and starts from a base that is right in "
+                f"{cell(numbers(seeds, f'{student}-base', PASS), PASS)}% of its samples."
             )
-    return [*lines, ""] if lines else []
+    if lines:
+        lines.append(
+            "RL finds no more than its base can do: the comparison of distillation and RL is one of bases. "
+            f"qwen3-longer is qwen3 with {TIMES_LONGER} times the pretraining, taught and trained in the same way."
+        )
+    return [line for one in lines for line in (one, "")]
 
 
 def level_tables(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
