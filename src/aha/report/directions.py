@@ -83,17 +83,21 @@ def directions(
     """
     rules = list(_RULES)
     for distilled, trained in (by_rl or {}).items():
+        compared = [("distilled", distilled, "pass@1"), ("by RL", trained, "pass@1")]
+        base = f"{distilled}-base"
+        if figures.get(base, {}).get("pass@1") is not None:
+            compared.append(("the base of both", base, "pass@1"))
         rules.append(
             _Rule(
                 f"distilling R1 beats RL on the same student by at least 10 points ({distilled})",
-                (("distilled", distilled, "pass@1"), ("by RL", trained, "pass@1")),
-                lambda distilled, trained: distilled - trained - 0.10,
+                compared,
+                lambda distilled, trained, *_: distilled - trained - 0.10,
             )
         )
     if len(students) > 1:
-        compared = [(student, student, "pass@1") for student in students]
+        sizes = [(student, student, "pass@1") for student in students]
         rules.append(
-            _Rule("distilled students grow with size", compared, lambda *sizes: min(b - a for a, b in pairwise(sizes)))
+            _Rule("distilled students grow with size", sizes, lambda *sizes: min(b - a for a, b in pairwise(sizes)))
         )
     found = []
     for rule in rules:

@@ -52,6 +52,13 @@ def test_a_direction_that_fails_is_said_to_fail(model: str, title: str, number: 
     assert [words in direction.statement for direction in found if not direction.holds] == [True]
 
 
+def test_distillation_and_rl_are_shown_with_the_base_of_both() -> None:
+    """Which is ahead depends on what the base can do already."""
+    found = directions({**GOOD, "qwen3-base": {"pass@1": 0.03}}, by_rl={"qwen3": "qwen3-rl"})
+    assert "distilled 60.0%, by RL 40.0%, the base of both 3.0%" in [direction.measured for direction in found]
+    assert "distilled 60.0%, by RL 40.0%" in [one.measured for one in directions(GOOD, by_rl={"qwen3": "qwen3-rl"})]
+
+
 def test_what_was_not_measured_is_not_judged() -> None:
     assert directions({"r1": GOOD["r1"]}) == [
         direction for direction in directions(GOOD) if "refuses harmful" in direction.statement
