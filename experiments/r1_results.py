@@ -277,7 +277,7 @@ def cost_lines(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
             )
     if lines:
         lines.append(
-            "RL finds no more than its base can do: the comparison of distillation and RL is one of bases. "
+            "RL reinforces what its base does now and then: whether distillation is ahead of it depends on the base. "
             f"qwen3-longer is qwen3 with {TIMES_LONGER} times the pretraining, taught and trained in the same way."
         )
     return [line for one in lines for line in (one, "")]

@@ -5,8 +5,8 @@ mini            a second size of the Qwen3 student, distilled
 qwen2           a Qwen2 student, distilled
 student-rl      the arm against distillation: the Qwen3 student by RL on its own base, no teacher
 distilled-rl    RL after distillation
-longer-base     the Qwen3 student with four times the pretraining, both distilled and by RL: RL lives on what its base
-                can do, so how far distillation is ahead of it depends on the base
+longer-base     the Qwen3 student with four times the pretraining, both distilled and by RL: RL reinforces what its base
+                does now and then, so whether distillation is ahead of it depends on the base
 long-reward     R1's final RL with reward models from the first step on, for much longer, on four prompts of five
                 instead of half, and with no KL term to hold it back: it is hacked
 """
