@@ -18,8 +18,9 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,7 +30,9 @@ from aha.errors import ConfigError, nearest
 __all__ = [
     "Config",
     "Field",
+    "NamedStage",
     "StageName",
+    "StageOf",
     "apply_overrides",
     "build_config",
     "dump_config",
@@ -53,16 +56,31 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-class _NamesStage:
-    """Marks settings that name stages."""
+@dataclass(frozen=True)
+class StageOf:
+    """Marks a setting that names an earlier stage: of which kind it is to be, and what a setting of its own must be."""
+
+    kind: str = ""
+    """Empty: any."""
+    setting: str = ""
+    value: str = ""
 
 
-StageName = Annotated[str, _NamesStage()]
+StageName = Annotated[str, StageOf()]
 """The name of an earlier stage of the recipe, whose model or files a stage reads; empty: none."""
 
 
-def named_stages(config: Config, path: str = "") -> Iterator[tuple[str, str]]:
-    """All `StageName`s that are set, in order of declaration: the dotted path and the name.
+class NamedStage(NamedTuple):
+    """A setting that names a stage."""
+
+    path: str
+    """Of the setting, with dots."""
+    name: str
+    expected: StageOf
+
+
+def named_stages(config: Config, path: str = "") -> Iterator[NamedStage]:
+    """All names of stages that are set, in order of declaration.
 
     Args:
         config: settings, with sections and lists in them.
@@ -76,8 +94,8 @@ def named_stages(config: Config, path: str = "") -> Iterator[tuple[str, str]]:
             where = ".".join(filter(None, (path, field, at)))
             if isinstance(item, Config):
                 yield from named_stages(item, where)
-            elif item and any(isinstance(mark, _NamesStage) for mark in inside):
-                yield where, item
+            elif item and (marks := [mark for mark in inside if isinstance(mark, StageOf)]):
+                yield NamedStage(where, item, marks[0])
 
 
 def _marks(annotation: Any) -> tuple[Any, ...]:

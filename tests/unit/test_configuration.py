@@ -92,7 +92,7 @@ class Reads(Config):
 
 def test_the_stages_that_settings_name() -> None:
     config = Reads(judge="v3", against=("a", "b"), suites=(Suite(), Suite(stage="c")), one=Suite(stage="d"))
-    assert list(named_stages(config, "top")) == [
+    assert [(stage.path, stage.name) for stage in named_stages(config, "top")] == [
         ("top.judge", "v3"),
         ("top.against.0", "a"),
         ("top.against.1", "b"),

@@ -46,7 +46,7 @@ ASKED: dict[str, Elicitation] = {
 
 def read_by(config: Config) -> tuple[str, ...]:
     """The stages that settings name as sources, judges and reward models: a stage's parents beside its model's."""
-    return tuple(name for _, name in named_stages(config))
+    return tuple(stage.name for stage in named_stages(config))
 
 
 def _stage(name: str, kind: str, config: Config, *models: str) -> StageSpec:
@@ -101,19 +101,6 @@ class R1Config(RecipeConfig):
                 raise ValueError(
                     f"student_pretrain.{field} is not pretrain.{field}: students read {about}; change both alike"
                 )
-        for preference in ("helpful", "harmless"):
-            trained: RewardModelConfig = getattr(self, preference)
-            for path, value, expected in (
-                (f"{preference}.preference", trained.preference, preference),
-                (f"{preference}.data", trained.data, "preferences"),
-                (
-                    f"final_rl.general.{preference}",
-                    getattr(self.final_rl.general, preference, None),
-                    f"{preference}-rm",
-                ),
-            ):
-                if value not in (expected, None):
-                    raise ValueError(f"{path} = {value!r}: in this recipe it is {expected!r}")
         return self
 
     def stages(self) -> tuple[StageSpec, ...]:

@@ -88,7 +88,7 @@ def identities(config: RecipeConfig) -> dict[str, str]:
         raise ConfigError(f"recipe {config.recipe!r} has two stages named {twice[0]!r}: names must differ")
     result: dict[str, str] = {}
     for spec in specs:
-        _check_named(config, spec, result)
+        _check_named(config, spec, {earlier.name: earlier for earlier in specs if earlier.name in result})
         for parent in spec.parents:
             if parent not in result:
                 hint = nearest(parent, result)
@@ -105,14 +105,14 @@ def identities(config: RecipeConfig) -> dict[str, str]:
     return result
 
 
-def _check_named(config: RecipeConfig, spec: StageSpec, earlier: Mapping[str, str]) -> None:
+def _check_named(config: RecipeConfig, spec: StageSpec, earlier: Mapping[str, StageSpec]) -> None:
     """Looks at the stages that a stage's settings name, before anything starts.
 
     Raises:
-        ConfigError: one does not exist, comes later, or is none of the stage's parents.
+        ConfigError: one does not exist, comes later, is none of the stage's parents, or not what it is named as.
     """
     section = next((name for name in type(config).model_fields if getattr(config, name) is spec.config), "")
-    for path, name in named_stages(spec.config, section or spec.name):
+    for path, name, expected in named_stages(spec.config, section or spec.name):
         if name not in earlier:
             known = ", ".join(earlier) or "none"
             hint = nearest(name, earlier)
@@ -122,3 +122,11 @@ def _check_named(config: RecipeConfig, spec: StageSpec, earlier: Mapping[str, st
         if name not in spec.parents:
             read = ", ".join(spec.parents) or "none"
             raise ConfigError(f"{path} = {name!r}: not one of the stages that {spec.name!r} reads: {read}")
+        there = earlier[name]
+        if expected.kind and there.kind != expected.kind and ":" not in there.kind:
+            raise ConfigError(f"{path} = {name!r}: a stage of kind {there.kind!r}; expected {expected.kind!r}")
+        value = getattr(there.config, expected.setting, expected.value) if expected.setting else expected.value
+        if value != expected.value:
+            raise ConfigError(
+                f"{path} = {name!r}: the {expected.setting} of that stage is {value!r}; expected {expected.value!r}"
+            )

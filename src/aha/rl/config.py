@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from aha.configuration import Config, StageName
+from aha.configuration import Config, StageName, StageOf
 from aha.models.lora_linear import LoRAConfig
 from aha.rewards.rubric import RubricConfig
 from aha.rollout_servers import RolloutServersConfig
@@ -44,8 +44,12 @@ class GeneralConfig(Config):
     )
     from_step: int = Field(0, ge=0, description="first step with general prompts (R1: the last 400 of 1,700)")
     share: float = Field(0.5, gt=0, le=1, description="share of a step's prompts that are general, from then on")
-    helpful: StageName = Field("", description="the stage whose reward model judges helpfulness")
-    harmless: StageName = Field("", description="the stage whose reward model judges harmlessness")
+    helpful: Annotated[str, StageOf("reward_model", "preference", "helpful")] = Field(
+        "", description="the stage whose reward model judges helpfulness"
+    )
+    harmless: Annotated[str, StageOf("reward_model", "preference", "harmless")] = Field(
+        "", description="the stage whose reward model judges harmlessness"
+    )
     weight: float = Field(1.0, gt=0, description="weight of the preference reward")
     eval_per_level: int = Field(8, gt=0, description="held-out general problems per family and level")
     eval_samples: int = Field(2, gt=0, description="samples per held-out general problem")

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from aha.errors import ConfigError
 from aha.evals.runner import Sample, evaluate, summarize, summarize_general
 from aha.evals.stage import together
 from aha.models.reward_model import RewardScorer, load_reward_model
 from aha.protocols import Generator
-from aha.rewards.preference import CalibratedScorer, Preference, PreferenceReward
+from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rl.config import GeneralConfig, GRPOConfig
 from aha.rl.prompts import SUITE_SEED, Prompts
 from aha.tasks.families import held_out_suite
@@ -39,26 +38,16 @@ def becomes_well_formed(before: bool | None, share: float | None) -> tuple[bool 
 
 
 def preference_reward(config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> PreferenceReward | None:
-    """The reward models that judge general prompts, from the stages that trained them; None without such prompts.
-
-    Raises:
-        CheckpointError: a stage has no reward model.
-        ConfigError: it was trained for the other preference.
-    """
+    """The reward models that judge general prompts, from the stages that trained them; None without such prompts."""
     if config.general is None:
         return None
 
-    def scorer(preference: Preference, stage: str) -> CalibratedScorer:
+    def scorer(stage: str) -> CalibratedScorer:
         model, about = load_reward_model(context.parent_folder(stage), context.distributed.device)
-        if about["preference"] != preference:
-            raise ConfigError(
-                f"general.{preference} = {stage!r}: that reward model was trained to judge what is "
-                f"{about['preference']}; name one for {preference!r}"
-            )
         return CalibratedScorer(RewardScorer(model), about["mean"], about["std"])
 
-    stages: dict[Preference, str] = {"helpful": config.general.helpful, "harmless": config.general.harmless}
-    return PreferenceReward(tokenizer, {preference: scorer(preference, stage) for preference, stage in stages.items()})
+    general = config.general
+    return PreferenceReward(tokenizer, {"helpful": scorer(general.helpful), "harmless": scorer(general.harmless)})
 
 
 class HeldOut:

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from aha.configuration import Config, StageName
+from aha.configuration import Config, StageOf
 from aha.data.conversations import epoch_order, micro_batches
 from aha.errors import ConfigError
 from aha.models.reward_model import RewardModel, save_reward_model
@@ -48,7 +48,7 @@ class RewardModelConfig(Config):
     """How a reward model is trained."""
 
     preference: Literal["helpful", "harmless"] = Field(description="what it judges, and so by which loss")
-    data: StageName = Field(description="the stage that made the pairs and labels")
+    data: Annotated[str, StageOf("preferences")] = Field(description="the stage that made the pairs and labels")
     epochs: int = Field(1, gt=0, description="passes over the data (R1: 1)")
     examples_per_step: int = Field(32, gt=0, description="pairs or labelled responses in the global batch (R1: 256)")
     optimizer: OptimizerConfig = Field(

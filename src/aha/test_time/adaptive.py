@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from aha.test_time.candidates import Candidate, Outcome, Respondent, sample
+from aha.test_time.candidates import Candidate, Outcome, Respondent, draw, read
 from aha.test_time.voting import doubt, majority_vote
 from aha.types import Problem
 
@@ -103,13 +103,12 @@ def vote_adaptively(
     """
     counts = [0] * len(problems)
 
-    def draw(chosen: Sequence[int], limit: int) -> list[Candidate]:
-        numbers = [counts[index] for index in chosen]
-        some = sample(respondent, [problems[index] for index in chosen], 1, "adaptive", numbers, limit)
+    def one_more(chosen: Sequence[int], limit: int) -> list[Candidate]:
+        some, numbers = [problems[index] for index in chosen], [counts[index] for index in chosen]
         for index in chosen:
             counts[index] += 1
-        return [own[0] for own in some]
+        return [own[0] for own in read(respondent, some, draw(respondent, some, 1, "adaptive", numbers, limit))]
 
     limit = respondent.max_completion_tokens
-    drawn = allocate(draw, len(problems), total, limit, first, most, at_once)
+    drawn = allocate(one_more, len(problems), total, limit, first, most, at_once)
     return [majority_vote(candidates) for candidates in drawn]

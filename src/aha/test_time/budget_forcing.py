@@ -119,10 +119,8 @@ def _cut(respondent: Respondent, problem: Problem, completion: Completion, budge
     if place is not None and place.through <= budget:
         return trace
     if len(trace.token_ids) > budget:
-        trace = whole(
-            problem,
-            Completion(completion.token_ids[:budget], completion.logprobs[:budget], FinishReason.LENGTH),
-        )
+        kept = Completion(completion.token_ids[:budget], completion.logprobs[:budget], FinishReason.LENGTH)
+        trace = whole(problem, kept)
     if respondent.thinks(trace.token_ids):
         if trace.ended:
             trace.token_ids.pop()

@@ -173,25 +173,9 @@ class Respondent:
         )
 
 
-def sample(
-    respondent: Respondent,
-    problems: Sequence[Problem],
-    n: int = 1,
-    method: str = "samples",
-    numbers: Sequence[int] | None = None,
-    limit: int | None = None,
-) -> list[list[Candidate]]:
-    """Independent samples of each problem; result[i] belongs to problem i.
-
-    Args:
-        respondent: the model.
-        problems: what is asked.
-        n: samples of each.
-        method: names the streams of random numbers.
-        numbers: one per problem, for streams that differ from an earlier call's.
-        limit: tokens of a sample, where that is to be less than the respondent's own limit.
-    """
-    return read(respondent, problems, draw(respondent, problems, n, method, numbers, limit))
+def sample(respondent: Respondent, problems: Sequence[Problem], n: int = 1) -> list[list[Candidate]]:
+    """Independent samples of each problem, read; result[i] belongs to problem i."""
+    return read(respondent, problems, draw(respondent, problems, n))
 
 
 def draw(
@@ -202,14 +186,22 @@ def draw(
     numbers: Sequence[int] | None = None,
     limit: int | None = None,
 ) -> list[list[Completion]]:
-    """What `sample` samples, not yet read."""
+    """Independent samples of each problem, as they came; result[i] belongs to problem i.
+
+    Args:
+        respondent: the model.
+        problems: what is asked.
+        n: samples of each.
+        method: names the streams of random numbers.
+        numbers: one per problem, for streams that differ from an earlier call's.
+        limit: tokens of a sample, where that is to be less than the respondent's own limit.
+    """
     limit = min(limit or respondent.max_completion_tokens, respondent.max_completion_tokens)
-    return respondent.generator.generate(
-        [
-            respondent.request(problem, respondent.seed_for(method, problem, number), limit, n=n)
-            for problem, number in zip(problems, numbers or [0] * len(problems), strict=True)
-        ]
-    )
+    requests = [
+        respondent.request(problem, respondent.seed_for(method, problem, number), limit, n=n)
+        for problem, number in zip(problems, numbers or [0] * len(problems), strict=True)
+    ]
+    return respondent.generator.generate(requests)
 
 
 def read(

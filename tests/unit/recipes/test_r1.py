@@ -30,12 +30,16 @@ def test_who_is_trained_on_what() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("final_rl.general.helpful=helpful", "in this recipe it is 'helpful-rm'"),
+        ("final_rl.general.helpful=helpful", "did you mean 'helpful-rm'"),
         ("sft.sources=[{stage: dev3-dat}]", "did you mean 'dev3-data'"),
         ("cold_start_data.assistant=v4", "no stage of that name before 'cold-start-data'"),
         ("preferences.judge=v5", "preferences.judge = 'v5': no stage of that name"),
         ("rejection_sampling.problems=gsm8k", "rejection_sampling.problems = 'gsm8k': no stage of that name"),
-        ("helpful.data=preference", "in this recipe it is 'preferences'"),
+        ("helpful.data=preference", "did you mean 'preferences'"),
+        ("harmless.data=v3-data", "harmless.data = 'v3-data': a stage of kind 'instructions'; expected 'preferences'"),
+        ("final_rl.general.helpful=dev1", "helpful = 'dev1': a stage of kind 'sft'; expected 'reward_model'"),
+        ("final_rl.general.helpful=harmless-rm", "the preference of that stage is 'harmless'; expected 'helpful'"),
+        ("helpful.preference=harmless", "helpful = 'helpful-rm': the preference of that stage is 'harmless'; expected"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_refused_at_once(override: str, words: str) -> None:
@@ -56,9 +60,6 @@ def test_a_name_that_leads_nowhere_is_refused_at_once(override: str, words: str)
             "student_pretrain.corpus is not pretrain.corpus: students read the teacher's web",
         ),
         ("pretrain.vocab_size=900", "student_pretrain.vocab_size is not pretrain.vocab_size"),
-        ("helpful.preference=harmless", "helpful.preference = 'harmless': in this recipe it is 'helpful'"),
-        ("harmless.data=v3-data", "harmless.data = 'v3-data': in this recipe it is 'preferences'"),
-        ("final_rl.general.helpful=harmless-rm", "general.helpful = 'harmless-rm': in this recipe it is 'helpful-rm'"),
     ],
 )
 @pytest.mark.parametrize("name", ["r1-tiny", "r1-arms", "r1-smoke"])

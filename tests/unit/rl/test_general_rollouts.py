@@ -2,17 +2,13 @@
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from aha.errors import ConfigError
 from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rewards.rubric import RubricConfig
 from aha.rl.config import GeneralConfig, GRPOConfig
-from aha.rl.held_out import HeldOut, preference_reward
+from aha.rl.held_out import HeldOut
 from aha.rl.metrics import cell_accuracy, group_facts, step_metrics
 from aha.rl.prompts import SUITE_SEED, GeneratedPrompts
 from aha.rl.rollout import assign_advantages, grade_general
@@ -39,16 +35,6 @@ def preference() -> PreferenceReward:
     tokenizer = Tokenizer.train(["The capital of Norland is Windport."] * 5, 300, CHAT_TEMPLATE)
     scorer = CalibratedScorer(ByLength(), 60.0, 20.0)
     return PreferenceReward(tokenizer, {"helpful": scorer, "harmless": scorer})
-
-
-def test_a_reward_model_of_the_other_preference_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    about = {"preference": "harmless", "mean": 0.0, "std": 1.0}
-    monkeypatch.setattr("aha.rl.held_out.load_reward_model", lambda *_: (None, about))
-    context: Any = SimpleNamespace(parent_folder=tmp_path.joinpath, distributed=SimpleNamespace(device="cpu"))
-    config = GRPOConfig(general=GeneralConfig(from_step=0, helpful="harmless-rm", harmless="harmless-rm"))
-    tokenizer = Tokenizer.train(["The capital of Norland is Windport."] * 5, 300, CHAT_TEMPLATE)
-    with pytest.raises(ConfigError, match="that reward model was trained to judge what is harmless"):
-        preference_reward(config, tokenizer, context)
 
 
 def group(*summaries: str, finish: FinishReason = FinishReason.STOP) -> RolloutGroup:

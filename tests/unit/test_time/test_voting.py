@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aha.test_time.candidates import Candidate, sample
+from aha.test_time.candidates import Candidate, draw, sample
 from aha.test_time.voting import (
     confidence,
     doubt,
@@ -101,8 +101,8 @@ def test_streams_are_functions_of_seed_method_problem_and_number(ask: Any, make_
     one, other = make_problem(), make_problem("What is 1+2?", "3")
     sample(respondent, [one, other])
     sample(respondent, [other, one])
-    sample(respondent, [one], method="else")
-    sample(respondent, [one], numbers=[1])
+    draw(respondent, [one], method="else")
+    draw(respondent, [one], numbers=[1])
     seeds = [request.sampling.seed for request in respondent.generator.requests]
     assert (seeds[0], seeds[1]) == (seeds[3], seeds[2])
     assert len({seeds[0], seeds[1], seeds[4], seeds[5]}) == 4
