@@ -14,6 +14,7 @@ from rich.table import Table
 from aha.configuration import override_config
 from aha.errors import ConfigError
 from aha.files import make_folder_of, names_of, write_atomic
+from aha.recipes.model_folders import is_run, require_model
 from aha.report.comparison import (
     LEVEL_NOTE,
     ModelRow,
@@ -58,15 +59,15 @@ def compare(
     if asked and asked not in ELICITATIONS:
         raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
     for path in paths:
-        if not _is_run(path):
-            _check_model(path)
-    if (asked or overrides or seed is not None) and all(map(_is_run, paths)):
+        if not is_run(path):
+            require_model(path)
+    if (asked or overrides or seed is not None) and all(map(is_run, paths)):
         raise ConfigError("--asked, --set and --seed are for model folders: runs are shown as they were measured")
     if out is not None:
         make_folder_of(out)
     named = dict(zip(names_of(paths), paths, strict=True))
     of_runs = {
-        name: _of_run(path, f"{name}/" if len(paths) > 1 else "") for name, path in named.items() if _is_run(path)
+        name: _of_run(path, f"{name}/" if len(paths) > 1 else "") for name, path in named.items() if is_run(path)
     }
     rows: list[ModelRow] = []
     for name, path in named.items():
@@ -78,24 +79,6 @@ def compare(
         print(written)
     if out is not None:
         write_atomic(out, (markdown(rows) if form == "table" else written) + "\n")
-
-
-def _is_run(path: Path) -> bool:
-    return (path / "lineage.json").is_file()
-
-
-def _check_model(path: Path) -> None:
-    """Refuses what is no model that answers, before anything is measured."""
-    from aha.models.reward_model import ABOUT
-
-    if not (path / "config.json").is_file():
-        inside = path / "model"
-        hint = f"; there is a model in {str(inside)!r}" if (inside / "config.json").is_file() else ""
-        raise ConfigError(
-            f"{str(path)!r} is neither a run folder (lineage.json) nor a model folder (config.json){hint}"
-        )
-    if (path.resolve().parent / ABOUT).is_file():
-        raise ConfigError(f"{str(path)!r} belongs to a reward model, which answers nothing: name a model that does")
 
 
 def _of_run(path: Path, prefix: str) -> list[ModelRow]:
@@ -112,7 +95,7 @@ def _evaluated(path: Path, name: str, asked: str, overrides: Sequence[str], seed
 
     places = [(one.parent.parent, one.parent.name) for one in (path.absolute(), path.resolve()) if one.name == "model"]
     # As it is named first: the checkpoint stage links to a folder outside of the run.
-    run, stage = next((place for place in places if _is_run(place[0])), (path, ""))
+    run, stage = next((place for place in places if is_run(place[0])), (path, ""))
     if stage:
         way, own = _as_in_run(run, stage, asked)
     else:

@@ -24,6 +24,7 @@ from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, names_of, write_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
+from aha.recipes.model_folders import refuse_reward_model
 from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import DATASETS, is_dataset
 from aha.tasks.families import FAMILIES, GENERAL
@@ -109,6 +110,8 @@ def evaluate_models(
     dumps = {
         name: config.model_dump(mode="json", exclude={"device", "engine_rows"}) for name, config in configs.items()
     }
+    for path in checkpoints:
+        refuse_reward_model(path)
     names = names_of(checkpoints)
     settings = {
         "models": {name: checkpoint_identity(str(path)) for name, path in zip(names, checkpoints, strict=True)},

@@ -25,6 +25,7 @@ from aha.files import derive_seed, file_sha256, make_folder_of, write_atomic, wr
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.models.reward_model import ABOUT, BACKBONE, HEAD
+from aha.recipes.model_folders import refuse_reward_model
 from aha.report.scaling import curves_figure, levels_table
 from aha.report.sections import Table as Shown
 from aha.stages.checkpoint import checkpoint_identity
@@ -85,6 +86,7 @@ def scale(
     if elicitation is None:
         raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
     config = settings_for(elicitation, tasks, overrides, seed)
+    refuse_reward_model(checkpoint)
     if svg is not None:
         make_folder_of(svg)
     settings = config.model_dump(mode="json", exclude={"device", "engine_rows"})

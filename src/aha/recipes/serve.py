@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aha.configuration import override_config
-from aha.recipes.talk_models import find_models, is_run, load, run_names
+from aha.recipes.model_folders import is_run
+from aha.recipes.talk_models import find_models, load, run_names
 from aha.report.browser import RunBrowser
 from aha.serve.app import create_app
 from aha.serve.catalog import Catalog

@@ -11,6 +11,7 @@ from aha.errors import ConfigError
 from aha.files import read_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
+from aha.recipes.model_folders import is_run, require_model
 from aha.recipes.r1 import ASKED as ASKED_BY_STAGE
 from aha.serve.config import ServeConfig
 from aha.serve.served import ASKED, Asked, ServedModel
@@ -35,7 +36,7 @@ def find_models(paths: Sequence[Path], asked: str) -> list[Found]:
     A run that has finished none yet holds none.
 
     Raises:
-        ConfigError: a path is neither, or two models would have one name.
+        ConfigError: a path is neither, a model answers nothing, or two models would have one name.
     """
     way = next((known for known in ASKED if known == asked), None)
     if way is None:
@@ -45,22 +46,16 @@ def find_models(paths: Sequence[Path], asked: str) -> list[Found]:
     for path in paths:
         if is_run(path):
             found += _of_run(path, prefixes.get(path, ""))
-        elif (path / "config.json").is_file():
+        else:
+            require_model(path)
             resolved = path.resolve()
             name = resolved.parent.name if resolved.name == "model" and resolved.parent.name else resolved.name
             found.append(Found(name, path, way))
-        else:
-            raise ConfigError(f"{str(path)!r} is neither a run folder (lineage.json) nor a model folder (config.json)")
     names = [model.name for model in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"two models would be named {twice!r}: serve them from folders of different names")
     return found
-
-
-def is_run(path: Path) -> bool:
-    """Whether a folder is a run's."""
-    return (path / "lineage.json").is_file()
 
 
 def run_names(paths: Sequence[Path]) -> dict[Path, str]:

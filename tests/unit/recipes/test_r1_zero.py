@@ -50,8 +50,12 @@ def test_adding_an_arm_redoes_nothing() -> None:
             "rl.problems = 'evaluation': no stage of that name before 'r1-zero'; there are: pretr",
         ),
         (
+            "rl.general={helpful: helpful-rm, harmless: harmless-rm}",
+            "rl.general.helpful = 'helpful-rm': no stage of that name",
+        ),
+        (
             "rl.general={helpful: pretrain, harmless: harmless-rm}",
-            "rl.general.harmless = 'harmless-rm': no stage of that name",
+            "rl.general.helpful = 'pretrain': a stage of kind 'pretrain'; expected 'reward_model'",
         ),
     ],
 )
