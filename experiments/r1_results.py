@@ -18,7 +18,7 @@ from arm_by_arm import arm_by_arm
 
 from aha.evals.metrics import seed_interval
 from aha.evals.scaling import METHODS
-from aha.recipes.r1_arms import R1_ARMS, TIMES_LONGER
+from aha.recipes.r1_arms import LONGER, R1_ARMS, r1_arms
 from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
 from aha.report.directions import Direction, directions, hacking
 from aha.report.figures import lines
@@ -272,13 +272,13 @@ def cost_lines(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
             lines.append(
                 f"Minutes of {student}: its base {parts[0]:.1f}, then distillation {parts[1]:.1f} or RL {parts[2]:.1f} "
                 f"(sampling and training); the teacher with its solutions, paid for once, {parts[3]:.1f}. RL has "
-                f"R1-Zero's settings for 300 steps, and starts from a base that is right in "
+                f"R1-Zero's settings for {r1_arms().student_rl.steps} steps, and starts from a base that is right in "
                 f"{cell(numbers(seeds, f'{student}-base', PASS), PASS)}% of its samples."
             )
     if lines:
         lines.append(
             "RL reinforces what its base does now and then: whether distillation is ahead of it depends on the base. "
-            f"qwen3-longer is qwen3 with {TIMES_LONGER} times the pretraining, taught and trained in the same way."
+            f"{LONGER.name} is qwen3 with {LONGER.pretraining} times the pretraining, taught and trained alike."
         )
     return [line for one in lines for line in (one, "")]
 

@@ -61,6 +61,7 @@ class Student(Config):
 
     name: str = Field(description="names the stages: <name>-base and <name>")
     model: ModelChoice = Field(description="its architecture and size")
+    pretraining: int = Field(1, gt=0, description="how many times student_pretrain.steps its base is trained for")
 
 
 class R1Config(RecipeConfig):
@@ -135,11 +136,11 @@ class R1Config(RecipeConfig):
             specs += self.student(student)
         return specs
 
-    def student(self, student: Student, steps: int | None = None) -> list[StageSpec]:
-        """One student's base, of so many steps where that is not to be the students' number, and its fine-tuning."""
+    def student(self, student: Student) -> list[StageSpec]:
+        """One student's base, and its fine-tuning on R1's solutions."""
         base = f"{student.name}-base"
-        longer = {} if steps is None else {"steps": steps}
-        pretrain = self.student_pretrain.model_copy(update={"model": student.model, **longer})
+        steps = student.pretraining * self.student_pretrain.steps
+        pretrain = self.student_pretrain.model_copy(update={"model": student.model, "steps": steps})
         return [_stage(base, "pretrain", pretrain), _stage(student.name, "sft", self.distillation, base)]
 
     def comparison(self) -> StageSpec:

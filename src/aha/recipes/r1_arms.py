@@ -33,9 +33,7 @@ MORE_STUDENTS: dict[str, Student] = {
     "mini": Student(name="qwen3-mini", model=ModelChoice(preset="qwen3-mini")),
     "qwen2": Student(name="qwen2", model=ModelChoice(preset="qwen2-tiny")),
 }
-LONGER = Student(name="qwen3-longer", model=ModelChoice(preset="qwen3-tiny"))
-TIMES_LONGER = 4
-"""How many times the students' pretraining it has."""
+LONGER = Student(name="qwen3-longer", model=ModelChoice(preset="qwen3-tiny"), pretraining=4)
 
 
 class R1ArmsConfig(R1Config):
@@ -67,9 +65,9 @@ class R1ArmsConfig(R1Config):
             return [spec, self._evaluation(arm, {"qwen3-distilled-rl": "chat"})]
         if arm == "longer-base":
             name, base = LONGER.name, f"{LONGER.name}-base"
-            students = self.student(LONGER, TIMES_LONGER * self.student_pretrain.steps)
             asked: dict[str, Elicitation] = {base: "zero", name: "chat", f"{name}-rl": "zero"}
-            return [*students, rl_stage(f"{name}-rl", self.student_rl, base), self._evaluation(arm, asked)]
+            spec = rl_stage(f"{name}-rl", self.student_rl, base)
+            return [*self.student(LONGER), spec, self._evaluation(arm, asked)]
         spec = rl_stage("r1-long-reward", self.long_reward, "dev3", *read_by(self.long_reward))
         return [spec, self._evaluation(arm, {"r1-long-reward": "chat"})]
 

@@ -5,6 +5,7 @@ import pytest
 from aha.errors import ConfigError
 from aha.recipes.recipe import identities
 from aha.recipes.registry import resolve
+from aha.stages.pretrain import PretrainConfig
 
 RECIPES = ("r1-tiny", "r1-smoke", "r1-arms")
 
@@ -83,6 +84,17 @@ def test_changing_a_late_setting_keeps_what_comes_before() -> None:
 def test_without_an_assistant_rules_alone_decide() -> None:
     config = resolve("r1-tiny", ["cold_start_data.assistant=''"])
     assert {spec.name: spec.parents for spec in config.stages()}["cold-start-data"] == ("r1-zero",)
+
+
+def test_the_longer_student_differs_in_its_pretraining_alone() -> None:
+    specs = {spec.name: spec for spec in resolve("r1-arms").stages()}
+    base, longer = (specs[f"{name}-base"].config for name in ("qwen3", "qwen3-longer"))
+    assert isinstance(base, PretrainConfig)
+    assert longer == base.model_copy(update={"steps": 4 * base.steps})
+    assert specs["qwen3-longer"].config == specs["qwen3"].config
+    assert specs["qwen3-longer-rl"].config == specs["qwen3-rl"].config
+    assert specs["qwen3-longer-rl"].parents[0] == "qwen3-longer-base"
+    assert specs["evaluation-longer-base"].parents == ("qwen3-longer-base", "qwen3-longer", "qwen3-longer-rl")
 
 
 def test_the_curves_are_an_arm_of_the_published_comparison() -> None:
