@@ -24,7 +24,7 @@ ELICITATIONS = {
     "chat": "chat format",
     "chat_direct": "chat format, no thinking",
 }
-MODEL_KINDS = ("pretrain", "grpo", "sft", "reward_model")
+MODEL_KINDS = ("checkpoint", "pretrain", "grpo", "sft", "reward_model")
 """Kinds of stages that make a model; the others make data."""
 
 

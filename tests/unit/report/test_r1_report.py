@@ -223,3 +223,11 @@ def test_distillation_alone_is_about_the_student(tmp_path: Path) -> None:
     found["tuned"] = {"chat": results(0.3)}
     (folder / "evaluation" / "results.json").write_text(json.dumps(found))
     assert "RL took pass@1 from 30.0% to 45.0%" in make_report(folder).read_text(), "RL on what was fine-tuned before"
+
+
+def test_the_drawing_shows_a_checkpoint_of_ones_own_as_the_model_that_goes_on(run: Path) -> None:
+    stages = [("base", "checkpoint", []), ("problems", "problems", []), ("grpo", "grpo", ["base", "problems"])]
+    lineage = {"stages": [{"name": n, "kind": k, "parents": p, "done": True} for n, k, p in stages]}
+    (run / "lineage.json").write_text(json.dumps(lineage), encoding="utf-8")
+    svg = make_report(run).read_text(encoding="utf-8").split('<svg class="lineage"')[1].split("</svg>")[0]
+    assert svg.count('class="weights"') == 1 and svg.count('class="model"') == 2
