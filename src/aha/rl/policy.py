@@ -14,21 +14,20 @@ from torch import Tensor
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
-from aha.models.moe import max_violation, update_router_bias
 from aha.models.parts import own
 from aha.rl.config import GRPOConfig
 from aha.rl.loss import importance_weights, policy_loss, token_weights
 from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
-from aha.training.optimizer import Optimizer
 from aha.training.parallel import ParallelConfig
-from aha.training.sharding import idle_pass, idle_passes, spread
+from aha.training.sharding import idle_pass, spread
+from aha.training.update import PassReport, Update
 from aha.types import FinishReason, Rollout, RolloutGroup
 
 DATA_PARALLEL = ParallelConfig()
 
-SUMS = ("loss", "kl", "clip_low", "clip_high", "entropy", "gap", "importance", "tokens")
-"""What is summed over micro-batches and processes: all but the loss and the tokens are weighted by tokens."""
+SUMS = ("loss", "balance_loss", "kl", "clip_low", "clip_high", "entropy", "gap", "importance", "tokens")
+"""What is summed over micro-batches and processes: all but the losses and the tokens are weighted by tokens."""
 
 
 def trainable(rollout: Rollout, config: GRPOConfig) -> bool:
@@ -71,7 +70,7 @@ def _fitting(group: RolloutGroup, limit: int) -> Iterator[RolloutGroup]:
 
 
 class PolicyUpdate:
-    """Owns the optimizer and the reference of a policy. With adapters the reference is the model without them.
+    """The GRPO step on a policy, and its reference. With adapters the reference is the model without them.
 
     Args:
         model: the policy, whole. Its multi-token prediction modules are left as they are.
@@ -88,13 +87,18 @@ class PolicyUpdate:
         parallel: ParallelConfig = DATA_PARALLEL,
     ) -> None:
         self.model, self.config, self.distributed, self.parallel = model, config, distributed, parallel
-        for parameter in model.mtp.parameters():
-            parameter.requires_grad_(False)
         self.reference: LanguageModel | None = None
         if config.kl_beta and config.lora is None:
             self.reference = spread(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
-        spread(model, parallel, distributed)
-        self.optimizer = Optimizer(model, config.optimizer, config.steps * config.minibatches, distributed)
+        self.update = Update(
+            model,
+            config.optimizer,
+            config.steps * config.minibatches,
+            distributed,
+            parallel,
+            sums=SUMS,
+            bias_update_rate=config.bias_update_rate if config.lora is None else 0.0,
+        )
 
     @torch.no_grad()
     def reset_reference(self) -> None:
@@ -104,13 +108,14 @@ class PolicyUpdate:
             for name, tensor in self.reference.state_dict().items():
                 own(tensor).copy_(own(current[name]))
 
-    def step(self, groups: Sequence[RolloutGroup], on_policy: bool) -> dict[str, Any]:
+    def step(self, groups: Sequence[RolloutGroup], on_policy: bool, last: bool = True) -> dict[str, Any]:
         """One update on this process's groups (possibly none), together with all other processes.
 
         Args:
             groups: with rewards and advantages.
             on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's
                 log-probabilities are only compared, not used.
+            last: the next update is on a new rollout, so the routers may be balanced.
 
         Returns:
             Metrics of the update, over all processes: `kl` with a reference only, and the distance from the sampler
@@ -120,26 +125,23 @@ class PolicyUpdate:
         counted = [rollout for group in kept for rollout in group.rollouts]
         totals = torch.tensor([sum(len(r.completion_token_ids) for r in counted), len(counted)], dtype=torch.int64)
         self.distributed.all_reduce_sum([totals])
-        self.optimizer.zero_grad()
-        sums = torch.zeros(len(SUMS), dtype=torch.float64)
-        config = self.model.config
-        experts = torch.zeros(config.num_moe_layers, config.num_experts, dtype=torch.int64)
-        largest_gap = 0.0
+        tokens, responses = totals.tolist()
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
-        batches = list(micro_batches(active, self.config.micro_tokens))
-        idle = idle_passes(len(batches), self.parallel, self.distributed)
-        for batch in batches:
-            micro_sums, micro_gap, counts = self._backward(batch, int(totals[0]), int(totals[1]), on_policy)
-            sums += micro_sums
-            largest_gap = max(largest_gap, micro_gap)
-            experts += counts.cpu()
-        for _ in range(idle):
-            self._idle()
-        comparable = on_policy and self.config.temperature == 1.0
-        return self._apply(sums, experts, int(totals[0]), largest_gap if comparable else None)
+        gaps = [0.0]
+        stepped = self.update.step(
+            list(micro_batches(active, self.config.micro_tokens)),
+            lambda batch: self._backward(batch, tokens, responses, on_policy, gaps),
+            self._matching_backward,
+            balance_routers=last,
+        )
+        metrics = self._metrics(stepped.sums, tokens) | stepped.metrics
+        if on_policy and self.config.temperature == 1.0:
+            metrics["sampling/sampling_logp_difference/mean"] = stepped.sums["gap"] / max(1.0, stepped.sums["tokens"])
+            metrics["sampling/sampling_logp_difference/max"] = max(self.distributed.all_gather_object(max(gaps)))
+        return metrics
 
-    def _idle(self) -> None:
-        """The passes of a micro-batch, beside other processes' micro-batches."""
+    def _matching_backward(self) -> None:
+        """The passes of a micro-batch without data, beside other processes' micro-batches."""
         loss = idle_pass(self.model)
         if self.config.kl_beta:
             with torch.no_grad(), self._as_reference() as reference:
@@ -157,9 +159,9 @@ class PolicyUpdate:
         return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
 
     def _backward(
-        self, batch: list[RolloutGroup], total_tokens: int, total_responses: int, on_policy: bool
-    ) -> tuple[Tensor, float, Tensor]:
-        """Adds a micro-batch's gradient; returns its sums, its largest distance from the sampler, expert counts."""
+        self, batch: list[RolloutGroup], total_tokens: int, total_responses: int, on_policy: bool, gaps: list[float]
+    ) -> PassReport:
+        """Adds a micro-batch's gradient, and its largest distance from the sampler to `gaps`."""
         device = self.distributed.device
         ids = [t for group in batch for t in _flat(group)]
         token_ids_N = torch.tensor(ids, device=device)
@@ -198,22 +200,23 @@ class PolicyUpdate:
             self._reference_logprobs(token_ids_N, layout, targets_M),
             self.config.kl_beta,
         )
-        loss = result.loss
+        balance = result.loss.new_zeros(())
         if hidden.balance_loss is not None:
-            loss = loss + hidden.balance_loss * (len(targets_M) / max(1, total_tokens))
-        loss.backward()
+            balance = hidden.balance_loss * (len(targets_M) / max(1, total_tokens))
+        (result.loss + balance).backward()
         gaps_M = (logprobs_M.detach() - sampled_M).abs()
-        means = [
-            result.kl,
-            result.clip_low,
-            result.clip_high,
-            entropy_M.mean(),
-            gaps_M.mean(),
-            importance_M.mean(),
-        ]
-        weighted = [float(mean) * len(targets_M) for mean in means]
-        sums = torch.tensor([float(result.loss.detach()), *weighted, float(len(targets_M))], dtype=torch.float64)
-        return sums, float(gaps_M.max()), hidden.router_counts
+        gaps.append(float(gaps_M.max()))
+        means = {
+            "kl": result.kl,
+            "clip_low": result.clip_low,
+            "clip_high": result.clip_high,
+            "entropy": entropy_M.mean(),
+            "gap": gaps_M.mean(),
+            "importance": importance_M.mean(),
+        }
+        sums: dict[str, Tensor | float] = {name: mean.double() * len(targets_M) for name, mean in means.items()}
+        sums |= {"loss": result.loss.detach(), "balance_loss": balance.detach(), "tokens": float(len(targets_M))}
+        return PassReport(sums, hidden.router_counts)
 
     @torch.no_grad()
     def _reference_logprobs(self, token_ids_N: Tensor, layout: SharedPrefix, targets_M: Tensor) -> Tensor | None:
@@ -232,49 +235,28 @@ class PolicyUpdate:
         """Hidden states whose logits are those of the temperature that samples: the policy is what generates."""
         return hidden_MD if self.config.temperature == 1.0 else hidden_MD / self.config.temperature
 
-    def _apply(self, sums: Tensor, experts: Tensor, counted: int, largest_gap: float | None) -> dict[str, Any]:
-        """Adds up over processes and moves the weights, if there is anything to move them.
+    def _metrics(self, sums: dict[str, float], counted: int) -> dict[str, Any]:
+        """Metrics under TRL's names.
 
         Args:
-            sums: this process's, in the order of `SUMS`.
-            experts: tokens that each expert got, [MoE layers, E].
-            counted: tokens of all completions that have a place in the loss, in all processes. Those without advantage
-                are not computed where there is no reference, and are certainly not clipped.
-            largest_gap: between this process's log-probabilities and the sampler's; None where they need not agree.
+            sums: over all processes, by the names in `SUMS`.
+            counted: tokens of all completions that have a place in the loss. Those without advantage are not computed
+                where there is no reference, and are certainly not clipped.
         """
-        self.optimizer.sum_gradients(self.distributed)
-        self.distributed.all_reduce_sum([sums, experts])
-        named = dict(zip(SUMS, sums.tolist(), strict=True))
-        tokens = named["tokens"]
-        low, high = (named[name] / max(1, counted) for name in ("clip_low", "clip_high"))
-        norm, factor, updated = 0.0, 0.0, False
-        if tokens:
-            norm, factor, updated = self.optimizer.step()
-            if updated and self.config.lora is None:
-                routers = list(self.model.routers())[: len(experts)]
-                update_router_bias(routers, experts, self.config.bias_update_rate)
-        means = {name: named[name] / max(1.0, tokens) for name in ("kl", "entropy", "gap", "importance")}
+        tokens = sums["tokens"]
+        low, high = (sums[name] / max(1, counted) for name in ("clip_low", "clip_high"))
+        kl, entropy, importance = (sums[name] / max(1.0, tokens) for name in ("kl", "entropy", "importance"))
         metrics = {
-            "loss": named["loss"],
+            "loss": sums["loss"],
+            "balance_loss": sums["balance_loss"],
             "clip_ratio/low_mean": low,
             "clip_ratio/high_mean": high,
             "clip_ratio/region_mean": low + high,  # a token has one advantage, and so one bound
-            "entropy/trained_tokens": means["entropy"],
-            "sampling/importance_sampling_ratio/mean": means["importance"],
+            "entropy/trained_tokens": entropy,
+            "sampling/importance_sampling_ratio/mean": importance,
             "tokens_trained": tokens,
-            "grad_norm": norm,
-            "learning_rate": factor * self.config.optimizer.adam_lr,
-            "max_vio": float(max_violation(experts).mean()) if tokens and experts.numel() else 0.0,
-            "skipped": float(tokens > 0 and not updated),
         }
-        if self.config.kl_beta:
-            metrics["kl"] = means["kl"]
-        if largest_gap is not None:
-            metrics["sampling/sampling_logp_difference/mean"] = means["gap"]
-            metrics["sampling/sampling_logp_difference/max"] = max(self.distributed.all_gather_object(largest_gap))
-        if experts.numel():
-            metrics["expert_load"] = experts.tolist()
-        return metrics
+        return metrics | {"kl": kl} if self.config.kl_beta else metrics
 
 
 def _flat(group: RolloutGroup) -> Iterator[int]:

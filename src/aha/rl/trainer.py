@@ -8,9 +8,11 @@ from __future__ import annotations
 import copy
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, ClassVar
+
+from torch import Tensor
 
 from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
@@ -33,8 +35,7 @@ from aha.tasks.datasets import need_judges
 from aha.tasks.families import GENERAL, draw, get_general
 from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
-from aha.training.checkpointer import Saved
-from aha.training.model_state import load_training_state, training_state
+from aha.training.loop import TrainingLoop
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import load_for_training, save_trained
 from aha.types import Language, Problem, RolloutGroup
@@ -42,8 +43,6 @@ from aha.types import Language, Problem, RolloutGroup
 MakeRemote = Callable[[RolloutServersConfig, LanguageModel, int, bool, Callable[[], None]], Generator]
 """Builds a generator over servers: settings, model, context, whether this process brings the weights, a barrier."""
 REFERENCE = "reference."
-SHOWN = ("reward", "rewards/accuracy/mean", "rewards/preference/mean", "completions/mean_length")
-"""Figures beside the progress bar."""
 
 
 class ReinforcementLearning:
@@ -91,8 +90,10 @@ class ReinforcementLearning:
         return make
 
 
-class GRPOTrainer:
-    """The loop. Every process samples and trains its share of the groups; metrics are those of all groups."""
+class GRPOTrainer(TrainingLoop):
+    """Every process samples and trains its share of the groups; metrics are those of all groups."""
+
+    VISIBLE = ("reward", "rewards/accuracy/mean", "rewards/preference/mean", "completions/mean_length")
 
     def __init__(
         self,
@@ -102,10 +103,11 @@ class GRPOTrainer:
         context: StageContext,
         make_generator: MakeGenerator,
     ) -> None:
-        self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
+        self.config, self.model, self.tokenizer = config, model, tokenizer
         self.longest = max(stage.max_completion_tokens for stage in config.lengths)
         played = copy.deepcopy(model).requires_grad_(False) if context.parallel.spreads else model
-        self.update = PolicyUpdate(model, config, context.distributed, context.parallel)
+        self.policy = PolicyUpdate(model, config, context.distributed, context.parallel)
+        super().__init__(context, self.policy.update, config.steps)
         context_tokens = config.max_prompt_tokens + self.longest
         if context_tokens > (known := model.config.max_position_embeddings):
             context.progress.say(
@@ -121,60 +123,43 @@ class GRPOTrainer:
         self.curriculum = Curriculum(config.curriculum, prompts.cells, prompts.draw)
         self.silent_steps = 0
         self.well_formed: bool | None = None
+        self._newly_well_formed = False
         self.tokens_trained = 0.0
-        self.num_tokens = 0
-        """Tokens sampled so far, each with its prompt, by all processes: TRL's `num_tokens`."""
 
-    def train(self) -> None:
-        """Runs the remaining steps."""
-        context, config = self.context, self.config
-        saved = context.checkpointer.load()
-        start = self._restore(saved) if saved else 0
-        if start == 0:
-            cells = len(self.curriculum.accuracy)
-            plan = describe_plan(config, self.model, cells, context.distributed.world_size)
+    def between_steps(self, done: int) -> None:
+        """Plan and preflight at the start; held-out evaluations and models to keep on the way."""
+        config, context = self.config, self.context
+        if done == 0:
+            plan = describe_plan(config, self.model, len(self.curriculum.accuracy), context.distributed.world_size)
             context.progress.say(f"{context.name}: {plan}")
             self._preflight()
-            self._evaluate(0)
-        with context.progress.task(context.name, config.steps, start) as task:
-            for step in range(start, config.steps):
-                metrics = self.step(step)
-                context.metrics.write({"step": step, **metrics})
-                done = step + 1
-                share = metrics.get("rewards/format/mean")
-                self.well_formed, changed = becomes_well_formed(self.well_formed, share)
-                if changed or done == config.steps or (config.eval_every and done % config.eval_every == 0):
-                    self._evaluate(done)
-                if config.keep_every and done % config.keep_every == 0 and done < config.steps:
-                    self.save(context.folder / f"model-step-{done:05d}")
-                task.update(
-                    done,
-                    {name: metrics[name] for name in SHOWN if name in metrics},
-                )
-                if context.checkpointer.due():
-                    context.checkpointer.save(done, *self._state())
+        if self._newly_well_formed or done in (0, self.steps) or (config.eval_every and done % config.eval_every == 0):
+            self._evaluate(done)
+        if config.keep_every and done % config.keep_every == 0 and 0 < done < self.steps:
+            self.save(context.folder / f"model-step-{done:05d}")
 
     def step(self, step: int) -> dict[str, Any]:
         """Samples, grades and updates once (`minibatches` times)."""
         config, context = self.config, self.context
         if (
-            self.update.reference is not None
+            self.policy.reference is not None
             and config.reference_reset_steps
             and step
             and step % config.reference_reset_steps == 0
         ):
-            self.update.reset_reference()
+            self.policy.reset_reference()
         started = perf_counter()
         groups, facts = self._rollouts(step)
         sampled = perf_counter()
         assign_advantages(groups, config.divide_by_std)
         metrics = step_metrics(facts)
         self._watch_for_signal(facts)
+        share = metrics.get("rewards/format/mean")
+        self.well_formed, self._newly_well_formed = becomes_well_formed(self.well_formed, share)
         self.curriculum.update(cell_accuracy(facts))
         metrics |= over_updates(self._updates(step, self._with_signal(groups, facts)))
         self.tokens_trained += metrics["tokens_trained"]
         self.num_tokens += sum(group["tokens"] for group in facts)
-        metrics["num_tokens"] = float(self.num_tokens)
         metrics["max_completion_tokens"] = float(config.max_completion_tokens(step))
         finished = perf_counter()
         tokens = sum(length for group in facts for length in group["lengths"])
@@ -255,7 +240,7 @@ class GRPOTrainer:
         results = []
         for part in range(config.minibatches):
             chosen = [groups[i] for i in order[part :: config.minibatches]]
-            results.append(self.update.step(chosen, on_policy=part == 0))
+            results.append(self.policy.step(chosen, on_policy=part == 0, last=part + 1 == config.minibatches))
         self.generator.load_weights(Whole(self.model.state_dict()), step + 1)
         return results
 
@@ -342,32 +327,30 @@ class GRPOTrainer:
         """Writes a model folder, from rank 0."""
         save_trained(self.model, folder, self.tokenizer.files(), self.context.distributed)
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        tensors = training_state(self.model, self.update.optimizer)
-        if self.update.reference is not None:
-            tensors |= {REFERENCE + name: tensor for name, tensor in self.update.reference.state_dict().items()}
-        state = {
-            "optimizer_steps": self.update.optimizer.steps,
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """With the reference's weights, the curriculum and what has been watched."""
+        tensors, counters = super().state()
+        if self.policy.reference is not None:
+            tensors |= {REFERENCE + name: tensor for name, tensor in self.policy.reference.state_dict().items()}
+        return tensors, counters | {
             "curriculum": self.curriculum.state(),
             "silent_steps": self.silent_steps,
             "well_formed": self.well_formed,
             "tokens_trained": self.tokens_trained,
-            "num_tokens": self.num_tokens,
+            "weights_version": self.generator.weights_version,
         }
-        return tensors, state
 
-    def _restore(self, saved: Saved) -> int:
-        load_training_state(self.model, self.update.optimizer, saved.tensors, saved.state["optimizer_steps"])
-        if self.update.reference is not None:
-            for name, tensor in self.update.reference.state_dict().items():
-                fill(tensor, saved.tensors[REFERENCE + name])
-        self.curriculum.load_state(saved.state["curriculum"])
-        self.silent_steps = saved.state["silent_steps"]
-        self.well_formed = saved.state["well_formed"]
-        self.tokens_trained = saved.state["tokens_trained"]
-        self.num_tokens = saved.state["num_tokens"]
-        self.generator.load_weights(Whole(self.model.state_dict()), saved.step)
-        return saved.step
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Restores what `state` gave; the generator gets the weights."""
+        super().load_state(tensors, state)
+        if self.policy.reference is not None:
+            for name, tensor in self.policy.reference.state_dict().items():
+                fill(tensor, tensors[REFERENCE + name])
+        self.curriculum.load_state(state["curriculum"])
+        self.silent_steps = state["silent_steps"]
+        self.well_formed = state["well_formed"]
+        self.tokens_trained = state["tokens_trained"]
+        self.generator.load_weights(Whole(self.model.state_dict()), state["weights_version"])
 
 
 def of_each_sort(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:

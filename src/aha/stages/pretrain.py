@@ -22,18 +22,17 @@ from aha.models.build import build
 from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import Layout, MaskedRows, Rectangle
 from aha.models.model_config import ModelConfig
-from aha.models.moe import max_violation, update_router_bias
 from aha.models.presets import PRESETS, preset
 from aha.tasks.corpus import CorpusConfig, document
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
-from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
-from aha.training.model_state import load_training_state, training_state
-from aha.training.optimizer import Optimizer, OptimizerConfig
-from aha.training.sharding import idle_pass, idle_passes, rest, spread
+from aha.training.loop import TrainingLoop
+from aha.training.optimizer import OptimizerConfig
+from aha.training.sharding import idle_pass, idle_passes, rest
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import save_trained
+from aha.training.update import PassReport, Update
 
 VALIDATION_ROW = 10**12
 """Row number from which the rows of the held-out loss are taken: no training step ever reaches it."""
@@ -90,13 +89,11 @@ class Pretrain:
         config = context.config
         assert isinstance(config, PretrainConfig)
         tokenizer = train_tokenizer(config, context.seed)
-        model = spread(build_model(config, tokenizer, context), context.parallel, context.distributed)
-        trainer = Pretrainer(config, model, tokenizer, context)
+        trainer = Pretrainer(config, build_model(config, tokenizer, context), tokenizer, context)
         trainer.train()
         loss = trainer.validate()
-        save_trained(model, context.model_folder, tokenizer.files(), context.distributed)
-        tokens = config.steps * config.rows_per_step * config.row_tokens
-        return StageResult({"held_out_loss": loss}, tokens_trained=tokens)
+        save_trained(trainer.model, context.model_folder, tokenizer.files(), context.distributed)
+        return StageResult({"held_out_loss": loss}, tokens_trained=trainer.num_tokens)
 
 
 def train_tokenizer(config: PretrainConfig, seed: int) -> Tokenizer:
@@ -112,104 +109,65 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer, context: StageCont
     return model.to(context.distributed.device)
 
 
-class Pretrainer:
-    """The training loop."""
+class Pretrainer(TrainingLoop):
+    """Next-token prediction on rows of packed documents; a process takes every `world_size`-th row of a step."""
 
     def __init__(
         self, config: PretrainConfig, model: LanguageModel, tokenizer: Tokenizer, context: StageContext
     ) -> None:
-        self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
-        self.optimizer = Optimizer(model, config.optimizer, config.steps, context.distributed)
+        self.config, self.model, self.tokenizer = config, model, tokenizer
         self._trains_mtp = bool(config.mtp_weight and model.mtp)
+        update = Update(
+            model,
+            config.optimizer,
+            config.steps,
+            context.distributed,
+            context.parallel,
+            sums=("loss", "mtp_loss", "balance_loss"),
+            bias_update_rate=config.bias_update_rate,
+            prediction_modules=self._trains_mtp,
+        )
+        super().__init__(context, update, config.steps, config.log_every)
         documents = derive_seed(context.seed, Pretrain.kind, "corpus")  # one stream for all models of a run
         self._document = partial(document, config.corpus, documents)
 
-    def train(self) -> None:
-        """Runs the remaining steps."""
-        context, config = self.context, self.config
-        saved = context.checkpointer.load()
-        start = self._restore(saved) if saved else 0
-        with context.progress.task(context.name, config.steps, start) as task:
-            for step in range(start, config.steps):
-                figures = self.step(step)
-                if step % config.log_every == 0 or step + 1 == config.steps:
-                    context.metrics.write({"step": step, **figures})
-                if config.validation_rows and (step + 1) % config.validate_every == 0:
-                    context.metrics.write({"step": step, "held_out_loss": self.validate()})
-                task.update(step + 1, {"loss": figures["loss"]})
-                if context.checkpointer.due():
-                    tensors = training_state(self.model, self.optimizer)
-                    context.checkpointer.save(step + 1, tensors, {"optimizer_steps": self.optimizer.steps})
-
-    def _restore(self, saved: Saved) -> int:
-        load_training_state(self.model, self.optimizer, saved.tensors, saved.state["optimizer_steps"])
-        return saved.step
+    def between_steps(self, done: int) -> None:
+        """The held-out loss, now and then."""
+        if self.config.validation_rows and done and done % self.config.validate_every == 0:
+            self.context.metrics.write({"step": done - 1, "held_out_loss": self.validate()})
 
     def step(self, step: int) -> dict[str, Any]:
-        """One optimizer step on the global batch; returns what is logged."""
+        """One optimizer step on the global batch; returns its metrics."""
         config, distributed = self.config, self.context.distributed
         first = step * config.rows_per_step
         rows = range(first + distributed.rank, first + config.rows_per_step, distributed.world_size)
-        self.optimizer.zero_grad()
         size = config.micro_rows or max(1, len(rows))
         starts = range(0, len(rows), size)
-        idle = idle_passes(len(starts), self.context.parallel, distributed)
-        parts = [self._backward(rows[start : start + size], start) for start in starts]
-        for _ in range(idle):
-            idle_pass(self.model, self._trains_mtp).backward()
-        parts = parts or [self._nothing()]
-        report = torch.stack([losses for losses, _ in parts]).sum(0)
-        counts = torch.stack([part for _, part in parts]).sum(0)
-        self.optimizer.sum_gradients(distributed, report)
-        distributed.all_reduce_sum([counts])
-        norm, factor, updated = self.optimizer.step()
-        if updated:
-            update_router_bias(self.model.routers(), counts, config.bias_update_rate)
-        loss, mtp_loss, balance_loss = report.tolist()
-        return {
-            "loss": loss,
-            "mtp_loss": mtp_loss,
-            "balance_loss": balance_loss,
-            "grad_norm": norm,
-            "learning_rate": factor,
-            "max_vio": float(max_violation(counts).mean()) if counts.numel() else 0.0,
-            **({"expert_load": counts.tolist()} if counts.numel() else {}),
-            "skipped": float(not updated),
-            "num_tokens": float((step + 1) * config.rows_per_step * config.row_tokens),
-        }
+        stepped = self.update.step([(rows[start : start + size], start) for start in starts], self._backward)
+        self.num_tokens += config.rows_per_step * config.row_tokens
+        return stepped.sums | stepped.metrics
 
-    def _backward(self, rows: range, start: int) -> tuple[Tensor, Tensor]:
-        """Adds the gradient of some of this process's rows, from its `start`-th on; losses and expert counts."""
-        losses, counts = self._losses(rows, start)
-        (losses["loss"] + self.config.mtp_weight * losses["mtp_loss"] + losses["balance_loss"]).backward()
-        return torch.stack([losses[name].detach() for name in ("loss", "mtp_loss", "balance_loss")]), counts
-
-    def _nothing(self) -> tuple[Tensor, Tensor]:
-        """What `_backward` returns, of no rows: there may be more processes than rows."""
-        device, config = self.context.distributed.device, self.model.config
-        routers = config.num_moe_layers + (len(self.model.mtp) if self._trains_mtp else 0)
-        counts = torch.zeros(routers, config.num_experts, dtype=torch.int64, device=device)
-        return torch.zeros(3, device=device), counts
-
-    def _losses(self, rows: range, start: int) -> tuple[dict[str, Tensor], Tensor]:
-        """These rows' share of the mean losses of the global batch, and their expert counts [MoE layers + MTP, E]."""
+    def _backward(self, part: tuple[range, int]) -> PassReport:
+        """Adds the gradient of some rows, from this process's n-th on; their share of the batch's mean losses."""
+        rows, start = part
         share = len(rows) / self.config.rows_per_step
         ids_N, targets_N, documents = self._batch(rows)
         layout = self._layout(documents)
         hidden = self.model(ids_N, layout)
-        weight = self.model.head_weight
-        logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, weight, targets_N, entropy=False)
+        logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.head_weight, targets_N, entropy=False)
         zero = logprobs_N.new_zeros(())
-        losses = {"loss": -logprobs_N.mean() * share, "mtp_loss": zero, "balance_loss": zero}
+        loss, mtp_loss, balance = -logprobs_N.mean() * share, zero, zero
         if hidden.balance_loss is not None:
-            losses["balance_loss"] = hidden.balance_loss * share
+            balance = hidden.balance_loss * share
         counts = [hidden.router_counts]
         if self._trains_mtp:
-            outputs, losses["mtp_loss"], mtp_balance = self._mtp(hidden, ids_N, start, documents)
-            losses["balance_loss"] = losses["balance_loss"] + mtp_balance
+            outputs, mtp_loss, mtp_balance = self._mtp(hidden, ids_N, start, documents)
+            balance = balance + mtp_balance
             counts += [output.router_counts for output in outputs]
             counts += [counts[0].new_zeros(1, counts[0].shape[1])] * (len(self.model.mtp) - len(outputs))
-        return losses, torch.cat(counts)
+        (loss + self.config.mtp_weight * mtp_loss + balance).backward()
+        sums = {"loss": loss.detach(), "mtp_loss": mtp_loss.detach(), "balance_loss": balance.detach()}
+        return PassReport(sums, torch.cat(counts))
 
     def _mtp(
         self, hidden: HiddenStates, ids_N: Tensor, start: int, documents: list[list[int]]

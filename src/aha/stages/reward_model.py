@@ -20,11 +20,12 @@ from aha.models.reward_model import RewardModel, save_reward_model
 from aha.rewards.preference import judged_token_ids
 from aha.stages.preferences import LABELLED, PAIRS
 from aha.text.tokenizer import Tokenizer
-from aha.training.model_state import load_training_state, training_state
-from aha.training.optimizer import Optimizer, OptimizerConfig
-from aha.training.sharding import idle_pass, idle_passes, rest, spread
+from aha.training.loop import TrainingLoop
+from aha.training.optimizer import OptimizerConfig
+from aha.training.sharding import rest
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training
+from aha.training.update import PassReport, Update
 
 FEWEST = 20
 """Training examples from which there is something to learn."""
@@ -78,14 +79,13 @@ class RewardModelTraining:
         tokenizer = Tokenizer.load(parent)
         backbone = load_for_training(parent, context.distributed.device, config.compute, lora=None, seed=0)
         model = RewardModel(backbone)
-        spread(backbone, context.parallel, context.distributed)
         rows = read_rows(context.parent_folder(config.data) / (PAIRS if config.preference == "helpful" else LABELLED))
         trainer = RewardModelTrainer(config, model, tokenizer, rows, context)
         trainer.train()
         about = {"preference": config.preference, **trainer.measure()}
         save_reward_model(model, context.folder, about, tokenizer.files(), writes=context.distributed.is_first)
         context.distributed.barrier()
-        return StageResult({"examples": len(trainer.rows), **about}, tokens_trained=trainer.tokens_seen())
+        return StageResult({"examples": len(trainer.rows), **about}, tokens_trained=trainer.num_tokens)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -106,8 +106,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class RewardModelTrainer:
-    """The training loop; every process takes its share of each step's examples."""
+class RewardModelTrainer(TrainingLoop):
+    """Pairs or labelled responses; every process takes its share of each step's examples."""
 
     def __init__(
         self,
@@ -117,15 +117,16 @@ class RewardModelTrainer:
         rows: list[dict[str, Any]],
         context: StageContext,
     ) -> None:
-        self.config, self.model, self.tokenizer, self.context = config, model, tokenizer, context
+        self.config, self.model, self.tokenizer = config, model, tokenizer
         self.held_out = [row for row in rows if row["held_out"]]
         training = [row for row in rows if not row["held_out"]]
         left_out = _left_out(training, config.calibration_share, context.derive_seed("held-out"))
         self.calibration = [row for row, out in zip(training, left_out, strict=True) if out]
         self.rows = [row for row, out in zip(training, left_out, strict=True) if not out]
         self.order = epoch_order(len(self.rows), config.epochs, context.derive_seed("order"))
-        self.steps = -(-len(self.order) // config.examples_per_step)
-        self.optimizer = Optimizer(model, config.optimizer, self.steps, context.distributed)
+        steps = -(-len(self.order) // config.examples_per_step)
+        update = Update(model, config.optimizer, steps, context.distributed, context.parallel)
+        super().__init__(context, update, steps, config.log_every)
 
     def judged(self, row: dict[str, Any]) -> Judged:
         """What the model reads of a row, and what it should say of it."""
@@ -136,46 +137,20 @@ class RewardModelTrainer:
         ids = judged_token_ids(self.tokenizer, "harmless", row["question"], row["reasoning"], row["response"])
         return Judged((ids,), row["safe"])
 
-    def tokens_seen(self) -> int:
-        """Tokens of all steps."""
-        return sum(self.judged(self.rows[i]).num_tokens for i in self.order)
-
-    def train(self) -> None:
-        """Runs the remaining steps."""
-        context = self.context
-        saved = context.checkpointer.load()
-        start = 0
-        if saved:
-            load_training_state(self.model, self.optimizer, saved.tensors, saved.state["optimizer_steps"])
-            start = saved.step
-        with context.progress.task(context.name, self.steps, start) as task:
-            for step in range(start, self.steps):
-                loss = self.step(step)
-                if step % self.config.log_every == 0 or step + 1 == self.steps:
-                    context.metrics.write({"step": step, "loss": loss})
-                task.update(step + 1, {"loss": loss})
-                if context.checkpointer.due():
-                    tensors = training_state(self.model, self.optimizer)
-                    context.checkpointer.save(step + 1, tensors, {"optimizer_steps": self.optimizer.steps})
-
-    def step(self, step: int) -> float:
-        """One optimizer step on the global batch; returns its loss."""
+    def step(self, step: int) -> dict[str, Any]:
+        """One optimizer step on the global batch; returns its metrics."""
         distributed, size = self.context.distributed, self.config.examples_per_step
-        batch = [self.rows[i] for i in self.order[step * size : (step + 1) * size]]
-        own = [self.judged(row) for row in batch[distributed.rank :: distributed.world_size]]
-        parts = self._parts(own)
-        idle = idle_passes(len(parts), self.context.parallel, distributed)
-        self.optimizer.zero_grad()
-        loss = torch.zeros(1, dtype=torch.float64)
-        for part in parts:
-            summed = self._loss(part)
-            (summed / len(batch)).backward()
-            loss += float(summed.detach()) / len(batch)
-        for _ in range(idle):
-            idle_pass(self.model.backbone).backward()
-        self.optimizer.sum_gradients(distributed, loss)
-        self.optimizer.step()
-        return float(loss)
+        batch = [self.judged(self.rows[i]) for i in self.order[step * size : (step + 1) * size]]
+        own = batch[distributed.rank :: distributed.world_size]
+        stepped = self.update.step(self._parts(own), lambda part: self._backward(part, len(batch)))
+        self.num_tokens += sum(one.num_tokens for one in batch)
+        return stepped.sums | stepped.metrics
+
+    def _backward(self, part: list[Judged], total: int) -> PassReport:
+        """Adds the gradient of some examples of a batch of `total`."""
+        loss = self._loss(part) / total
+        loss.backward()
+        return PassReport({"loss": loss.detach()})
 
     def _parts(self, examples: Sequence[Judged]) -> list[list[Judged]]:
         """Examples as they go through the model together."""

@@ -7,7 +7,7 @@ The papers' settings: 2 to 3 epochs, a cosine from the initial rate to a tenth o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -20,17 +20,16 @@ from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
 from aha.models.model_config import ModelConfig
-from aha.models.moe import update_router_bias
 from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
-from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
-from aha.training.model_state import load_training_state, training_state
-from aha.training.optimizer import Optimizer, OptimizerConfig
+from aha.training.loop import TrainingLoop
+from aha.training.optimizer import OptimizerConfig
 from aha.training.plan import LATER, in_words, training_bytes, weights_bytes
-from aha.training.sharding import idle_pass, idle_passes, rest, spread
+from aha.training.sharding import idle_pass, idle_passes, rest
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training, save_trained
+from aha.training.update import PassReport, Update
 
 EXAMPLES = "examples.jsonl"
 """The file, in a data stage's folder, that holds its conversations."""
@@ -92,12 +91,12 @@ class SFT:
         model.generation_config = with_chat_ends(model.generation_config, tokenizer)
         examples = fitting(context, Examples(tokenizer, conversations(context, config)), model.config)
         need_enough(context, config, len(examples))
-        trainer = SFTTrainer(config, spread(model, context.parallel, context.distributed), examples, context)
+        trainer = SFTTrainer(config, model, examples, context)
         trainer.train()
         loss = trainer.validate()
         save_trained(model, context.model_folder, tokenizer.files(), context.distributed)
         summary = {"examples": len(trainer.trained), "held_out_loss": loss}
-        return StageResult(summary, tokens_trained=trainer.tokens)
+        return StageResult(summary, tokens_trained=trainer.num_tokens)
 
 
 def fitting(context: StageContext, examples: Examples, config: ModelConfig) -> Examples:
@@ -147,24 +146,29 @@ def need_enough(context: StageContext, config: SFTConfig, count: int) -> None:
         )
 
 
-class SFTTrainer:
-    """The training loop; every process takes its share of each step's examples."""
+class SFTTrainer(TrainingLoop):
+    """Cross-entropy of the assistant's last turns; every process takes its share of each step's examples."""
 
     def __init__(
         self, config: SFTConfig, model: LanguageModel, examples: Sequence[Example], context: StageContext
     ) -> None:
-        self.config, self.model, self.context, self.examples = config, model, context, examples
+        self.config, self.model, self.examples = config, model, examples
         held_out = sorted(epoch_order(len(examples), 1, context.derive_seed("held-out"))[: config.validation_examples])
         self.held_out = [examples[i] for i in held_out]
         self.trained = sorted(set(range(len(examples))) - set(held_out))
         """Which of the examples are trained on."""
         self.order = epoch_order(len(self.trained), config.epochs, context.derive_seed("order"))
-        self.steps = -(-len(self.order) // config.examples_per_step)
-        self.tokens = 0
-        """Tokens of all steps so far and of all processes, prompts included."""
-        for parameter in model.mtp.parameters():
-            parameter.requires_grad_(False)
-        self.optimizer = Optimizer(model, config.optimizer, self.steps, context.distributed)
+        steps = -(-len(self.order) // config.examples_per_step)
+        update = Update(
+            model,
+            config.optimizer,
+            steps,
+            context.distributed,
+            context.parallel,
+            sums=("loss", "balance_loss"),
+            bias_update_rate=config.bias_update_rate if config.lora is None else 0.0,
+        )
+        super().__init__(context, update, steps, config.log_every)
 
     def plan(self) -> str:
         """What is going to be done and what it takes, in words."""
@@ -177,70 +181,38 @@ class SFTTrainer:
             f"and optimizer; {LATER}"
         )
 
-    def train(self) -> None:
-        """Runs the remaining steps."""
-        context, config = self.context, self.config
-        saved = context.checkpointer.load()
-        start = self._restore(saved) if saved else 0
-        if start == 0:
-            context.progress.say(f"{context.name}: {self.plan()}")
-            context.metrics.write({"step": 0, "held_out_loss": self.validate()})
-        with context.progress.task(context.name, self.steps, start) as task:
-            for step in range(start, self.steps):
-                figures = self.step(step)
-                if step % config.log_every == 0 or step + 1 == self.steps:
-                    context.metrics.write({"step": step, **figures})
-                task.update(step + 1, {"loss": figures["loss"]})
-                if context.checkpointer.due():
-                    tensors = training_state(self.model, self.optimizer)
-                    counters = {"optimizer_steps": self.optimizer.steps, "tokens": self.tokens}
-                    context.checkpointer.save(step + 1, tensors, counters)
-        context.metrics.write({"step": self.steps, "held_out_loss": self.validate()})
+    def between_steps(self, done: int) -> None:
+        """The plan at the start; the held-out loss before and after."""
+        if done == 0:
+            self.context.progress.say(f"{self.context.name}: {self.plan()}")
+        if done in (0, self.steps):
+            self.context.metrics.write({"step": done, "held_out_loss": self.validate()})
 
-    def _restore(self, saved: Saved) -> int:
-        load_training_state(self.model, self.optimizer, saved.tensors, saved.state["optimizer_steps"])
-        self.tokens = saved.state["tokens"]
-        return saved.step
-
-    def step(self, step: int) -> dict[str, float]:
-        """One optimizer step on the global batch; returns what is logged."""
+    def step(self, step: int) -> dict[str, Any]:
+        """One optimizer step on the global batch; returns its metrics."""
         config, distributed = self.config, self.context.distributed
         first = step * config.examples_per_step
         batch = self.order[first : first + config.examples_per_step]
         own = [self.examples[self.trained[i]] for i in batch[distributed.rank :: distributed.world_size]]
         own.sort(key=lambda example: len(example.token_ids))
-        sizes = torch.tensor([sum(sum(e.loss_mask) for e in own), sum(len(e.token_ids) for e in own)])
+        sizes = torch.tensor([sum(map(_trained_tokens, own)), sum(len(e.token_ids) for e in own)])
         distributed.all_reduce_sum([sizes])
         total, tokens = sizes.tolist()
-        self.tokens += tokens
-        self.optimizer.zero_grad()
+        self.num_tokens += tokens
         if config.lora is not None and config.lora.dropout:
             torch.manual_seed(self.context.derive_seed("dropout", step, distributed.rank))
-        loss = torch.zeros(1, dtype=torch.float64)
-        counts = torch.zeros(self.model.config.num_moe_layers, self.model.config.num_experts, dtype=torch.int64)
         parts = list(micro_batches(own, config.micro_tokens))
-        idle = idle_passes(len(parts), self.context.parallel, distributed)
-        for part in parts:
-            summed, part_counts, balance = self._losses(part)
-            share = sum(sum(example.loss_mask) for example in part) / total
-            objective = summed / total
-            (objective if balance is None else objective + balance * share).backward()
-            loss += float(summed.detach()) / total
-            counts += part_counts.cpu()
-        for _ in range(idle):
-            idle_pass(self.model).backward()
-        self.optimizer.sum_gradients(distributed, loss)
-        distributed.all_reduce_sum([counts])
-        norm, factor, updated = self.optimizer.step()
-        if updated and config.lora is None:
-            update_router_bias(list(self.model.routers())[: len(counts)], counts, config.bias_update_rate)
-        return {
-            "loss": float(loss),
-            "grad_norm": norm,
-            "learning_rate": factor * config.optimizer.adam_lr,
-            "skipped": float(not updated),
-            "epoch": (first + len(batch)) / len(self.trained),
-        }
+        stepped = self.update.step(parts, lambda part: self._backward(part, total))
+        return stepped.sums | stepped.metrics | {"epoch": (first + len(batch)) / len(self.trained)}
+
+    def _backward(self, part: list[Example], total: int) -> PassReport:
+        """Adds the gradient of some examples of a batch with `total` trained tokens."""
+        summed, counts, balance = self._losses(part)
+        loss = summed / total
+        share = sum(map(_trained_tokens, part)) / total
+        balance = loss.new_zeros(()) if balance is None else balance * share
+        (loss + balance).backward()
+        return PassReport({"loss": loss.detach(), "balance_loss": balance.detach()}, counts)
 
     def _losses(self, part: list[Example]) -> tuple[Tensor, Tensor, Tensor | None]:
         """Summed cross-entropy of the trained tokens, expert counts, balance loss."""
@@ -268,9 +240,13 @@ class SFTTrainer:
         idle = idle_passes(len(parts), self.context.parallel, distributed)
         for part in parts:
             summed, _, _ = self._losses(part)
-            sums += torch.tensor([float(summed), float(sum(sum(example.loss_mask) for example in part))])
+            sums += torch.tensor([float(summed), float(sum(map(_trained_tokens, part)))])
         for _ in range(idle):
             idle_pass(self.model)
         rest(self.model)
         distributed.all_reduce_sum([sums])
         return float(sums[0] / sums[1]) if sums[1] else None
+
+
+def _trained_tokens(example: Example) -> int:
+    return sum(example.loss_mask)

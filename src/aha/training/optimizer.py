@@ -215,23 +215,24 @@ class Optimizer:
         """Clips, then updates every parameter; a gradient that is not finite changes nothing but the step count.
 
         Returns:
-            The gradient's norm before clipping, the learning-rate factor, and whether the update took place.
+            The gradient's norm before clipping, AdamW's learning rate, and whether the update took place.
         """
         factor = schedule_factor(self.config, self.steps, self.total_steps)
+        rate = self.config.adam_lr * factor
         self.steps += 1
         present = self._present()
         if not present:
-            return 0.0, factor, False
+            return 0.0, rate, False
         grads = list(present.values())
         norm = float(total_norm(torch._foreach_norm(grads), [self._named[name] for name in present]))
         if not math.isfinite(norm):
-            return norm, factor, False
+            return norm, rate, False
         if norm > self.config.clip_norm:
             torch._foreach_mul_(grads, self.config.clip_norm / norm)
         self._muon_step(self.config.muon_lr * factor)
-        self._adam_step(self.config.adam_lr * factor)
+        self._adam_step(rate)
         self._narrow()
-        return norm, factor, True
+        return norm, rate, True
 
     def _narrow(self) -> None:
         """Rounds the master weights to what the model computes with."""

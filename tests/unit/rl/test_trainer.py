@@ -66,13 +66,13 @@ def make_trainer(make_context: MakeContext, base: Tokenizer, monkeypatch: pytest
 def updates_of(trainer: GRPOTrainer) -> list[tuple[list[RolloutGroup], bool]]:
     """What the policy is going to be updated with: groups, and whether the policy has sampled them."""
     seen: list[tuple[list[RolloutGroup], bool]] = []
-    update = trainer.update.step
+    update = trainer.policy.step
 
-    def step(groups: Sequence[RolloutGroup], on_policy: bool) -> dict[str, Any]:
+    def step(groups: Sequence[RolloutGroup], on_policy: bool, last: bool) -> dict[str, Any]:
         seen.append((list(groups), on_policy))
-        return update(groups, on_policy)
+        return update(groups, on_policy, last)
 
-    trainer.update.step = step  # type: ignore[method-assign]
+    trainer.policy.step = step  # type: ignore[method-assign]
     return seen
 
 

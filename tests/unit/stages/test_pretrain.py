@@ -26,7 +26,8 @@ def test_gradients_add_up_over_parts_of_the_batch(
         tokenizer = train_tokenizer(config, seed=0)
         trainer = Pretrainer(config, build_model(config, tokenizer, context), tokenizer, context)
         captured: list[torch.Tensor] = []
-        trainer.optimizer.step = lambda t=trainer, c=captured: c.extend(t.optimizer.gradients()) or (0.0, 0.0, False)
+        optimizer = trainer.update.optimizer
+        optimizer.step = lambda o=optimizer, c=captured: c.extend(o.gradients()) or (0.0, 0.0, False)
         results.append((trainer.step(0), captured))
     (whole, expected), (parts, found) = results
     assert parts["mtp_loss"] > 1.0

@@ -151,7 +151,8 @@ def gradients(make: MakeContext, tokenizer: Tokenizer, **changes: object) -> lis
     model = load_for_training(folder, torch.device("cpu"), settings.compute, settings.lora, seed=0)
     trainer = SFTTrainer(settings, model, [encode(tokenizer, c) for c in conversations(8)], context)
     captured: list[torch.Tensor] = []
-    trainer.optimizer.step = lambda: captured.extend(trainer.optimizer.gradients()) or (0.0, 0.0, False)
+    optimizer = trainer.update.optimizer
+    optimizer.step = lambda: captured.extend(optimizer.gradients()) or (0.0, 0.0, False)
     trainer.step(0)
     return captured
 

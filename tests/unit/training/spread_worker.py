@@ -31,11 +31,9 @@ from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
 from aha.training.checkpointer import Checkpointer
 from aha.training.distributed import Distributed
-from aha.training.model_state import training_state
 from aha.training.optimizer import OptimizerConfig
 from aha.training.parallel import ParallelConfig
 from aha.training.progress import Progress
-from aha.training.sharding import spread
 from aha.training.stage import StageContext
 from aha.training.trained_model import save_trained
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
@@ -89,16 +87,17 @@ def pretrain(job: dict[str, Any], folder: Path, distributed: Distributed) -> dic
     )  # fmt: skip
     context = context_of(job, config, folder, distributed)
     tokenizer = train_tokenizer(config, 0)
-    model = spread(build_model(config, tokenizer, context), context.parallel, distributed)
+    model = build_model(config, tokenizer, context)
     trainer = Pretrainer(config, model, tokenizer, context)
     saved = context.checkpointer.load()
-    start = trainer._restore(saved) if saved else 0
+    if saved:
+        trainer.load_state(saved.tensors, saved.state)
+    start = saved.step if saved else 0
     rows = []
     for step in range(start, job["until"]):
         rows.append({**trainer.step(step), "held_out_loss": trainer.validate()})
     if job.get("save"):
-        tensors = training_state(model, trainer.optimizer)
-        context.checkpointer.save(job["until"], tensors, {"optimizer_steps": trainer.optimizer.steps})
+        context.checkpointer.save(job["until"], *trainer.state())
     else:
         save_trained(model, folder / f"{job['name']}-model", tokenizer.files(), distributed)
     held = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in model.parameters())
@@ -119,7 +118,7 @@ def sft(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str
         }
     )  # fmt: skip
     context = context_of(job, config, folder, distributed)
-    model = spread(model_of(job, tokenizer.vocab_size), context.parallel, distributed)
+    model = model_of(job, tokenizer.vocab_size)
     model.activation_checkpointing = bool(job.get("activation_checkpointing"))
     trainer = SFTTrainer(config, model, examples, context)
     rows = [{**trainer.step(step), "held_out_loss": trainer.validate()} for step in range(10)]
@@ -145,9 +144,8 @@ def reward(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[
         for i in range(37)
     ]  # fmt: skip
     model = RewardModel(model_of(job, tokenizer.vocab_size))
-    spread(model.backbone, context.parallel, distributed)
     trainer = RewardModelTrainer(config, model, tokenizer, rows, context)
-    measured = [{"loss": trainer.step(step), **trainer.measure()} for step in range(trainer.steps)]
+    measured = [{**trainer.step(step), **trainer.measure()} for step in range(trainer.steps)]
     save_reward_model(model, folder / f"{job['name']}-rm", {}, tokenizer.files(), writes=distributed.is_first)
     distributed.barrier()
     return {"rows": measured}

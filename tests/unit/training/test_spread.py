@@ -107,7 +107,9 @@ def test_losses_are_those_of_one_process(folder: Path, kind: str, how: str) -> N
         if name in expected[0]
     ]
     assert len(found) == len(expected) >= 10
-    within = 5e-3 if "bfloat16" in kind else 1e-5
+    # Where two experts are as good as equal, another order of summation may choose the other one: 1e-4 allows for a
+    # token that did. A gradient that is summed wrongly shows in the norms, and moves the losses a hundred times as far.
+    within = 5e-3 if "bfloat16" in kind else 1e-4
     for name in names:
         assert [row[name] for row in found] == pytest.approx([row[name] for row in expected], abs=within), name
     if "reward" not in kind:
