@@ -174,7 +174,10 @@ class PolicyUpdate:
         targets_M = token_ids_N[layout.completion_N]
         hidden = self.model(token_ids_N, layout)
         logprobs_M, entropy_M = chunked_logprobs(
-            self._tempered(hidden.hidden_ND[layout.predicts_N]), self.model.head_weight, targets_M, entropy=True
+            hidden.hidden_ND[layout.predicts_N],
+            self.model.head_weight,
+            targets_M,
+            temperature=self.config.temperature,
         )
         sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
         old_M = logprobs_M.detach() if on_policy else sampled_M
@@ -224,16 +227,12 @@ class PolicyUpdate:
             return None
         with self._as_reference() as reference:
             hidden = reference(token_ids_N, layout)
-        predicting_MD = self._tempered(hidden.hidden_ND[layout.predicts_N])
-        return chunked_logprobs(predicting_MD, reference.head_weight, targets_M, entropy=False)[0]
+        predicting_MD, temperature = hidden.hidden_ND[layout.predicts_N], self.config.temperature
+        return chunked_logprobs(predicting_MD, reference.head_weight, targets_M, False, temperature)[0]
 
     def _as_reference(self) -> AbstractContextManager[LanguageModel]:
         """The model that the policy is held close to."""
         return adapters_off(self.model) if self.reference is None else nullcontext(self.reference)
-
-    def _tempered(self, hidden_MD: Tensor) -> Tensor:
-        """Hidden states whose logits are those of the temperature that samples: the policy is what generates."""
-        return hidden_MD if self.config.temperature == 1.0 else hidden_MD / self.config.temperature
 
     def _metrics(self, sums: dict[str, float], counted: int) -> dict[str, Any]:
         """Metrics under TRL's names.

@@ -153,8 +153,17 @@ class Optimizer:
             for n, p in self._adam.items()
             if p.dim() >= 2
         }
-        self._first = {n: torch.zeros_like(p) for n, p in self._adam.items()}
-        self._second = {n: torch.zeros_like(p) for n, p in self._adam.items()}
+        # Decoupled decay is ours to apply, on the rows that are in use; AdamW without decay is Adam.
+        betas = (config.beta1, config.beta2)
+        on_cuda = any(p.is_cuda for p in self._adam.values())
+        self._adamw = torch.optim.AdamW(
+            [*self._adam.values()] or [torch.zeros(0)],
+            config.adam_lr,
+            betas,
+            weight_decay=0.0,
+            foreach=not on_cuda,
+            fused=on_cuda,
+        )
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -179,7 +188,7 @@ class Optimizer:
     def zero_grad(self) -> None:
         """Forgets the gradients."""
         self._wide_grad.clear()
-        for parameter in self._named.values():
+        for parameter in (*self._named.values(), *self._adam.values()):
             parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
@@ -271,36 +280,37 @@ class Optimizer:
         self._muon[name].mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
 
     def _adam_step(self, lr: float) -> None:
-        gradients = {name: self._gradient(name) for name in self._adam}
-        live = {name: self._adam[name] for name, gradient in gradients.items() if gradient is not None}
-        if not live:
-            return
-        grads = [gradient for gradient in gradients.values() if gradient is not None]
-        first, second = [self._first[name] for name in live], [self._second[name] for name in live]
-        torch._foreach_lerp_(first, grads, 1.0 - self.config.beta1)
-        torch._foreach_mul_(second, self.config.beta2)
-        torch._foreach_addcmul_(second, grads, grads, 1.0 - self.config.beta2)
-        debias1 = 1.0 - self.config.beta1**self.steps
-        debias2 = 1.0 - self.config.beta2**self.steps
-        denominators = torch._foreach_sqrt(second)
-        torch._foreach_div_(denominators, math.sqrt(debias2))
-        torch._foreach_add_(denominators, 1e-8)
-        decayed = [matrix for name, matrix in self._decayed.items() if name in live]
-        if self.config.weight_decay and decayed:
-            torch._foreach_mul_(decayed, 1.0 - lr * self.config.weight_decay)
-        torch._foreach_addcdiv_(list(live.values()), first, denominators, -lr / debias1)
+        for name, parameter in self._adam.items():
+            parameter.grad = self._gradient(name)
+        if self.config.weight_decay:
+            decayed = [matrix for name, matrix in self._decayed.items() if self._adam[name].grad is not None]
+            if decayed:
+                torch._foreach_mul_(decayed, 1.0 - lr * self.config.weight_decay)
+        self._adamw.param_groups[0]["lr"] = lr
+        self._adamw.step()
+
+    def _moments(self, name: str) -> dict[str, Tensor]:
+        """AdamW's state of a parameter; zeros before its first step."""
+        state, parameter = self._adamw.state[self._adam[name]], self._adam[name]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return state
 
     def state(self) -> dict[str, Tensor]:
         """All moments and master weights by name, for a checkpoint; `steps` is the caller's to save.
 
         They share memory with the optimizer's, and are spread over processes as their parameters are.
         """
-        groups = {"momentum": self._momentum, "first": self._first, "second": self._second, "master": self._master}
-        return {
+        moments = {name: self._moments(name) for name in self._adam}
+        groups = {"momentum": self._momentum, "master": self._master}
+        groups |= {key: {name: moments[name][key] for name in moments} for key in ("exp_avg", "exp_avg_sq")}
+        spread = {
             f"{group}.{name}": alike(tensor, self._named[name])
             for group, tensors in groups.items()
             for name, tensor in tensors.items()
         }
+        return spread | {f"step.{name}": moments[name]["step"] for name in moments}
 
     @torch.no_grad()
     def load_state(self, tensors: Mapping[str, Tensor], steps: int) -> None:
