@@ -160,7 +160,7 @@ class Trainer:
         from types import SimpleNamespace
 
         from aha.recipes.r1_zero import r1_zero_tiny
-        from aha.stages.pretrain import ModelChoice, Pretrainer, build_model, train_tokenizer
+        from aha.stages.pretrain import ModelChoice, Pretrainer, build_model, make_rows, train_tokenizer
         from aha.training.distributed import Distributed
         from aha.training.parallel import ParallelConfig
 
@@ -173,7 +173,7 @@ class Trainer:
         )
         tokenizer = train_tokenizer(config, 0)
         model = build_model(config, tokenizer, context)  # type: ignore[arg-type]
-        self.stage = Pretrainer(config, model, tokenizer, context)  # type: ignore[arg-type]
+        self.stage = Pretrainer(config, model, make_rows(config, tokenizer, context), context)  # type: ignore[arg-type]
         self.active = active_in_products(model, config.mtp_share)
         self.tokens = arguments.rows * arguments.length
         self.steps = 0

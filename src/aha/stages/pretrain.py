@@ -7,6 +7,8 @@ global batch.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from aha.configuration import Config
 from aha.data.stream import packed_documents
+from aha.data.text import DOCUMENTS, TextConfig, TokenizedText, is_held_out
 from aha.files import derive_seed
 from aha.models.build import build
 from aha.models.language_model import HiddenStates, LanguageModel
@@ -29,11 +32,14 @@ from aha.text.tokenizer import Tokenizer
 from aha.training.logprobs import chunked_logprobs
 from aha.training.loop import TrainingLoop
 from aha.training.optimizer import OptimizerConfig
+from aha.training.progress import Task
 from aha.training.sharding import idle_pass, idle_passes, rest
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import save_trained
 from aha.training.update import PassReport, Update
 
+Rows = Callable[[int, int], list[list[int]]]
+"""The documents' token ids in row number n, of a length in tokens."""
 VALIDATION_ROW = 10**12
 """Row number from which the rows of the held-out loss are taken: no training step ever reaches it."""
 
@@ -55,7 +61,8 @@ class PretrainConfig(Config):
     """Everything that pretraining depends on, apart from the seed."""
 
     model: ModelChoice = Field(default_factory=ModelChoice, description="size of the model")
-    corpus: CorpusConfig = Field(default_factory=CorpusConfig, description="what the corpus is made of")
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig, description="what the laptop world's corpus is made of")
+    text: TextConfig | None = Field(None, description="text of one's own instead of the laptop world's corpus")
     vocab_size: int = Field(640, ge=300, description="token ids of the tokenizer, trained on the corpus")
     tokenizer_documents: int = Field(10_000, gt=0, description="documents that the tokenizer is trained on")
     steps: int = Field(640, gt=0, description="optimizer steps")
@@ -89,7 +96,8 @@ class Pretrain:
         config = context.config
         assert isinstance(config, PretrainConfig)
         tokenizer = train_tokenizer(config, context.seed)
-        trainer = Pretrainer(config, build_model(config, tokenizer, context), tokenizer, context)
+        rows = make_rows(config, tokenizer, context)
+        trainer = Pretrainer(config, build_model(config, tokenizer, context), rows, context)
         trainer.train()
         loss = trainer.validate()
         save_trained(trainer.model, context.model_folder, tokenizer.files(), context.distributed)
@@ -97,9 +105,44 @@ class Pretrain:
 
 
 def train_tokenizer(config: PretrainConfig, seed: int) -> Tokenizer:
-    """Trains the tokenizer on the first documents of a stream of its own."""
-    documents = (document(config.corpus, seed, -1 - index) for index in range(config.tokenizer_documents))
+    """Trains the tokenizer: on the first documents of one's own text, or on a stream of the corpus apart."""
+    documents: Iterable[str]
+    if config.text is not None:
+        share = config.text.held_out
+        trained = (text for text in config.text.documents() if not is_held_out(text, share))
+        documents = itertools.islice(trained, config.tokenizer_documents)
+    else:
+        documents = (document(config.corpus, seed, -1 - index) for index in range(config.tokenizer_documents))
     return Tokenizer.train(documents, config.vocab_size, CHAT_TEMPLATE)
+
+
+def make_rows(config: PretrainConfig, tokenizer: Tokenizer, context: StageContext) -> Rows:
+    """The rows to train on, a function of (seed, row number); one's own text is tokenized here, once."""
+    seed = derive_seed(context.seed, Pretrain.kind, "corpus")  # one stream for all models of a run
+    if config.text is None:
+        write = partial(document, config.corpus, seed)
+        return lambda number, length: packed_documents(write, tokenizer, number, length)
+    if context.distributed.is_first and not (context.folder / DOCUMENTS).exists():
+        with context.progress.task(f"{context.name}: reading text", 0) as task:
+            TokenizedText.write(context.folder, _encoded(config.text, tokenizer, task), tokenizer.vocab_size)
+    context.distributed.barrier()
+    text = TokenizedText(context.folder, tokenizer.vocab_size)
+    words = f"{text.num_tokens(False):,} tokens to train on, {text.num_tokens(True):,} held out"
+    context.progress.say(f"{context.name}: {words}")
+
+    def row(number: int, length: int) -> list[list[int]]:
+        held_out = number >= VALIDATION_ROW
+        return text.row(number - VALIDATION_ROW if held_out else number, length, seed, held_out)
+
+    return row
+
+
+def _encoded(config: TextConfig, tokenizer: Tokenizer, task: Task) -> Iterator[tuple[list[int], bool]]:
+    """Documents with their begin and end tokens, and whether they are held out. Control tokens in them are text."""
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    for done, text in enumerate(config.documents(), start=1):
+        yield [*begin, *tokenizer.encode(text), tokenizer.eos_id], is_held_out(text, config.held_out)
+        task.update(done)
 
 
 def build_model(config: PretrainConfig, tokenizer: Tokenizer, context: StageContext) -> LanguageModel:
@@ -112,10 +155,8 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer, context: StageCont
 class Pretrainer(TrainingLoop):
     """Next-token prediction on rows of packed documents; a process takes every `world_size`-th row of a step."""
 
-    def __init__(
-        self, config: PretrainConfig, model: LanguageModel, tokenizer: Tokenizer, context: StageContext
-    ) -> None:
-        self.config, self.model, self.tokenizer = config, model, tokenizer
+    def __init__(self, config: PretrainConfig, model: LanguageModel, rows: Rows, context: StageContext) -> None:
+        self.config, self.model, self.rows = config, model, rows
         self._trains_mtp = bool(config.mtp_weight and model.mtp)
         update = Update(
             model,
@@ -128,8 +169,6 @@ class Pretrainer(TrainingLoop):
             prediction_modules=self._trains_mtp,
         )
         super().__init__(context, update, config.steps, config.log_every)
-        documents = derive_seed(context.seed, Pretrain.kind, "corpus")  # one stream for all models of a run
-        self._document = partial(document, config.corpus, documents)
 
     def between_steps(self, done: int) -> None:
         """The held-out loss, now and then."""
@@ -201,7 +240,7 @@ class Pretrainer(TrainingLoop):
     def _batch(self, rows: range) -> tuple[Tensor, Tensor, list[list[int]]]:
         """Inputs and targets of some rows, each flattened, and the lengths of each row's documents among the inputs."""
         length = self.config.row_tokens + 1
-        found = [packed_documents(self._document, self.tokenizer, row, length) for row in rows]
+        found = [self.rows(row, length) for row in rows]
         ids = [[token for document in documents for token in document] for documents in found]
         ids_BX = torch.tensor(ids, device=self.context.distributed.device)
         return ids_BX[:, :-1].flatten(), ids_BX[:, 1:].flatten(), [_inputs(documents) for documents in found]

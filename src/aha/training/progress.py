@@ -47,7 +47,7 @@ class Progress:
 
         Args:
             name: what is being done, such as the stage's name.
-            total: how many steps it has.
+            total: how many steps it has; 0 if nobody knows.
             start: how many of them are already done (the time left is reckoned from the others).
         """
         return Task(self, name, total, start)
@@ -94,15 +94,18 @@ class Task:
     def seconds_left(self) -> float | None:
         """Estimated from the pace of this process, or None before its first step."""
         steps = self._done - self._start
-        if steps <= 0:
+        if steps <= 0 or not self._total:
             return None
         return (self._progress._clock() - self._began) / steps * (self._total - self._done)
 
     def line(self) -> str:
         """The state in one line of plain text."""
-        share = self._done / self._total if self._total else 1.0
-        parts = [self._name, f"{self._done}/{self._total}", f"{share:4.0%}", *self._parts()]
-        return "  ".join(parts)
+        return "  ".join([self._name, *self._count(), *self._parts()])
+
+    def _count(self) -> list[str]:
+        if not self._total:
+            return [f"{self._done:,}"]
+        return [f"{self._done}/{self._total}", f"{self._done / self._total:4.0%}"]
 
     def _parts(self) -> list[str]:
         elapsed = duration(self._progress._clock() - self._began)
@@ -119,7 +122,7 @@ class Task:
         grid.add_row(
             Text(self._name, style="bold"),
             ProgressBar(total=max(self._total, 1), completed=self._done),
-            f"{self._done}/{self._total}",
+            self._count()[0],
             "  ".join(self._parts()),
         )
         return grid

@@ -1,11 +1,14 @@
 """Pretraining in parts: gradients that add up over a batch's rows are those of the whole batch."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from aha.models.layouts import MaskedRows, Rectangle
 from aha.models.moe import max_violation
-from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, train_tokenizer
+from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, make_rows, train_tokenizer
 
 from ..conftest import SMALL, MakeContext
 
@@ -24,7 +27,9 @@ def test_gradients_add_up_over_parts_of_the_batch(
         config = PretrainConfig.model_validate(settings)
         context = make_context("pretrain", config)
         tokenizer = train_tokenizer(config, seed=0)
-        trainer = Pretrainer(config, build_model(config, tokenizer, context), tokenizer, context)
+        trainer = Pretrainer(
+            config, build_model(config, tokenizer, context), make_rows(config, tokenizer, context), context
+        )
         captured: list[torch.Tensor] = []
         optimizer = trainer.update.optimizer
         optimizer.step = lambda o=optimizer, c=captured: c.extend(o.gradients()) or (0.0, 0.0, False)
@@ -48,7 +53,7 @@ def trainer_of(make_context: MakeContext, **changes: object) -> Pretrainer:
     config = PretrainConfig.model_validate({**settings, **changes})
     context = make_context("pretrain", config)
     tokenizer = train_tokenizer(config, seed=0)
-    return Pretrainer(config, build_model(config, tokenizer, context), tokenizer, context)
+    return Pretrainer(config, build_model(config, tokenizer, context), make_rows(config, tokenizer, context), context)
 
 
 @pytest.mark.parametrize("mask_documents", [False, True])
@@ -110,3 +115,28 @@ def test_a_row_is_one_sequence_of_the_balance_loss_masked_or_not() -> None:
     assert torch.equal(masked.segment_mean(x_NE), whole.segment_mean(x_NE))
     with pytest.raises(ValueError, match="one length"):
         MaskedRows([[1, 2], [4]])
+
+
+def test_pretraining_on_text_of_ones_own_reads_it_and_only_it(make_context: MakeContext, tmp_path: Path) -> None:
+    """The loss on held-out documents falls to what two words that follow each other deserve."""
+    rows = [{"text": f"ping pong {'ping pong ' * (i % 7)}number {i}"} for i in range(300)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = {"preset": "tiny", "changes": SMALL}
+    settings = {"model": model, "rows_per_step": 8, "row_tokens": 32, "vocab_size": 300, "steps": 30, "mtp_weight": 0}
+    text = {"files": [str(path)], "held_out": 0.1}
+    config = PretrainConfig.model_validate({**settings, "text": text, "optimizer": {"warmup_steps": 2}})
+    context = make_context("pretrain", config)
+    tokenizer = train_tokenizer(config, seed=0)
+    rows_of = make_rows(config, tokenizer, context)
+    trainer = Pretrainer(config, build_model(config, tokenizer, context), rows_of, context)
+    before = trainer.validate()
+    trainer.train()
+    after = trainer.validate()
+    assert before is not None
+    assert after is not None
+    assert after < 0.6 * before
+    begin, end = tokenizer.bos_id, tokenizer.eos_id
+    whole = [part for part in rows_of(0, 400) if part[0] == begin and part[-1] == end]
+    assert whole
+    assert all(tokenizer.decode(part[1:-1]) in {row["text"] for row in rows} for part in whole)

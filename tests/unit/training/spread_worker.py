@@ -24,7 +24,7 @@ from aha.models.reward_model import RewardModel, save_reward_model
 from aha.rl.config import GRPOConfig, LengthStage
 from aha.rl.policy import PolicyUpdate
 from aha.runs import RunFolder
-from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, train_tokenizer
+from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, make_rows, train_tokenizer
 from aha.stages.reward_model import RewardModelConfig, RewardModelTrainer
 from aha.stages.sft import SFTConfig, SFTTrainer
 from aha.text.templates import CHAT_TEMPLATE
@@ -88,7 +88,7 @@ def pretrain(job: dict[str, Any], folder: Path, distributed: Distributed) -> dic
     context = context_of(job, config, folder, distributed)
     tokenizer = train_tokenizer(config, 0)
     model = build_model(config, tokenizer, context)
-    trainer = Pretrainer(config, model, tokenizer, context)
+    trainer = Pretrainer(config, model, make_rows(config, tokenizer, context), context)
     saved = context.checkpointer.load()
     if saved:
         trainer.load_state(saved.tensors, saved.state)
