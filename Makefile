@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 DEV_STAMP := .venv/.installed-dev
+RUN ?= runs/$(RECIPE)-seed0
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 RECIPE ?= r1-tiny
@@ -17,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check format results clean
+.PHONY: help setup run chat serve test test-all check format results wheel clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /	/' | expand -t 12
@@ -26,6 +27,12 @@ setup: $(DEV_STAMP)  ## Set up .venv with the pinned dependencies and the develo
 
 run: $(STAMP)  ## Grow DeepSeek-R1 from random weights (RECIPE=r1-zero-tiny: R1-Zero alone; ARGS="--seed 1" and so on)
 	$(BIN)/aha run $(RECIPE) $(ARGS)
+
+chat: $(STAMP)  ## Talk in the terminal to what `make run` has grown (RUN=runs/other: to another run's models)
+	$(BIN)/aha chat $(RUN) $(ARGS)
+
+serve: $(STAMP)  ## A page to talk to its models and to watch it, and OpenAI's API, on http://127.0.0.1:8000
+	$(BIN)/aha serve $(RUN) $(ARGS)
 
 test: $(DEV_STAMP)  ## The tests, without the slow ones
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
@@ -47,6 +54,10 @@ results: $(STAMP)  ## Reproduce the published tables (hours; resumes where it st
 	$(BIN)/python experiments/results.py $(ARGS)
 	$(BIN)/python experiments/r1_results.py $(ARGS)
 
+wheel: $(DEV_STAMP)  ## Build the wheel and the source distribution in dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
 clean:  ## Remove the environment and caches; runs/ stays
 	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -57,7 +68,7 @@ clean:  ## Remove the environment and caches; runs/ stays
 	$(PYTHON) -m venv .venv
 
 $(STAMP): pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP_INSTALL) --editable .
+	$(PIP_INSTALL) --editable '.[serve]'
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml constraints.txt | .venv/bin/python
