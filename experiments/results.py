@@ -260,7 +260,8 @@ def difference_table(seeds: list[dict[str, Any]]) -> list[str]:
         keys = sorted(ours.keys() & theirs.keys())
         interval = paired_interval([ours[k] for k in keys], [theirs[k] for k in keys])
         table.append(
-            f"| {model} | {style} | {100 * interval.mean:+.1f} | [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] "
+            f"| {model} | {style} | {100 * interval.mean:+.1f} "
+            f"| [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] "
             f"| {len(shared)} |"
         )
     return [*table, ""]
