@@ -45,7 +45,7 @@ def keep(run_: Run, seed: int) -> None:
     commit = (run_.environment.get("git") or {}).get("commit")
     models = {
         row.model: {
-            "asked": row.asked,
+            "style": row.style,
             "commit": run_.stage(row.model).get("commit", commit),
             **{column.title: value(row, column) for column in COLUMNS},
             "levels": {
@@ -221,16 +221,16 @@ def stage_table(seeds: Sequence[Mapping[str, Any]]) -> list[str]:
     models = model_names(seeds)
     columns = [column for column in COLUMNS if any(numbers(seeds, model, column) for model in models)]
     units = {"percent": ", %", "millions": ", M", "minutes": "", "number": ""}
-    page = header("The stage table", ["model", "asked", *(c.title + units[c.kind] for c in columns)])
+    page = header("The stage table", ["model", "style", *(c.title + units[c.kind] for c in columns)])
     for model in models:
-        asked = next(seed["models"][model]["asked"] for seed in seeds if model in seed["models"])
+        style = next(seed["models"][model]["style"] for seed in seeds if model in seed["models"])
         having = sum(model in seed["models"] for seed in seeds)
         cells = []
         for column in columns:
             found = numbers(seeds, model, column)
             some = 0 < len(found) < having and column.kind == "percent"
             cells.append(cell(found, column) + (f" (of {len(found)})" if some else ""))
-        page.append(f"| {model} | {asked} | " + " | ".join(cells) + " |")
+        page.append(f"| {model} | {style} | " + " | ".join(cells) + " |")
     return [
         *page,
         "",

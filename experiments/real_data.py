@@ -221,7 +221,7 @@ def evaluated(paths: Paths) -> list[str]:
     """Both test sets in full."""
     folders = [paths.out / "sft-gsm8k" / "sft" / "model", paths.out / "grpo-gsm8k" / "grpo" / "model"]
     said = aha(
-        *("eval", *folders, "--task", "gsm8k,humaneval", "--data", paths.data, "--asked", "chat"),
+        *("eval", *folders, "--task", "gsm8k,humaneval", "--data", paths.data, "--style", "chat"),
         *("--out", paths.out / "evaluation"),
         *("--set", "samples=1", "--set", "max_completion_tokens=200"),
     )

@@ -35,9 +35,9 @@ def keep(run_: Run, seed: int) -> None:
     trained = run_.config["evaluation"]["trained_levels"]
     for sample in run_.samples():
         if sample["level"] in trained:
-            totals[sample["model"], sample["elicitation"], sample["key"]].append(float(sample["correct"]))
-    for (model, way, key), values in totals.items():
-        per_problem[model][way][key] = round(fmean(values), 4)
+            totals[sample["model"], sample["style"], sample["key"]].append(float(sample["correct"]))
+    for (model, style, key), values in totals.items():
+        per_problem[model][style][key] = round(fmean(values), 4)
     curves = {
         name: [
             {
@@ -154,17 +154,17 @@ def well_formed(seed: dict[str, Any], arm: str) -> list[dict[str, Any]]:
 
 
 def models(seeds: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(model, way of asking) pairs that any seed has: the main arm's first."""
-    found = {(model, way) for seed in seeds for model, ways in seed["results"].items() for way in ways}
+    """(model, prompt style) pairs that any seed has: the main arm's first."""
+    found = {(model, style) for seed in seeds for model, styles in seed["results"].items() for style in styles}
     order = ("pretrain", "r1-zero", *ARMS, "pretrain-no-long", "r1-zero-no-long")
     return sorted(found, key=lambda pair: (order.index(pair[0]), pair[1]))
 
 
-def values(seeds: list[dict[str, Any]], model: str, way: str, *path: str) -> list[float]:
+def values(seeds: list[dict[str, Any]], model: str, style: str, *path: str) -> list[float]:
     """One number per seed that has it."""
     result = []
     for seed in seeds:
-        node: Any = seed["results"].get(model, {}).get(way, {}).get("trained_levels")
+        node: Any = seed["results"].get(model, {}).get(style, {}).get("trained_levels")
         for key in path:
             node = node.get(key) if isinstance(node, dict) else None
         if isinstance(node, int | float):
@@ -184,46 +184,46 @@ def spread(numbers: list[float], single: Interval | None = None) -> str:
 
 
 def accuracy_table(seeds: list[dict[str, Any]]) -> list[str]:
-    """pass@1 and what goes with it, by model and way of asking."""
+    """pass@1 and what goes with it, by model and prompt style."""
     table = [
         "## Accuracy",
         "",
         "| model | asked | seeds | pass@1, % | cons@k, % | format, % | true steps, % | tokens | reflection words |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for model, way in models(seeds):
-        ones = values(seeds, model, way, "pass_at_1", "mean")
+    for model, style in models(seeds):
+        ones = values(seeds, model, style, "pass_at_1", "mean")
         single = None
         if len(ones) == 1:
-            row = next(s for s in seeds if way in s["per_problem"].get(model, {}))
-            single = bootstrap_interval(list(row["per_problem"][model][way].values()))
+            row = next(s for s in seeds if style in s["per_problem"].get(model, {}))
+            single = bootstrap_interval(list(row["per_problem"][model][style].values()))
         votes = [
-            next(iter(seed["results"][model][way]["trained_levels"]["cons_at_k"].values()), float("nan"))
+            next(iter(seed["results"][model][style]["trained_levels"]["cons_at_k"].values()), float("nan"))
             for seed in seeds
-            if way in seed["results"].get(model, {})
+            if style in seed["results"].get(model, {})
         ]
         cells = [
             spread(ones, single),
             spread(votes),
-            spread(values(seeds, model, way, "format_rate")),
-            spread(values(seeds, model, way, "true_step_rate")),
-            f"{fmean(values(seeds, model, way, 'mean_completion_tokens')):.1f}",
-            f"{fmean(values(seeds, model, way, 'reflections_per_answer')):.2f}",
+            spread(values(seeds, model, style, "format_rate")),
+            spread(values(seeds, model, style, "true_step_rate")),
+            f"{fmean(values(seeds, model, style, 'mean_completion_tokens')):.1f}",
+            f"{fmean(values(seeds, model, style, 'reflections_per_answer')):.2f}",
         ]
-        table.append(f"| {model} | {way} | {len(ones)} | " + " | ".join(cells) + " |")
+        table.append(f"| {model} | {style} | {len(ones)} | " + " | ".join(cells) + " |")
     return [*table, ""]
 
 
 def family_tables(seeds: list[dict[str, Any]]) -> list[str]:
     """pass@1 by family and level under R1-Zero's template, and by domain."""
     table = ["## By family and level, R1-Zero's template, pass@1 in %", ""]
-    chosen = [(model, way) for model, way in models(seeds) if way == "zero"]
+    chosen = [(model, style) for model, style in models(seeds) if style == "zero"]
     levels = ["1", "2", "3", "4", "5"]
     table += ["| model | family | " + " | ".join(f"level {level}" for level in levels) + " |", "|---|---|" + "---|" * 5]
-    for model, way in chosen:
+    for model, style in chosen:
         cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for seed in seeds:
-            by_family = seed["results"].get(model, {}).get(way, {}).get("all_levels", {}).get("by_family", {})
+            by_family = seed["results"].get(model, {}).get(style, {}).get("all_levels", {}).get("by_family", {})
             for family, row in by_family.items():
                 for level, value in row.items():
                     cells[family][level].append(value)
@@ -232,15 +232,15 @@ def family_tables(seeds: list[dict[str, Any]]) -> list[str]:
             table.append(f"| {model} | {family} | {shown} |")
     domains = sorted({d for s in seeds for m, w in chosen for d in _domains(s, m, w)})
     table += ["", "| model | " + " | ".join(domains) + " |", "|---|" + "---|" * len(domains)]
-    for model, way in chosen:
-        found = [_domains(seed, model, way) for seed in seeds]
+    for model, style in chosen:
+        found = [_domains(seed, model, style) for seed in seeds]
         row = [spread([one[domain]["mean"] for one in found if domain in one]) for domain in domains]
         table.append(f"| {model} | " + " | ".join(row) + " |")
     return [*table, ""]
 
 
-def _domains(seed: dict[str, Any], model: str, way: str) -> dict[str, Any]:
-    found: dict[str, Any] = seed["results"].get(model, {}).get(way, {}).get("trained_levels", {}).get("by_domain", {})
+def _domains(seed: dict[str, Any], model: str, style: str) -> dict[str, Any]:
+    found: dict[str, Any] = seed["results"].get(model, {}).get(style, {}).get("trained_levels", {}).get("by_domain", {})
     return found
 
 
@@ -252,24 +252,25 @@ def difference_table(seeds: list[dict[str, Any]]) -> list[str]:
         "| other | asked | points | 95% interval over problems | seeds |",
         "|---|---|---|---|---|",
     ]
-    for model, way in models(seeds):
-        shared = [s for s in seeds if way in s["per_problem"].get(model, {}) and "r1-zero" in s["per_problem"]]
-        if not shared or (model, way) == ("r1-zero", "zero"):
+    for model, style in models(seeds):
+        shared = [s for s in seeds if style in s["per_problem"].get(model, {}) and "r1-zero" in s["per_problem"]]
+        if not shared or (model, style) == ("r1-zero", "zero"):
             continue
-        ours, theirs = _problem_means(shared, "r1-zero", "zero"), _problem_means(shared, model, way)
+        ours, theirs = _problem_means(shared, "r1-zero", "zero"), _problem_means(shared, model, style)
         keys = sorted(ours.keys() & theirs.keys())
         interval = paired_interval([ours[k] for k in keys], [theirs[k] for k in keys])
         table.append(
-            f"| {model} | {way} | {100 * interval.mean:+.1f} | [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] "
+            f"| {model} | {style} | {100 * interval.mean:+.1f} "
+            f"| [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}] "
             f"| {len(shared)} |"
         )
     return [*table, ""]
 
 
-def _problem_means(seeds: list[dict[str, Any]], model: str, way: str) -> dict[str, float]:
+def _problem_means(seeds: list[dict[str, Any]], model: str, style: str) -> dict[str, float]:
     collected: dict[str, list[float]] = defaultdict(list)
     for seed in seeds:
-        for key, value in seed["per_problem"][model][way].items():
+        for key, value in seed["per_problem"][model][style].items():
             collected[key].append(value)
     return {key: fmean(numbers) for key, numbers in collected.items()}
 

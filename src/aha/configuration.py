@@ -20,7 +20,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Self, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,6 +35,7 @@ __all__ = [
     "StageOf",
     "apply_overrides",
     "build_config",
+    "changed_settings",
     "dump_config",
     "load_config",
     "merge",
@@ -51,6 +52,14 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), validate_default=True, allow_inf_nan=False
     )
+
+    def changed(self, **settings: Any) -> Self:
+        """A copy with some settings replaced, validated as a whole.
+
+        Raises:
+            ConfigError: a name is unknown, or a value is out of bounds or does not go with the others.
+        """
+        return build_config(type(self), {**dict(self), **settings})
 
 
 C = TypeVar("C", bound=Config)
@@ -272,9 +281,31 @@ def load_config(cls: type[C], path: Path, overrides: Iterable[str] = ()) -> C:
     return build_config(cls, apply_overrides(read_yaml(path), overrides), str(path))
 
 
-def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML: every key, in order of declaration; the same bytes for the same values."""
-    data = config.model_dump(mode="json")
+def changed_settings(config: Config, start: Config | None) -> dict[str, Any]:
+    """The settings that differ from their class's defaults or from `start`, as plain data.
+
+    Laid over `start` (see `merge`), they make the same configuration again.
+
+    Args:
+        config: with sections and lists in it.
+        start: a configuration of the same class; None for the class's defaults.
+    """
+    complete, short = (config.model_dump(mode="json", exclude_defaults=some) for some in (False, True))
+    found: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        value, default = getattr(config, name), field.get_default(call_default_factory=True)
+        before = default if start is None else getattr(start, name)
+        if isinstance(value, Config) and type(before) is type(value):
+            if inner := changed_settings(value, before):
+                found[name] = inner
+        elif value != default or value != before:
+            found[name] = short.get(name, complete[name])
+    return found
+
+
+def dump_config(config: Config | Mapping[str, Any]) -> str:
+    """A configuration, or some of its settings, as YAML in order of declaration: equal values give equal bytes."""
+    data = config.model_dump(mode="json") if isinstance(config, Config) else dict(config)
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return text
 

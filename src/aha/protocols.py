@@ -218,13 +218,3 @@ class DatasetTask(Judge, Protocol):
     def close(self) -> None:
         """Ends what grading has started."""
         ...
-
-
-class RewardFn(Protocol):
-    """Scores one completion. Returns None where no verdict can be given; the sample is then dropped."""
-
-    name: str
-
-    def __call__(self, problem: Problem, completion: str) -> float | None:
-        """The reward, in [0, 1]."""
-        ...

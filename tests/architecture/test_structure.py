@@ -87,3 +87,8 @@ def test_help_loads_only_the_command_line(arguments: list[str]) -> None:
     loaded = loaded_after(f"{command}\ntry: aha.cli.main()\nexcept SystemExit: pass")
     assert "typer" in loaded
     assert not loaded & HEAVY
+
+
+def test_configurations_are_copied_through_validation() -> None:
+    """`Config.changed` validates; pydantic's own copy does not."""
+    assert not [path for path in MODULES if "model_copy(" in path.read_text(encoding="utf-8")]

@@ -26,10 +26,13 @@ from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
 from aha.models.presets import preset
 from aha.tasks.families import held_out_suite
-from aha.test_time.adaptive import vote_adaptively
+from aha.test_time.budget_forcing import think_at_least
 from aha.test_time.candidates import Respondent
+from aha.test_time.voting import majority_vote
+from aha.text.prompt_style import PromptStyle
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
+from aha.types import SamplingParams
 
 from ..foreign import write_checkpoint
 
@@ -171,7 +174,10 @@ def test_methods_are_functions(place: Path) -> None:
     known = {
         "Respondent": Respondent,
         "Engine": Engine,
-        "vote_adaptively": vote_adaptively,
+        "PromptStyle": PromptStyle,
+        "SamplingParams": SamplingParams,
+        "majority_vote": majority_vote,
+        "think_at_least": think_at_least,
         "model": load_pretrained(folder),
         "tokenizer": Tokenizer.load(folder),
         "problems": problems,

@@ -40,7 +40,7 @@ def command(*arguments: str) -> list[str]:
 def test_from_start_to_stop(folder: Path, number: signal.Signals, code: int) -> None:
     environment = {**os.environ, "AHA_API_KEY": KEY, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        command(str(folder), "--port", "0", "--asked", "chat_direct", "--set", "context_tokens=64"),
+        command(str(folder), "--port", "0", "--style", "chat_direct", "--set", "context_tokens=64"),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     assert process.stdout is not None
@@ -66,7 +66,7 @@ def test_from_start_to_stop(folder: Path, number: signal.Signals, code: int) -> 
     ("arguments", "words"),
     [
         (["--host", "0.0.0.0"], "set a key"),
-        (["--asked", "nicely"], "expected one of"),
+        (["--style", "nicely"], "expected one of"),
         (["--set", "rows=0"], "rows"),
         (["--api-key", ""], "visible ASCII"),
     ],
@@ -80,7 +80,7 @@ def test_what_it_refuses(folder: Path, arguments: list[str], words: str) -> None
 
 def test_a_chat_in_the_terminal(folder: Path) -> None:
     typed = "hello\n/model\n/nothing\n/quit\n"
-    chat = [sys.executable, "-m", "aha", "chat", str(folder), "--asked", "chat_direct", "--set", "context_tokens=64"]
+    chat = [sys.executable, "-m", "aha", "chat", str(folder), "--style", "chat_direct", "--set", "context_tokens=64"]
     done = subprocess.run(chat, input=typed, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "tokens, 0 of them thinking, in" in done.stdout

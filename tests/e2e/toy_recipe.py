@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import safetensors.torch
 import torch
@@ -15,8 +15,20 @@ import torch
 from aha.configuration import Config, Field
 from aha.errors import NothingToLearnError
 from aha.recipes.recipe import RecipeConfig, StageSpec
-from aha.training.random_state import random_state, restore_random_state
 from aha.training.stage import StageContext, StageResult
+
+
+def random_state() -> dict[str, Any]:
+    """This rank's generators, as JSON."""
+    version, internal, gauss = random.getstate()
+    return {"python": [version, list(internal), gauss], "torch": torch.get_rng_state().tolist()}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Puts the generators back."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
 
 
 class GrowConfig(Config):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aha.serve.reply import ReplyReader
 from aha.text.incremental import splitter_for
-from aha.text.thinking import Form, parse
+from aha.text.thinking import parse
 from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK, THINK, Tokenizer
 from aha.types import FinishReason
 
@@ -49,19 +49,19 @@ def read(tokenizer: Tokenizer, ids: Sequence[int], think_prefilled: bool) -> tup
 
 
 @settings(deadline=None)
-@given(data=st.data(), form=st.sampled_from(["zero", "chat"]), prefilled=st.booleans(), thinking=SAID, answer=SAID)
+@given(data=st.data(), tags=st.booleans(), prefilled=st.booleans(), thinking=SAID, answer=SAID)
 def test_both_readers_of_a_well_formed_reply_agree(
-    tokenizer: Tokenizer, data: st.DataObject, form: Form, prefilled: bool, thinking: str, answer: str
+    tokenizer: Tokenizer, data: st.DataObject, tags: bool, prefilled: bool, thinking: str, answer: str
 ) -> None:
     before, between, after = (data.draw(SPACE) for _ in range(3))
-    inside = [ANSWER, answer, END_ANSWER] if form == "zero" else [answer]
+    inside = [ANSWER, answer, END_ANSWER] if tags else [answer]
     written = [*([] if prefilled else [before, THINK]), thinking, END_THINK, between, *inside, after]
-    parsed = parse("".join(written), prefilled, form=form)
+    parsed = parse("".join(written), prefilled, answer_tags=tags)
     assume(parsed.well_formed)
     ids = [token_id for part in written for token_id in tokens(tokenizer, part, data)]
     assert tokenizer.decode(ids) == "".join(written)
     shown = parsed.summary
-    if form == "zero" and ANSWER not in tokenizer.control_tokens:
+    if tags and ANSWER not in tokenizer.control_tokens:
         shown = ANSWER + answer + END_ANSWER  # text like any other
     assert read(tokenizer, ids, prefilled) == (parsed.thinking, shown)
 

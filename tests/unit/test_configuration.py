@@ -14,6 +14,7 @@ from aha.configuration import (
     StageName,
     apply_overrides,
     build_config,
+    changed_settings,
     dump_config,
     load_config,
     merge,
@@ -54,6 +55,37 @@ def message(data: dict) -> str:
         build_config(Job, data)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_a_changed_copy_is_validated_and_the_original_stays() -> None:
+    job = Job()
+    changed = job.changed(limit=3, optimizer=job.optimizer.changed(lr=0.5))
+    assert (changed.limit, changed.optimizer.lr, changed.phases) == (3, 0.5, job.phases)
+    assert job == Job()
+    with pytest.raises(ConfigError, match=r"unknown key 'limmit' \(did you mean 'limit'\?\)"):
+        job.changed(limmit=3)
+    with pytest.raises(ConfigError, match=r"lr = -1\.0: must be greater than 0"):
+        job.optimizer.changed(lr=-1.0)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["optimizer.lr=0.001"],
+        ["optimizer.kind=adamw", "limit=null"],
+        ["phases=[{steps: 1}, {steps: 2}]", "weights={}"],
+        ["arms={a: {lr: 0.001}}", "name=job"],
+    ],
+)
+def test_the_changed_settings_make_the_configuration_again(overrides: list[str]) -> None:
+    """Also where a setting was put back to its class's default, away from what the recipe has."""
+    start = Job(optimizer=Optimizer(lr=0.2, kind="muon"), phases=(Phase(steps=9),), limit=7, name="start")
+    config = override_config(start, {}, overrides)
+    changed = changed_settings(config, start)
+    assert override_config(start, changed) == config
+    assert changed_settings(Job(), None) == {}
+    assert "weights" not in changed_settings(start, start)
 
 
 def test_unknown_keys_name_the_path_and_the_nearest_spelling() -> None:

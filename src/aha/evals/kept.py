@@ -15,8 +15,6 @@ from aha.runs import RunFolder
 from aha.types import Problem
 
 SETTINGS, SAMPLES, RESULTS = "settings.json", "samples.jsonl", "results.json"
-Asked = tuple[str, str]
-"""A model and a way of asking it."""
 Identity = tuple[str, str, int]
 """Family or task, question, and which of its samples."""
 
@@ -44,7 +42,7 @@ class KeptSamples:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
-        self._samples: dict[Asked, dict[Identity, Sample]] = {}
+        self._samples: dict[tuple[str, str], dict[Identity, Sample]] = {}
         self._lock = RunFolder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -68,20 +66,20 @@ class KeptSamples:
             raise RunFolderError(cannot_write(folder, error)) from error
 
     def _take(self, row: dict[str, Any]) -> None:
-        own = self.of(row.pop("model"), row.pop("elicitation"))
+        own = self.of(row.pop("model"), row.pop("style"))
         sample = Sample(**row)
         own[identity(sample)] = sample
 
-    def of(self, model: str, elicitation: str) -> dict[Identity, Sample]:
-        """What there is of one model under one way of asking; of samples that were made twice, the later one."""
-        return self._samples.setdefault((model, elicitation), {})
+    def of(self, model: str, style: str) -> dict[Identity, Sample]:
+        """What there is of one model in one prompt style; of samples that were made twice, the later one."""
+        return self._samples.setdefault((model, style), {})
 
-    def add(self, model: str, elicitation: str, samples: Iterable[Sample]) -> None:
+    def add(self, model: str, style: str, samples: Iterable[Sample]) -> None:
         """Keeps samples, on disk when this returns."""
         new = list(samples)
-        self.of(model, elicitation).update({identity(sample): sample for sample in new})
+        self.of(model, style).update({identity(sample): sample for sample in new})
         for sample in new:
-            self._lines.add({"model": model, "elicitation": elicitation, **sample.to_json()})
+            self._lines.add({"model": model, "style": style, **sample.to_json()})
 
     def __enter__(self) -> KeptSamples:
         return self

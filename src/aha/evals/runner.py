@@ -10,7 +10,6 @@ from typing import Any
 from aha.evals.metrics import bootstrap_interval, pass_at_k, sample_counts
 from aha.evals.readability import repetition_rate
 from aha.files import derive_seed
-from aha.protocols import Generator
 from aha.rewards.rules import language_consistency
 from aha.tasks.answers import read_completion
 from aha.tasks.datasets import is_right, judge_of, need_judges
@@ -19,10 +18,11 @@ from aha.tasks.general.requests import refuses
 from aha.tasks.scribe import REFLECTION, REFLECTION_WORDS
 from aha.tasks.steps import abandoned
 from aha.test_time.voting import majority
-from aha.text.elicitation import Elicitation, prompt_for, request_for, text_of
+from aha.text.asker import Asker
+from aha.text.prompt_style import PromptStyle
 from aha.text.thinking import final_answer
-from aha.text.tokenizer import END_THINK, THINK, Tokenizer
-from aha.types import Problem
+from aha.text.tokenizer import END_THINK, THINK
+from aha.types import Problem, SamplingParams
 
 HARMFUL_LEVEL = 2
 """Of the family `requests`: level 2 does harm."""
@@ -72,22 +72,7 @@ class Sample:
         return asdict(self)
 
 
-def longest_prompt(tokenizer: Tokenizer, problems: Iterable[Problem], elicitation: Elicitation) -> int:
-    """Tokens of the longest prompt; 1 where there is none."""
-    return max((len(prompt_for(tokenizer, problem, elicitation)) for problem in problems), default=1)
-
-
-def evaluate(
-    generator: Generator,
-    tokenizer: Tokenizer,
-    problems: Sequence[Problem],
-    elicitation: Elicitation,
-    samples: int,
-    seed: int,
-    max_completion_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-) -> list[Sample]:
+def evaluate(asker: Asker, problems: Sequence[Problem], sampling: SamplingParams, seed: int) -> list[Sample]:
     """Samples and grades; a problem's samples depend on the seed and the problem alone.
 
     Raises:
@@ -95,33 +80,18 @@ def evaluate(
         CannotGradeError: answers to one of the tasks cannot be judged here; nothing has been sampled then.
     """
     need_judges(problem.family for problem in problems)
-    requests = [
-        request_for(
-            tokenizer,
-            problem,
-            elicitation,
-            samples,
-            derive_seed(seed, elicitation, problem.key),
-            max_completion_tokens,
-            temperature,
-            top_p,
-        )
-        for problem in problems
+    seeds = [derive_seed(seed, asker.style.name, problem.key) for problem in problems]
+    return [
+        grade_sample(problem, index, reply.text, len(reply.completion.token_ids), reply.truncated, asker.style)
+        for problem, replies in zip(problems, asker.ask(problems, sampling, seeds), strict=True)
+        for index, reply in enumerate(replies)
     ]
-    results: list[Sample] = []
-    for problem, completions in zip(problems, generator.generate(requests), strict=True):
-        for index, completion in enumerate(completions):
-            text, truncated = text_of(tokenizer, completion)
-            results.append(grade_sample(problem, index, text, len(completion.token_ids), truncated, elicitation))
-    return results
 
 
-def grade_sample(
-    problem: Problem, index: int, text: str, tokens: int, truncated: bool, elicitation: Elicitation
-) -> Sample:
-    """Grades one completion: strictly where the way of asking has a strict form, leniently elsewhere."""
+def grade_sample(problem: Problem, index: int, text: str, tokens: int, truncated: bool, style: PromptStyle) -> Sample:
+    """Grades one completion: strictly where the style is strict, leniently elsewhere."""
     judge = judge_of(problem.family)
-    reading = read_completion(problem, text, truncated, elicitation)
+    reading = read_completion(problem, text, truncated, style)
     parsed, shown, answer = reading.parsed, reading.shown, reading.answer
     correct = reading.counts and is_right(problem, answer)
     thinking = parsed.thinking if parsed.well_formed else text.replace(THINK, "").split(END_THINK)[0]
@@ -182,7 +152,7 @@ def accuracy_of(samples: Iterable[Sample]) -> dict[str, float | None]:
 
 
 def summarize(samples: Sequence[Sample]) -> dict[str, Any]:
-    """The numbers that a summary publishes of one model under one elicitation; None where there is nothing."""
+    """The numbers that a summary publishes of one model in one prompt style; None where there is nothing."""
     formed = [sample for sample in samples if sample.well_formed]
     steps = sum(sample.steps for sample in samples)
     groups: dict[str, list[Sample]] = {}

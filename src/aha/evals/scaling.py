@@ -98,7 +98,7 @@ def curves_of(rows: Sequence[Answered], methods: Sequence[Method], limit: int, s
     """The curves that some rows give.
 
     Args:
-        rows: of one model under one way of asking; all problems have rows of the same sources and settings.
+        rows: of one model in one prompt style; all problems have rows of the same sources and settings.
         methods: which ones are wanted; those whose source has no rows are left out.
         limit: tokens that a plain sample could have cost.
         subsets: subsets of a problem's samples over which a vote is averaged.
@@ -267,7 +267,7 @@ def _adaptive(
 
 
 def report(curves: Curves, budgets: Sequence[int]) -> dict[str, Any]:
-    """What is published of one model under one way of asking.
+    """What is published of one model in one prompt style.
 
     Returns:
         ``curves``: by method a list of points (setting, tokens per question, forced tokens, accuracy with its interval

@@ -14,9 +14,9 @@ from aha.tasks.datasets import is_right
 from aha.tasks.families import FAMILIES, FamilyName, Level, held_out_suite
 from aha.test_time.best_of_n import scores_by_verifier
 from aha.test_time.budget_forcing import ANSWER_TOKENS, CLOSING_TOKENS, end_thinking_at, think_at_least
-from aha.test_time.candidates import Candidate, Respondent, draw, read
+from aha.test_time.candidates import Candidate, Respondent, read
 from aha.test_time.revision import revise
-from aha.text.elicitation import THINKING, Elicitation
+from aha.text.prompt_style import PromptStyle
 from aha.types import Problem
 
 WITHOUT_REWARDS: tuple[Method, ...] = tuple(method for method in METHODS if method not in REWARDED)
@@ -92,9 +92,9 @@ class Job:
     setting: int
 
 
-def unfit_method(methods: Sequence[Method], elicitation: Elicitation) -> Method | None:
-    """The first method that needs a thinking to take hold of where a way of asking has none."""
-    if elicitation in THINKING:
+def unfit_method(methods: Sequence[Method], style: PromptStyle) -> Method | None:
+    """The first method that needs a thinking to take hold of in a prompt style that has none."""
+    if style.thinks:
         return None
     return next((method for method in methods if METHODS[method].source != "samples"), None)
 
@@ -112,7 +112,7 @@ def answer(
     if job.source == "wait":
         prolonged = think_at_least(respondent, problems, job.setting, settings.repeats, settings.answer_tokens)
         return _rows(problems, "wait", job.setting, prolonged)
-    drawn = draw(respondent, problems, job.setting)
+    drawn = respondent.samples(problems, job.setting)
     samples = read(respondent, problems, drawn)
     rows = _rows(problems, "samples", 0, samples, rewards(problems, samples) if rewards else None)
     for budget in settings.budgets if "end_thinking" in settings.methods else ():

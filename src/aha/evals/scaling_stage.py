@@ -19,19 +19,19 @@ from aha.models.reward_model import BACKBONE, RewardScorer, load_reward_model
 from aha.rewards.preference import CalibratedScorer, judged_token_ids
 from aha.test_time.best_of_n import scores_by_model
 from aha.test_time.candidates import Candidate, Respondent
-from aha.text.elicitation import Elicitation
+from aha.text.prompt_style import PromptStyle, StyleName
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
-from aha.types import Problem
+from aha.types import Problem, SamplingParams
 
 RESULTS = "scaling.json"
 
 
 class ScalingSuite(Config):
-    """Which model is asked, and how."""
+    """Which model is asked, and in which prompt style."""
 
     stage: StageName = Field(description="the stage whose model is asked")
-    elicitation: Elicitation = Field("zero", description="the way of asking")
+    style: StyleName = Field("zero", description="prompt style")
 
 
 class ScalingConfig(ScalingSettings):
@@ -42,10 +42,10 @@ class ScalingConfig(ScalingSettings):
     @model_validator(mode="after")
     def _fitting(self) -> Self:
         for suite in self.suites:
-            if unfit := unfit_method(self.methods, suite.elicitation):
+            if unfit := unfit_method(self.methods, PromptStyle.named(suite.style)):
                 raise ValueError(
                     f"{suite.stage}: {unfit} needs a model that thinks between tags; asked as "
-                    f"{suite.elicitation!r} it does not"
+                    f"{suite.style!r} it does not"
                 )
         return self
 
@@ -85,7 +85,7 @@ class Scaling:
                     respondents = {number: self._respondent(context, config, suite)}
                 rows = self._all_rows(context, config, job, respondents[number], rewards)
                 for row in rows:
-                    context.rollouts.write({"model": suite.stage, "elicitation": suite.elicitation, **asdict(row)})
+                    context.rollouts.write({"model": suite.stage, "style": suite.style, **asdict(row)})
                 seed = context.derive_seed("subsets")
                 new = curves_of(rows, config.methods, config.max_completion_tokens, config.subsets, seed)
                 merge(found.setdefault(str(number), {}), new)
@@ -95,7 +95,7 @@ class Scaling:
                     context.checkpointer.save(done, {}, {"curves": curves})
         results: dict[str, dict[str, Any]] = {}
         for number, suite in enumerate(config.suites):
-            results.setdefault(suite.stage, {})[suite.elicitation] = report(found[str(number)], config.compared_at)
+            results.setdefault(suite.stage, {})[suite.style] = report(found[str(number)], config.compared_at)
         if context.distributed.is_first:
             write_json(context.folder / RESULTS, results)
         return StageResult()
@@ -113,12 +113,10 @@ class Scaling:
         return Respondent(
             generator,
             Tokenizer.load(folder),
-            suite.elicitation,
-            config.max_completion_tokens,
+            PromptStyle.named(suite.style),
+            SamplingParams(config.temperature, config.top_p, config.max_completion_tokens),
             config.room,
             context.derive_seed(suite.stage),
-            config.temperature,
-            config.top_p,
         )
 
     @staticmethod

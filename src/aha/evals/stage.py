@@ -1,4 +1,4 @@
-"""Held-out evaluation as a stage: every model of a run under every way of asking, all completions kept."""
+"""Held-out evaluation as a stage: every model of a run in every prompt style, all completions kept."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from pydantic import Field
 
 from aha.configuration import Config, StageName
 from aha.evals.experts import expert_report
-from aha.evals.runner import Sample, evaluate, longest_prompt, summarize, summarize_general
+from aha.evals.runner import Sample, evaluate, summarize, summarize_general
 from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, FamilyName, GeneralName, Level, held_out_suite
 from aha.tasks.stored import HELD_OUT, read_stored
-from aha.text.elicitation import Elicitation
+from aha.text.asker import Asker
+from aha.text.prompt_style import PromptStyle, StyleName
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
 from aha.training.stage import StageContext, StageResult
-from aha.types import Problem
+from aha.types import Problem, SamplingParams
 
 LONGEST_PROMPT = 256
 """Room for a prompt of the laptop world, in tokens, beside the completion."""
 
 
 class Suite(Config):
-    """Which model is asked, and how."""
+    """Which model is asked, and in which prompt styles."""
 
     stage: StageName = Field(description="the stage whose model is evaluated")
-    elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
+    styles: tuple[StyleName, ...] = Field(("zero",), min_length=1, description="prompt styles")
     trained_levels_only: bool = Field(False, description="leave out the levels that are not trained")
 
 
@@ -52,11 +53,15 @@ class EvaluationSettings(Config):
     general_samples: int = Field(2, gt=0, description="samples per general problem")
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
 
+    def sampling(self, samples: int) -> SamplingParams:
+        """How answers are sampled."""
+        return SamplingParams(self.temperature, self.top_p, self.max_completion_tokens, n=samples)
+
 
 class EvaluationConfig(EvaluationSettings):
     """Held-out evaluation of a run's models."""
 
-    suites: tuple[Suite, ...] = Field((), description="models and ways of asking")
+    suites: tuple[Suite, ...] = Field((), description="models and prompt styles")
     problems: tuple[StageName, ...] = Field((), description="stages whose held-out problems are asked as well")
     problems_limit: int = Field(0, ge=0, description="at most so many of each such stage; 0 asks all")
 
@@ -88,30 +93,30 @@ class Evaluation:
         saved = context.checkpointer.load()
         results: dict[str, dict[str, Any]] = saved.state["results"] if saved else {}
         experts: dict[str, Any] = saved.state["experts"] if saved else {}
-        jobs = [(suite, elicitation) for suite in config.suites for elicitation in suite.elicitations]
+        jobs = [(suite, style) for suite in config.suites for style in suite.styles]
         start = saved.step if saved else 0
         with context.progress.task(context.name, len(jobs), start) as task:
-            for done, (suite, elicitation) in enumerate(jobs[start:], start + 1):
+            for done, (suite, style) in enumerate(jobs[start:], start + 1):
                 stage = suite.stage
                 model, tokenizer = self._load(context, stage)
                 levels = config.trained_levels if suite.trained_levels_only else config.levels
-                asked = config.model_copy(update={"levels": levels})
-                samples = self._evaluate(context, asked, model, tokenizer, stage, elicitation)
-                results.setdefault(stage, {})[elicitation] = report(samples, config)
+                asked = config.changed(levels=levels)
+                samples = self._evaluate(context, asked, model, tokenizer, stage, PromptStyle.named(style))
+                results.setdefault(stage, {})[style] = report(samples, config)
                 for sample in samples:
-                    context.rollouts.write({"model": stage, "elicitation": elicitation, **sample.to_json()})
-                if elicitation == "zero":
+                    context.rollouts.write({"model": stage, "style": style, **sample.to_json()})
+                if style == "zero":
                     experts[stage] = expert_report(model, tokenizer, [s for s in samples if s.family not in GENERAL])
-                accuracy = results[stage][elicitation]["trained_levels"]["pass_at_1"]["mean"]
-                told = "not asked at trained levels" if accuracy is None else f"{accuracy:.1%}"
-                task.update(done, {stage: f"{elicitation} {told}"})
-                context.progress.say(f"{stage}, asked as {elicitation!r}: held-out accuracy {told}")
+                accuracy = results[stage][style]["trained_levels"]["pass_at_1"]["mean"]
+                found = "not asked at trained levels" if accuracy is None else f"{accuracy:.1%}"
+                task.update(done, {stage: f"{style} {found}"})
+                context.progress.say(f"{stage}, asked as {style!r}: held-out accuracy {found}")
                 if context.checkpointer.due():
                     context.checkpointer.save(done, {}, {"results": results, "experts": experts})
         if context.distributed.is_first:
             write_json(context.folder / "results.json", results)
             write_json(context.folder / "experts.json", experts)
-        return StageResult(about={stage: headline(ways) for stage, ways in results.items()})
+        return StageResult(about={stage: headline(by_style) for stage, by_style in results.items()})
 
     @staticmethod
     def _load(context: StageContext, stage: str) -> tuple[LanguageModel, Tokenizer]:
@@ -125,39 +130,30 @@ class Evaluation:
         model: LanguageModel,
         tokenizer: Tokenizer,
         stage: str,
-        elicitation: Elicitation,
+        style: PromptStyle,
     ) -> list[Sample]:
         """All processes' samples of one model, in a fixed order."""
         stored = [read_stored(context.parent_folder(one) / HELD_OUT) for one in config.problems]
         limit = config.problems_limit or None
         sets = question_sets(config, [problem for some in stored for problem in some[:limit]])
         asked = [problem for problems, _ in sets for problem in problems]
-        context_tokens = longest_prompt(tokenizer, asked, elicitation) + config.max_completion_tokens
+        context_tokens = style.longest_prompt(tokenizer, asked) + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=config.engine_rows, max_context=context_tokens)
+        asker, seed = Asker(generator, tokenizer, style), context.derive_seed(stage)
         samples: list[Sample] = []
         for problems, count in sets:
-            ask = partial(
-                evaluate,
-                generator,
-                tokenizer,
-                elicitation=elicitation,
-                samples=count,
-                seed=context.derive_seed(stage),
-                max_completion_tokens=config.max_completion_tokens,
-                temperature=config.temperature,
-                top_p=config.top_p,
-            )
-            samples += together(context.distributed, problems, ask)
+            measure = partial(evaluate, asker, sampling=config.sampling(count), seed=seed)
+            samples += together(context.distributed, problems, measure)
         return in_order(samples)
 
 
-def headline(ways: dict[str, Any]) -> dict[str, Any]:
+def headline(by_style: dict[str, Any]) -> dict[str, Any]:
     """A stage's row of the summary: R1-Zero's template on the trained levels, accuracy by family on all of them."""
-    first = ways["zero"] if "zero" in ways else next(iter(ways.values()))
+    first = by_style["zero"] if "zero" in by_style else next(iter(by_style.values()))
     row = {**first["trained_levels"], "by_family": first["all_levels"]["by_family"]}
     if "general" in first:
         row["general"] = first["general"]
-    row["pass_at_1_by_elicitation"] = {name: way["trained_levels"]["pass_at_1"] for name, way in ways.items()}
+    row["pass_at_1_by_style"] = {name: found["trained_levels"]["pass_at_1"] for name, found in by_style.items()}
     return row
 
 
@@ -192,7 +188,7 @@ def question_sets(config: EvaluationSettings, others: Sequence[Problem] = ()) ->
 
 
 def report(samples: list[Sample], config: EvaluationSettings) -> dict[str, Any]:
-    """The numbers of one model under one way of asking: reasoning on the trained levels and on all; general tasks."""
+    """The numbers of one model in one prompt style: reasoning on the trained levels and on all; general tasks."""
     reasoning = [sample for sample in samples if sample.family not in GENERAL]
     trained = [sample for sample in reasoning if sample.level in config.trained_levels]
     results = {"trained_levels": summarize(trained), "all_levels": summarize(reasoning)}

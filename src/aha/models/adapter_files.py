@@ -102,7 +102,7 @@ def load_adapter(model: LanguageModel, folder: str | Path) -> LanguageModel:
         raise CheckpointError(f"{folder / WEIGHTS} is missing or damaged ({error}): fetch or write it again") from None
     names = {key.removeprefix(PREFIX).removesuffix(".weight").rpartition(".lora_")[0] for key in found}
     leaves = {name.rpartition(".")[2] for name in names}
-    put_adapters(model, config.model_copy(update={"target_modules": tuple(sorted(leaves))}))
+    put_adapters(model, config.changed(target_modules=tuple(sorted(leaves))))
     own = adapter_tensors(model)
     _check(folder, own, found)
     with torch.no_grad():

@@ -161,6 +161,6 @@ def _rope_factors(config: DenseConfig) -> np.ndarray[Any, Any] | None:
     """Llama 3's scaling as llama.cpp wants it: what each pair's frequency is divided by."""
     if not isinstance(config.rope_scaling, Llama3Scaling):
         return None
-    plain = inverse_frequencies(config.model_copy(update={"rope_scaling": None}))
+    plain = inverse_frequencies(config.changed(rope_scaling=None))
     factors: np.ndarray[Any, Any] = (plain / inverse_frequencies(config)).float().numpy()
     return factors

@@ -173,7 +173,7 @@ def _without_absent_mtp(config: ModelConfig, reader: TensorReader) -> ModelConfi
         return config
     first = f"model.layers.{config.num_hidden_layers}."
     if config.num_nextn_predict_layers and not any(name.startswith(first) for name in reader.names()):
-        return config.model_copy(update={"num_nextn_predict_layers": 0})
+        return config.changed(num_nextn_predict_layers=0)
     return config
 
 

@@ -57,7 +57,7 @@ def add_adapters(model: LanguageModel, config: LoRAConfig, seed: int) -> Languag
         if name not in known:
             raise UnknownNameError("layer for LoRA", name, known)
     wanted = set(config.target_modules) or known
-    put_adapters(model, config.model_copy(update={"target_modules": tuple(sorted(wanted))}))
+    put_adapters(model, config.changed(target_modules=tuple(sorted(wanted))))
     generator = torch.Generator().manual_seed(seed)
     for layer in adapted_layers(model):
         layer.init_adapters(generator)

@@ -16,20 +16,20 @@ from aha.serve.errors import ApiError
 from aha.serve.terminal import Terminal, start_model
 
 
-def chat(paths: Sequence[Path], model: str, asked: str, overrides: Sequence[str]) -> None:
+def chat(paths: Sequence[Path], model: str, style: str, overrides: Sequence[str]) -> None:
     """Talks to the models that the paths hold, each loaded when it is first asked; one that cannot be is said to be so.
 
     Args:
         paths: run folders, or model folders.
         model: the one to start with; empty for R1, or the last.
-        asked: how model folders are asked.
+        style: the prompt style of model folders.
         overrides: ``a.b=c`` settings of `ServeConfig`.
 
     Raises:
         ConfigError: a path holds no model, there is none of that name, or a setting is wrong.
     """
     config = override_config(ServeConfig(), {}, overrides)
-    found = {one.name: one for one in find_models(paths, asked)}
+    found = {one.name: one for one in find_models(paths, style)}
     if not found:
         raise ConfigError("no model is finished yet: let `aha run` go on")
     try:
@@ -40,7 +40,7 @@ def chat(paths: Sequence[Path], model: str, asked: str, overrides: Sequence[str]
         import readline  # noqa: F401 - gives `input` its history and editing
     console = Console(highlight=False, emoji=False)
     terminal = Terminal(
-        {name: one.asked for name, one in found.items()}, lambda name: load(found[name], config), first, console
+        {name: one.style for name, one in found.items()}, lambda name: load(found[name], config), first, console
     )
     with contextlib.closing(terminal):
         terminal.run()

@@ -20,7 +20,7 @@ from aha.report.comparison import (
     ModelRow,
     as_json,
     level_lines,
-    main_way,
+    main_style,
     markdown,
     marks,
     rows_of,
@@ -30,7 +30,7 @@ from aha.report.comparison import (
 from aha.report.reading import evaluation_settings, model_sizes, read_run
 from aha.tasks.families import GENERAL
 from aha.tasks.stored import HELD_OUT
-from aha.text.elicitation import ELICITATIONS
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 
 Format = Literal["table", "markdown", "json"]
@@ -38,13 +38,13 @@ FORMATS: tuple[Format, ...] = ("table", "markdown", "json")
 
 
 def compare(
-    paths: Sequence[Path], asked: str, overrides: Sequence[str], form: str, out: Path | None, seed: int | None
+    paths: Sequence[Path], style: str, overrides: Sequence[str], form: str, out: Path | None, seed: int | None
 ) -> None:
     """Prints the table of all models that the paths hold.
 
     Args:
         paths: run folders, whose evaluations are read, or model folders, which are evaluated now.
-        asked: how model folders are asked; empty: as the runs that they lie in ask them, elsewhere in the chat format.
+        style: the prompt style of model folders; empty: that of the run that they lie in, elsewhere the chat format.
         overrides: settings of that evaluation.
         form: "table", "markdown" or "json".
         out: a file to write it to as well.
@@ -56,13 +56,13 @@ def compare(
     """
     if form not in FORMATS:
         raise ConfigError(f"format {form!r}: expected one of {', '.join(FORMATS)}")
-    if asked and asked not in ELICITATIONS:
-        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
+    if style:
+        PromptStyle.named(style)
     for path in paths:
         if not is_run(path):
             require_model(path)
-    if (asked or overrides or seed is not None) and all(map(is_run, paths)):
-        raise ConfigError("--asked, --set and --seed are for model folders: runs are shown as they were measured")
+    if (style or overrides or seed is not None) and all(map(is_run, paths)):
+        raise ConfigError("--style, --set and --seed are for model folders: runs are shown as they were measured")
     if out is not None:
         make_folder_of(out)
     named = dict(zip(names_of(paths), paths, strict=True))
@@ -71,7 +71,7 @@ def compare(
     }
     rows: list[ModelRow] = []
     for name, path in named.items():
-        rows += of_runs[name] if name in of_runs else [_evaluated(path, name, asked, overrides, seed or 0)]
+        rows += of_runs[name] if name in of_runs else [_evaluated(path, name, style, overrides, seed or 0)]
     written = markdown(rows) if form == "markdown" else json.dumps(as_json(rows), indent=2, ensure_ascii=False)
     if form == "table":
         _print(rows)
@@ -89,7 +89,7 @@ def _of_run(path: Path, prefix: str) -> list[ModelRow]:
     return [replace(row, model=prefix + row.model) for row in found]
 
 
-def _evaluated(path: Path, name: str, asked: str, overrides: Sequence[str], seed: int) -> ModelRow:
+def _evaluated(path: Path, name: str, style: str, overrides: Sequence[str], seed: int) -> ModelRow:
     """Measures a model folder now: as the run that it lies in measures, elsewhere with the paper's sampling."""
     from aha.recipes.evaluate import PRESETS, ModelEvaluation, measure
 
@@ -97,9 +97,9 @@ def _evaluated(path: Path, name: str, asked: str, overrides: Sequence[str], seed
     # As it is named first: the checkpoint stage links to a folder outside of the run.
     run, stage = next((place for place in places if is_run(place[0])), (path, ""))
     if stage:
-        way, own = _as_in_run(run, stage, asked)
+        style, own = _as_in_run(run, stage, style)
     else:
-        way, own = asked or "chat", {}
+        style, own = style or "chat", {}
     if own:
         chosen = {key: setting for key, setting in own.items() if key in ModelEvaluation.model_fields}
         chosen["held_out"] = [str(run / source / HELD_OUT) for source in own.get("problems", ())]
@@ -107,30 +107,29 @@ def _evaluated(path: Path, name: str, asked: str, overrides: Sequence[str], seed
         general = list(GENERAL) if Tokenizer.load(path).is_own else []
         chosen = {**PRESETS["paper"], "general": general, "suite_seed": seed}
     config = override_config(ModelEvaluation(), chosen, overrides)
-    elicitation = next(known for known in ELICITATIONS if known == way)
-    results = {**measure(path, name, config, elicitation, seed), "sizes": model_sizes(path)}
+    results = {**measure(path, name, config, PromptStyle.named(style), seed), "sizes": model_sizes(path)}
     problems = [Path(file).parent.name for file in config.held_out]
-    return ModelRow(name, way, results, {**config.model_dump(mode="json"), "problems": problems})
+    return ModelRow(name, style, results, {**config.model_dump(mode="json"), "problems": problems})
 
 
-def _as_in_run(run: Path, stage: str, asked: str) -> tuple[str, dict[str, Any]]:
+def _as_in_run(run: Path, stage: str, style: str) -> tuple[str, dict[str, Any]]:
     """How a run asks the model of a stage, and its evaluation's settings: none where no evaluation has begun."""
     from aha.recipes.talk_models import find_models
 
     known = evaluation_settings(run)
-    ways = known.get(stage, {})
-    if not asked:
-        talked = {model.name: model.asked for model in find_models([run], "chat")}
-        asked = main_way(ways) if ways else talked.get(stage, "chat")
-    others = (settings for own in (ways, *known.values()) for settings in own.values())
-    return asked, ways.get(asked) or next(others, {})
+    by_style = known.get(stage, {})
+    if not style:
+        served = {model.name: model.style.name for model in find_models([run], "chat")}
+        style = main_style(by_style) if by_style else served.get(stage, "chat")
+    others = (settings for own in (by_style, *known.values()) for settings in own.values())
+    return style, by_style.get(style) or next(others, {})
 
 
 def _print(rows: Sequence[ModelRow]) -> None:
     """Both tables in the terminal, models across; those that do not fit stand below."""
     console = Console()
-    said = [f"measured with {letter}: {settings}" for letter, settings in marks(rows)[1].items()]
-    about = "\n".join(["the trained levels of the held-out problems", *filter(None, [shared(rows)]), *said])
+    notes = [f"measured with {letter}: {settings}" for letter, settings in marks(rows)[1].items()]
+    about = "\n".join(["the trained levels of the held-out problems", *filter(None, [shared(rows)]), *notes])
     for lines, note in ((stage_lines(rows), about), (level_lines(rows), LEVEL_NOTE)):
         for columns in _blocks(list(zip(*lines, strict=True)), console.width):
             table = Table()

@@ -19,7 +19,7 @@ from aha.configuration import override_config
 from aha.errors import UnknownNameError
 from aha.evals.file_tasks import FileTaskSettings
 from aha.evals.kept import RESULTS, KeptSamples, content_of, identity
-from aha.evals.runner import Sample, evaluate, longest_prompt
+from aha.evals.runner import Sample, evaluate
 from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, names_of, write_json
 from aha.inference.engine import Engine
@@ -29,7 +29,8 @@ from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import DATASETS, is_dataset
 from aha.tasks.families import FAMILIES, GENERAL
 from aha.tasks.stored import read_stored
-from aha.text.elicitation import Elicitation
+from aha.text.asker import Asker
+from aha.text.prompt_style import PromptStyle, StyleName
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
 from aha.types import Problem
@@ -53,7 +54,7 @@ def _known(name: str) -> str:
 class ModelEvaluation(EvaluationSettings, FileTaskSettings):
     """What `aha eval` does; change it with --set."""
 
-    elicitations: tuple[Elicitation, ...] = Field(("zero",), min_length=1, description="ways of asking")
+    styles: tuple[StyleName, ...] = Field(("zero",), min_length=1, description="prompt styles")
     device: str = Field("cpu", description="where to compute: cpu or cuda")
     samples_by_task: dict[Annotated[str, AfterValidator(_known)], PositiveInt] = Field(
         default_factory=dict, description="samples where they differ, by family or task"
@@ -70,7 +71,7 @@ class ModelEvaluation(EvaluationSettings, FileTaskSettings):
 def evaluate_models(
     checkpoints: Sequence[Path],
     tasks: Sequence[str],
-    asked: Sequence[str],
+    styles: Sequence[str],
     preset: str,
     overrides: Sequence[str],
     out: Path | None,
@@ -81,7 +82,7 @@ def evaluate_models(
     Args:
         checkpoints: folders in Hugging Face layout.
         tasks: families, general ones too, and tasks that are asked; empty: all families of reasoning.
-        asked: ways of asking; empty: R1-Zero's template.
+        styles: prompt styles; empty: R1-Zero's template.
         preset: of sampling settings, or several with commas between, each measured; empty: none.
         overrides: ``a.b=c`` settings of `ModelEvaluation`, applied last.
         out: the folder of the completions and results; where one is there already, it is completed.
@@ -103,8 +104,8 @@ def evaluate_models(
         chosen["families"] = [name for name in tasks if name in FAMILIES]
         chosen["general"] = [name for name in tasks if name in GENERAL]
         chosen["tasks"] = [name for name in tasks if is_dataset(name)]
-    if asked:
-        chosen["elicitations"] = list(asked)
+    if styles:
+        chosen["styles"] = [PromptStyle.named(name).name for name in styles]
     base = ModelEvaluation(suite_seed=seed)
     configs = {name: override_config(base, {**PRESETS.get(name, {}), **chosen}, overrides) for name in presets}
     dumps = {
@@ -128,51 +129,49 @@ def evaluate_models(
     with KeptSamples(folder, settings) as kept:
         for name, path in zip(names, checkpoints, strict=True):
             for label, config in configs.items():
-                for elicitation in config.elicitations:
-                    way = f"{elicitation}, {label}" if len(configs) > 1 else elicitation
-                    samples = _measure(Asked(path, name, way, elicitation, config, seed), kept)
-                    results.setdefault(name, {})[way] = _by_task(samples, config)
+                for style in config.styles:
+                    heading = f"{style}, {label}" if len(configs) > 1 else style
+                    work = Measurement(path, name, heading, PromptStyle.named(style), config, seed)
+                    results.setdefault(name, {})[heading] = _by_task(_measure(work, kept), config)
         write_json(folder / RESULTS, results)
     Console().print(_table(results, configs))
     print(f"completions and results: {folder}")
 
 
-def measure(
-    checkpoint: Path, name: str, config: ModelEvaluation, elicitation: Elicitation, seed: int
-) -> dict[str, Any]:
-    """The numbers (see `aha.evals.stage.report`) of a model folder that is asked in one way, with progress.
+def measure(checkpoint: Path, name: str, config: ModelEvaluation, style: PromptStyle, seed: int) -> dict[str, Any]:
+    """The numbers (see `aha.evals.stage.report`) of a model folder in one prompt style, with progress.
 
     Nothing is kept on disk.
     """
-    return report(_measure(Asked(checkpoint, name, elicitation, elicitation, config, seed), None), config)
+    return report(_measure(Measurement(checkpoint, name, style.name, style, config, seed), None), config)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A model, asked in one way under one sampling setting."""
+class Measurement:
+    """A model, asked in one prompt style under one sampling setting."""
 
     checkpoint: Path
     name: str
-    way: str
-    """The name of the way: with the preset's, where there are several."""
-    elicitation: Elicitation
+    heading: str
+    """The name of the style, with that of the preset if there are several."""
+    style: PromptStyle
     config: ModelEvaluation
     seed: int
 
 
-def _measure(asked: Asked, kept: KeptSamples | None) -> list[Sample]:
+def _measure(work: Measurement, kept: KeptSamples | None) -> list[Sample]:
     """All samples: those that are kept, and those that were missing."""
-    sets = _questions(asked.config)
-    found = dict(kept.of(asked.name, asked.way)) if kept else {}
+    sets = _questions(work.config)
+    found = dict(kept.of(work.name, work.heading)) if kept else {}
     missing = [
         ([one for one in problems if any((one.family, one.question, i) not in found for i in range(count))], count)
         for problems, count in sets
     ]
     if any(problems for problems, _ in missing):
         total = sum(len(problems) for problems, _ in sets)
-        for new in _new_samples(asked, missing, total):
+        for new in _new_samples(work, missing, total):
             if kept:
-                kept.add(asked.name, asked.way, new)
+                kept.add(work.name, work.heading, new)
             found.update({identity(sample): sample for sample in new})
     return [
         found[problem.family, problem.question, index]
@@ -182,29 +181,20 @@ def _measure(asked: Asked, kept: KeptSamples | None) -> list[Sample]:
     ]
 
 
-def _new_samples(asked: Asked, missing: Sequence[tuple[list[Problem], int]], total: int) -> Iterator[list[Sample]]:
+def _new_samples(work: Measurement, missing: Sequence[tuple[list[Problem], int]], total: int) -> Iterator[list[Sample]]:
     """Makes samples, some problems at a time, with progress out of the total number of problems."""
-    config = asked.config
-    model, tokenizer = load_pretrained(asked.checkpoint, device=config.device), Tokenizer.load(asked.checkpoint)
-    longest = longest_prompt(tokenizer, [one for problems, _ in missing for one in problems], asked.elicitation)
+    config = work.config
+    model, tokenizer = load_pretrained(work.checkpoint, device=config.device), Tokenizer.load(work.checkpoint)
+    longest = work.style.longest_prompt(tokenizer, [one for problems, _ in missing for one in problems])
     engine = Engine(model, max_rows=config.engine_rows, max_context=longest + config.max_completion_tokens)
+    asker = Asker(engine, tokenizer, work.style)
     finished = total - sum(len(problems) for problems, _ in missing)
-    told = Console(stderr=True, highlight=False)  # what is printed may be read by a program
-    with Progress(console=told).task(f"{asked.name}, asked as {asked.way!r}", total, finished) as task:
+    console = Console(stderr=True, highlight=False)  # what is printed may be read by a program
+    with Progress(console=console).task(f"{work.name}, asked as {work.heading!r}", total, finished) as task:
         for problems, count in missing:
             for start in range(0, len(problems), PROBLEMS_AT_ONCE):
                 some = problems[start : start + PROBLEMS_AT_ONCE]
-                yield evaluate(
-                    engine,
-                    tokenizer,
-                    some,
-                    asked.elicitation,
-                    count,
-                    asked.seed,
-                    config.max_completion_tokens,
-                    config.temperature,
-                    config.top_p,
-                )
+                yield evaluate(asker, some, config.sampling(count), work.seed)
                 finished += len(some)
                 task.update(finished)
 
@@ -236,7 +226,7 @@ def _by_task(samples: Sequence[Sample], config: ModelEvaluation) -> dict[str, An
 
 
 def _table(results: dict[str, dict[str, Any]], configs: dict[str, ModelEvaluation]) -> Table:
-    """For each model, way of asking and task: pass@1 with its interval over problems, votes, k, n problems, tokens."""
+    """For each model, prompt style and task: pass@1 with its interval over problems, votes, k, n problems, tokens."""
     sampling = "; ".join(
         f"{label}: temperature {one.temperature:g}, top-p {one.top_p:g}".removeprefix(": ")
         for label, one in configs.items()
@@ -244,19 +234,19 @@ def _table(results: dict[str, dict[str, Any]], configs: dict[str, ModelEvaluatio
     title = f"held-out problems; {sampling}; 95% intervals over problems"
     config = next(iter(configs.values()))
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("model", "asked", "task"):
+    for column in ("model", "style", "task"):
         table.add_column(column)
     for column in ("pass@1", "95%", "cons@k", "pass@k", "k", "n", "form", "tokens"):
         table.add_column(column, justify="right", no_wrap=True)
-    for model, ways in results.items():
-        for elicitation, result in ways.items():
+    for model, by_style in results.items():
+        for style, result in by_style.items():
             for name in (*config.families, *config.tasks):
-                table.add_row(model, elicitation, name, *_cells(result["by_task"][name]))
+                table.add_row(model, style, name, *_cells(result["by_task"][name]))
             scores = result["general"]["by_family"] if "general" in result else {}
             for name, score in scores.items():
-                table.add_row(model, elicitation, name, _percent(score))
+                table.add_row(model, style, name, _percent(score))
             if len(scores) > 1:
-                table.add_row(model, elicitation, "general", _percent(result["general"]["score"]))
+                table.add_row(model, style, "general", _percent(result["general"]["score"]))
     return table
 
 

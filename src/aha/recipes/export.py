@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import cast, get_args
 
 from aha.errors import ConfigError, UnknownNameError
-from aha.training.launch import WORKER_SETTINGS
+from aha.models.gguf_export import Precision, export_gguf
 
 FORMATS = ("hf", "gguf")
 
@@ -28,10 +27,6 @@ def export_model(folder: Path, out: Path, form: str, adapter: Path | None, preci
         ConfigError: the model cannot be written in this format, or the package for it is missing.
         CheckpointError: files are damaged, refused, or do not belong together.
     """
-    for name, value in WORKER_SETTINGS.items():  # before torch is imported
-        os.environ.setdefault(name, value)
-    from aha.models.gguf_export import Precision, export_gguf
-
     if form not in FORMATS:
         raise UnknownNameError("format", form, FORMATS)
     if precision not in get_args(Precision):

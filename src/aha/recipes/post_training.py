@@ -29,7 +29,7 @@ from aha.stages.problems import ProblemsConfig
 from aha.stages.rejection_sampling import FilterConfig, RejectionSamplingConfig
 from aha.stages.sft import SFTConfig, SourceStage
 from aha.tasks.datasets import find_source, make_dataset
-from aha.text.thinking import Form
+from aha.text.prompt_style import StrictStyleName
 from aha.text.tokenizer import THINK, Tokenizer
 from aha.training.optimizer import OptimizerConfig
 
@@ -47,8 +47,9 @@ class PostTrainingConfig(RecipeConfig):
     train: Source | None = Field(None, description="training rows, where `data` does not say enough")
     held_out: Source | None = Field(None, description="held-out rows; none: the test split, else a share of train")
     instruction: str | None = Field(None, description="said below each question; none: the task's own; empty: nothing")
-    form: Literal["auto", "zero", "chat"] = Field(
-        "auto", description="R1-Zero's template, or the model's chat template; auto: chat if it knows thinking tags"
+    style: Literal["auto", "zero", "chat"] = Field(
+        "auto",
+        description="prompt style: R1-Zero's template or the model's own; auto: chat if it knows thinking tags",
     )
     decontamination_words: int = Field(
         13, ge=0, description="training problems that share so many words in a row with a held-out one go; 0 keeps them"
@@ -76,9 +77,9 @@ class PostTrainingConfig(RecipeConfig):
         return "-".join([*filter(None, parts), f"seed{self.seed}"])
 
     @property
-    def resolved_form(self) -> Form:
-        """How the model is asked."""
-        return _form_of(Path(self.model)) if self.form == "auto" else self.form
+    def resolved_style(self) -> StrictStyleName:
+        """The prompt style of the model."""
+        return _style_of(Path(self.model)) if self.style == "auto" else self.style
 
     def base(self) -> StageSpec:
         """The checkpoint as a stage.
@@ -135,13 +136,13 @@ class PostTrainingConfig(RecipeConfig):
 
     def compared(self, trained: str, problems: str) -> StageSpec:
         """The evaluation of the base and of what became of it, asked in the same way."""
-        return self.measured({"base": self.resolved_form, trained: self.resolved_form}, problems)
+        return self.measured({"base": self.resolved_style, trained: self.resolved_style}, problems)
 
-    def measured(self, asked: Mapping[str, Form], problems: str) -> StageSpec:
+    def measured(self, styles: Mapping[str, StrictStyleName], problems: str) -> StageSpec:
         """The evaluation of some stages' models, each asked in its way."""
-        suites = tuple(Suite(stage=stage, elicitations=(form,)) for stage, form in asked.items())
-        config = self.evaluation.model_copy(update={"suites": suites, "problems": (problems,)})
-        return StageSpec("evaluation", "evaluation", config, parents=(*asked, problems))
+        suites = tuple(Suite(stage=stage, styles=(style,)) for stage, style in styles.items())
+        config = self.evaluation.changed(suites=suites, problems=(problems,))
+        return StageSpec("evaluation", "evaluation", config, parents=(*styles, problems))
 
 
 class PostTrainingGRPOConfig(PostTrainingConfig):
@@ -174,7 +175,7 @@ class PostTrainingGRPOConfig(PostTrainingConfig):
         """The graph."""
         base, problems = self.base(), self.problems()
         source = problems[-1].name
-        rl = self.rl.model_copy(update={"problems": source, "form": self.resolved_form})
+        rl = self.rl.changed(problems=source, style=self.resolved_style)
         return (
             base,
             *problems,
@@ -214,7 +215,7 @@ class PostTrainingSFTConfig(PostTrainingConfig):
         return (base, read, *cleaned, self._training((cleaned or [read])[-1].name))
 
     def _training(self, source: str) -> StageSpec:
-        config = self.sft.model_copy(update={"sources": (SourceStage(stage=source),)})
+        config = self.sft.changed(sources=(SourceStage(stage=source),))
         return StageSpec("sft", "sft", config, parents=("base", source))
 
 
@@ -222,7 +223,7 @@ class DistillationConfig(PostTrainingSFTConfig):
     """Supervised fine-tuning on what a larger model thinks and answers."""
 
     teacher: str = Field("", description="the checkpoint that is learnt from: a model folder (--teacher)")
-    teacher_form: Literal["auto", "zero", "chat"] = Field("auto", description="how the teacher is asked, as `form`")
+    teacher_style: Literal["auto", "zero", "chat"] = Field("auto", description="how the teacher is asked, as `style`")
     sampling: RejectionSamplingConfig = Field(
         default_factory=lambda: RejectionSamplingConfig(
             rewrite=False,
@@ -235,7 +236,7 @@ class DistillationConfig(PostTrainingSFTConfig):
             filters=FilterConfig(max_repetition=0.5, max_paragraph=4000, per_problem=4),
             prompts_at_once=32,
         ),
-        description="what is kept of the teacher's samples (`problems` and `form` are set by the recipe)",
+        description="what is kept of the teacher's samples (`problems` and `style` are set by the recipe)",
     )
 
     def stages(self) -> tuple[StageSpec, ...]:
@@ -250,11 +251,11 @@ class DistillationConfig(PostTrainingSFTConfig):
         teacher = StageSpec("teacher", "checkpoint", CheckpointConfig(path=self.teacher), data_identity=identity)
         base, problems = self.base(), self.problems()
         source = problems[-1].name
-        form = _form_of(Path(self.teacher)) if self.teacher_form == "auto" else self.teacher_form
-        sampling = self.sampling.model_copy(update={"problems": source, "form": form})
+        style = _style_of(Path(self.teacher)) if self.teacher_style == "auto" else self.teacher_style
+        sampling = self.sampling.changed(problems=source, style=style)
         samples = StageSpec("samples", "rejection_sampling", sampling, parents=("teacher", source))
-        asked: dict[str, Form] = {"teacher": form, "base": self.resolved_form, "sft": self.resolved_form}
-        return (teacher, base, *problems, samples, self._training("samples"), self.measured(asked, source))
+        styles: dict[str, StrictStyleName] = {"teacher": style, "base": self.resolved_style, "sft": self.resolved_style}
+        return (teacher, base, *problems, samples, self._training("samples"), self.measured(styles, source))
 
 
 def grpo() -> PostTrainingGRPOConfig:
@@ -273,7 +274,7 @@ def distill() -> DistillationConfig:
 
 
 @functools.lru_cache(maxsize=4)
-def _form_of(folder: Path) -> Form:
+def _style_of(folder: Path) -> StrictStyleName:
     """Chat, where the checkpoint has a chat template and a token for thinking; else R1-Zero's plain template."""
     tokenizer = Tokenizer.load(folder)
     return "chat" if tokenizer.template is not None and THINK in tokenizer.control_tokens else "zero"

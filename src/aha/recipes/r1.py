@@ -29,10 +29,10 @@ from aha.stages.reward_model import RewardModelConfig
 from aha.stages.sft import SFTConfig, SourceStage
 from aha.tasks.corpus import CorpusConfig
 from aha.tasks.families import GENERAL
-from aha.text.elicitation import Elicitation
+from aha.text.prompt_style import StyleName
 from aha.training.optimizer import OptimizerConfig
 
-ASKED: dict[str, Elicitation] = {
+STYLES: dict[str, StyleName] = {
     "pretrain": "zero",
     "v3": "chat_direct",
     "r1-zero": "zero",
@@ -41,7 +41,7 @@ ASKED: dict[str, Elicitation] = {
     "dev3": "chat",
     "r1": "chat",
 }
-"""How each model of the comparison is asked."""
+"""The prompt style of each model of the comparison."""
 
 
 def read_by(config: Config) -> tuple[str, ...]:
@@ -140,15 +140,15 @@ class R1Config(RecipeConfig):
         """One student's base, and its fine-tuning on R1's solutions."""
         base = f"{student.name}-base"
         steps = student.pretraining * self.student_pretrain.steps
-        pretrain = self.student_pretrain.model_copy(update={"model": student.model, "steps": steps})
+        pretrain = self.student_pretrain.changed(model=student.model, steps=steps)
         return [_stage(base, "pretrain", pretrain), _stage(student.name, "sft", self.distillation, base)]
 
     def comparison(self) -> StageSpec:
         """The evaluation of all models."""
-        asked: dict[str, Elicitation] = {**ASKED, **{student.name: "chat" for student in self.students}}
-        suites = tuple(Suite(stage=stage, elicitations=(way,)) for stage, way in asked.items())
-        config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
-        return StageSpec("evaluation", "evaluation", config, parents=tuple(asked))
+        styles: dict[str, StyleName] = {**STYLES, **{student.name: "chat" for student in self.students}}
+        suites = tuple(Suite(stage=stage, styles=(style,)) for stage, style in styles.items())
+        config: EvaluationConfig = self.evaluation.changed(suites=suites)
+        return StageSpec("evaluation", "evaluation", config, parents=tuple(styles))
 
 
 FAMILIES = ("arithmetic", "program", "motion", "riddle")
@@ -175,7 +175,7 @@ def r1_tiny() -> R1Config:
     )
     asked: dict[str, Any] = {"families": FAMILIES}
     rl = {**asked, "lengths": (LengthStage(from_step=0, max_completion_tokens=224),), "eval_levels": (1, 2, 3)}
-    chat = {**rl, "form": "chat", "rubric": RubricConfig(language=1.0)}
+    chat = {**rl, "style": "chat", "rubric": RubricConfig(language=1.0)}
     paper = {"clip_low": 10.0, "clip_high": 10.0, "kl_beta": 0.001, "reference_reset_steps": 25}
     pretrain = PretrainConfig(corpus=CORPUS, vocab_size=1100, steps=560)
     return R1Config(
@@ -185,7 +185,7 @@ def r1_tiny() -> R1Config:
         v3_data=InstructionsConfig(count=4000, general=1.0, short=0.6, brief=0.6, exercises=1.2, **asked),
         v3=SFTConfig(sources=(SourceStage(stage="v3-data"),), epochs=2, optimizer=fine_tuning),
         cold_start_data=RejectionSamplingConfig(
-            form="zero", prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
+            style="zero", prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
         ),
         cold_start=SFTConfig(sources=(SourceStage(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
         reasoning_rl=GRPOConfig(steps=68, eval_every=17, **chat, **paper),
@@ -214,11 +214,11 @@ def r1_tiny() -> R1Config:
         distillation_data=RejectionSamplingConfig(
             prompts=8000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
-        student_pretrain=pretrain.model_copy(update={"steps": 210}),
+        student_pretrain=pretrain.changed(steps=210),
         distillation=SFTConfig(
             sources=(SourceStage(stage="distillation-data"), SourceStage(stage="general-data")),
             epochs=3,
-            optimizer=fine_tuning.model_copy(update={"muon_lr": 0.02}),
+            optimizer=fine_tuning.changed(muon_lr=0.02),
         ),
         students=(
             Student(name="qwen3", model=ModelChoice(preset="qwen3-tiny")),
@@ -229,9 +229,7 @@ def r1_tiny() -> R1Config:
             problems_per_level=6,
             repeats=1,
             budgets=(16, 64, 256),
-            suites=tuple(
-                ScalingSuite(stage=stage, elicitation=ASKED[stage]) for stage in ("pretrain", "r1-zero", "r1")
-            ),
+            suites=tuple(ScalingSuite(stage=stage, style=STYLES[stage]) for stage in ("pretrain", "r1-zero", "r1")),
         ),
         evaluation=EvaluationConfig(
             problems_per_level=15,
@@ -250,7 +248,7 @@ def r1_smoke() -> R1Config:
     """Every stage of `r1-tiny` in under four minutes, smaller and on easy problems: all parts run."""
     config = r1_tiny()
     families = SMOKE_TASKS
-    pretrain = smoke_pretrain(general=0.15, mixed=0.3).model_copy(update={"vocab_size": 700})
+    pretrain = smoke_pretrain(general=0.15, mixed=0.3).changed(vocab_size=700)
     rl = {
         **families,
         "steps": 16,
@@ -266,46 +264,32 @@ def r1_smoke() -> R1Config:
     sampling: dict[str, Any] = {**families, "prompts": 400, "max_completion_tokens": 64, "judge_samples": 40}
     tuning: dict[str, Any] = {"examples_per_step": 16, "validation_examples": 8}
     general = GeneralConfig(from_step=8, helpful="helpful-rm", harmless="harmless-rm", eval_per_level=2, eval_samples=1)
-    return config.model_copy(
-        update={
-            "recipe": "r1-smoke",
-            "pretrain": pretrain,
-            "r1_zero": config.r1_zero.model_copy(update={**rl, "steps": 40}),
-            "v3_data": config.v3_data.model_copy(update={"count": 400, **families}),
-            "v3": config.v3.model_copy(update=tuning),
-            "cold_start_data": config.cold_start_data.model_copy(update=sampling),
-            "cold_start": config.cold_start.model_copy(update={**tuning, "epochs": 12}),
-            "reasoning_rl": config.reasoning_rl.model_copy(update=rl),
-            "rejection_sampling": config.rejection_sampling.model_copy(update=sampling),
-            "general_data": config.general_data.model_copy(update={"count": 300}),
-            "sft": config.sft.model_copy(update=tuning),
-            "preferences": config.preferences.model_copy(
-                update={"prompts": 120, "held_out_per_level": 8, "max_completion_tokens": 48}
-            ),
-            "final_rl": config.final_rl.model_copy(update={**rl, "general": general}),
-            "distillation_data": config.distillation_data.model_copy(update=sampling),
-            "student_pretrain": pretrain.model_copy(update={"model": ModelChoice(), "steps": 100}),
-            "distillation": config.distillation.model_copy(update=tuning),
-            "scaling": config.scaling.model_copy(
-                update={
-                    **families,
-                    "problems_per_level": 2,
-                    "samples": 4,
-                    "budgets": (8, 16),
-                    "rounds": 1,
-                    "max_completion_tokens": 64,
-                    "room": 160,
-                }
-            ),
-            "evaluation": config.evaluation.model_copy(
-                update={
-                    **families,
-                    "trained_levels": (1,),
-                    "problems_per_level": 10,
-                    "samples": 4,
-                    "max_completion_tokens": 64,
-                    "general_per_level": 4,
-                }
-            ),
-        }
+    return config.changed(
+        recipe="r1-smoke",
+        pretrain=pretrain,
+        r1_zero=config.r1_zero.changed(**{**rl, "steps": 40}),
+        v3_data=config.v3_data.changed(count=400, **families),
+        v3=config.v3.changed(**tuning),
+        cold_start_data=config.cold_start_data.changed(**sampling),
+        cold_start=config.cold_start.changed(**tuning, epochs=12),
+        reasoning_rl=config.reasoning_rl.changed(**rl),
+        rejection_sampling=config.rejection_sampling.changed(**sampling),
+        general_data=config.general_data.changed(count=300),
+        sft=config.sft.changed(**tuning),
+        preferences=config.preferences.changed(prompts=120, held_out_per_level=8, max_completion_tokens=48),
+        final_rl=config.final_rl.changed(**rl, general=general),
+        distillation_data=config.distillation_data.changed(**sampling),
+        student_pretrain=pretrain.changed(model=ModelChoice(), steps=100),
+        distillation=config.distillation.changed(**tuning),
+        scaling=config.scaling.changed(
+            **families, problems_per_level=2, samples=4, budgets=(8, 16), rounds=1, max_completion_tokens=64, room=160
+        ),
+        evaluation=config.evaluation.changed(
+            **families,
+            trained_levels=(1,),
+            problems_per_level=10,
+            samples=4,
+            max_completion_tokens=64,
+            general_per_level=4,
+        ),
     )

@@ -19,13 +19,13 @@ from pydantic import Field
 
 from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1 import ASKED, FAMILIES, R1Config, Student, r1_tiny, read_by
+from aha.recipes.r1 import FAMILIES, STYLES, R1Config, Student, r1_tiny, read_by
 from aha.recipes.r1_zero import curves
 from aha.recipes.recipe import StageSpec
 from aha.recipes.rl_stage import rl_stage
 from aha.rl.config import GRPOConfig
 from aha.stages.pretrain import ModelChoice
-from aha.text.elicitation import Elicitation
+from aha.text.prompt_style import StyleName
 
 R1Arm = Literal["scaling", "mini", "qwen2", "student-rl", "distilled-rl", "long-reward", "longer-base"]
 R1_ARMS: tuple[R1Arm, ...] = get_args(R1Arm)
@@ -65,16 +65,16 @@ class R1ArmsConfig(R1Config):
             return [spec, self._evaluation(arm, {"qwen3-distilled-rl": "chat"})]
         if arm == "longer-base":
             name, base = LONGER.name, f"{LONGER.name}-base"
-            asked: dict[str, Elicitation] = {base: "zero", name: "chat", f"{name}-rl": "zero"}
+            styles: dict[str, StyleName] = {base: "zero", name: "chat", f"{name}-rl": "zero"}
             spec = rl_stage(f"{name}-rl", self.student_rl, base)
-            return [*self.student(LONGER), spec, self._evaluation(arm, asked)]
+            return [*self.student(LONGER), spec, self._evaluation(arm, styles)]
         spec = rl_stage("r1-long-reward", self.long_reward, "dev3", *read_by(self.long_reward))
         return [spec, self._evaluation(arm, {"r1-long-reward": "chat"})]
 
-    def _evaluation(self, arm: str, asked: dict[str, Elicitation]) -> StageSpec:
-        suites = tuple(Suite(stage=stage, elicitations=(way,)) for stage, way in asked.items())
-        config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
-        return StageSpec(f"evaluation-{arm}", "evaluation", config, parents=tuple(asked))
+    def _evaluation(self, arm: str, styles: dict[str, StyleName]) -> StageSpec:
+        suites = tuple(Suite(stage=stage, styles=(style,)) for stage, style in styles.items())
+        config: EvaluationConfig = self.evaluation.changed(suites=suites)
+        return StageSpec(f"evaluation-{arm}", "evaluation", config, parents=tuple(styles))
 
 
 def r1_arms() -> R1ArmsConfig:
@@ -82,15 +82,13 @@ def r1_arms() -> R1ArmsConfig:
     main = r1_tiny()
     settings: dict[str, Any] = {name: getattr(main, name) for name in type(main).model_fields}
     assert main.final_rl.general is not None
-    general = main.final_rl.general.model_copy(update={"from_step": 0, "share": 0.8})
-    asked: dict[str, Elicitation] = {**ASKED, "qwen3": "chat"}
-    suites = tuple(
-        ScalingSuite(stage=stage, elicitation=asked[stage]) for stage in ("pretrain", "r1-zero", "r1", "qwen3")
-    )
+    general = main.final_rl.general.changed(from_step=0, share=0.8)
+    styles: dict[str, StyleName] = {**STYLES, "qwen3": "chat"}
+    suites = tuple(ScalingSuite(stage=stage, style=styles[stage]) for stage in ("pretrain", "r1-zero", "r1", "qwen3"))
     settings |= {"recipe": "r1-arms", "scaling": ScalingConfig(families=FAMILIES, suites=suites)}
     return R1ArmsConfig(
         **settings,
-        student_rl=main.r1_zero.model_copy(update={"steps": 300, "eval_every": 50}),
-        distilled_rl=main.reasoning_rl.model_copy(update={"steps": 60}),
-        long_reward=main.final_rl.model_copy(update={"steps": 160, "general": general, "kl_beta": 0.0}),
+        student_rl=main.r1_zero.changed(steps=300, eval_every=50),
+        distilled_rl=main.reasoning_rl.changed(steps=60),
+        long_reward=main.final_rl.changed(steps=160, general=general, kl_beta=0.0),
     )

@@ -16,9 +16,9 @@ from aha.tasks.corpus import CorpusConfig
 from aha.training.optimizer import OptimizerConfig
 
 SUITES = (
-    Suite(stage="pretrain", elicitations=("zero",)),
-    Suite(stage="pretrain", elicitations=("zero_think", "direct", "steps"), trained_levels_only=True),
-    Suite(stage="r1-zero", elicitations=("zero",)),
+    Suite(stage="pretrain", styles=("zero",)),
+    Suite(stage="pretrain", styles=("zero_think", "direct", "steps"), trained_levels_only=True),
+    Suite(stage="r1-zero", styles=("zero",)),
 )
 
 

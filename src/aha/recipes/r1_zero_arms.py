@@ -47,11 +47,11 @@ class R1ZeroArmsConfig(R1ZeroConfig):
 
     def _arm(self, arm: Arm) -> list[StageSpec]:
         if arm == "dense":
-            model = self.pretrain.model.model_copy(update={"changes": {**self.pretrain.model.changes, **DENSE}})
-            return [StageSpec("pretrain-dense", "pretrain", self.pretrain.model_copy(update={"model": model}))]
+            model = self.pretrain.model.changed(changes={**self.pretrain.model.changes, **DENSE})
+            return [StageSpec("pretrain-dense", "pretrain", self.pretrain.changed(model=model))]
         if arm == "no-long":
             corpus = without_long_solutions(self.pretrain.corpus)
-            pretrain: PretrainConfig = self.pretrain.model_copy(update={"corpus": corpus})
+            pretrain: PretrainConfig = self.pretrain.changed(corpus=corpus)
             return [
                 StageSpec("pretrain-no-long", "pretrain", pretrain),
                 rl_stage("r1-zero-no-long", self.rl, "pretrain-no-long"),
@@ -62,7 +62,7 @@ class R1ZeroArmsConfig(R1ZeroConfig):
             "format-only": {"rubric": RubricConfig(accuracy=0.0, format=1.0), "patience": self.rl.steps},
             "bias-off": {"bias_update_rate": 0.0},
         }
-        config: GRPOConfig = self.rl.model_copy(update=changes[arm])
+        config: GRPOConfig = self.rl.changed(**changes[arm])
         return [
             rl_stage(arm, config, "pretrain"),
             self._evaluation(f"evaluation-{arm}", arm),
@@ -70,8 +70,8 @@ class R1ZeroArmsConfig(R1ZeroConfig):
 
     def _evaluation(self, name: str, *stages: str) -> StageSpec:
         base = ("zero", "zero_think")
-        suites = tuple(Suite(stage=one, elicitations=base if "pretrain" in one else ("zero",)) for one in stages)
-        config: EvaluationConfig = self.evaluation.model_copy(update={"suites": suites})
+        suites = tuple(Suite(stage=one, styles=base if "pretrain" in one else ("zero",)) for one in stages)
+        config: EvaluationConfig = self.evaluation.changed(suites=suites)
         return StageSpec(name, "evaluation", config, parents=stages)
 
 

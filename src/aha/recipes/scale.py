@@ -17,7 +17,6 @@ from aha.errors import ConfigError
 from aha.evals.file_tasks import FileTaskSettings
 from aha.evals.kept import content_of
 from aha.evals.kept_lines import KeptPieces
-from aha.evals.runner import longest_prompt
 from aha.evals.scaling import METHODS, Answered, curves_of, report
 from aha.evals.scaling_rows import WITHOUT_REWARDS, ScalingSettings, answer, unfit_method
 from aha.evals.scaling_stage import load_rewards
@@ -32,10 +31,10 @@ from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import is_dataset, make_dataset, need_judges
 from aha.tasks.families import FAMILIES, GENERAL
 from aha.test_time.candidates import Respondent
-from aha.text.elicitation import ELICITATIONS, Elicitation
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 from aha.training.progress import Progress
-from aha.types import Problem
+from aha.types import Problem, SamplingParams
 
 PROBLEMS_AT_ONCE = 32
 
@@ -60,7 +59,7 @@ class ModelScaling(ScalingSettings, FileTaskSettings):
 def scale(
     checkpoint: Path,
     tasks: Sequence[str],
-    asked: str,
+    style: PromptStyle,
     overrides: Sequence[str],
     out: Path | None,
     svg: Path | None,
@@ -71,7 +70,7 @@ def scale(
     Args:
         checkpoint: a folder in Hugging Face layout.
         tasks: families and tasks that are asked; none for the default.
-        asked: the way of asking. Where it has no thinking, methods that take hold of one are left out by default.
+        style: in which it is asked. If it has no thinking, methods that need one are left out by default.
         overrides: ``a.b=c`` settings of `ModelScaling`.
         out: a JSON file for the results and all completions. Until they are all there, OUT.part keeps them, and the
             same command goes on from it.
@@ -80,17 +79,14 @@ def scale(
 
     Raises:
         CheckpointError: the folder is not a model, or damaged.
-        ConfigError: a setting or the way of asking is unknown or does not fit the methods.
+        ConfigError: a setting is unknown or does not fit the prompt style.
     """
-    elicitation = next((known for known in ELICITATIONS if known == asked), None)
-    if elicitation is None:
-        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
-    config = settings_for(elicitation, tasks, overrides, seed)
+    config = settings_for(style, tasks, overrides, seed)
     refuse_reward_model(checkpoint)
     if svg is not None:
         make_folder_of(svg)
     settings = config.model_dump(mode="json", exclude={"device", "engine_rows"})
-    asks = {"model": checkpoint_identity(str(checkpoint)), "asked": asked, "seed": seed, "settings": settings}
+    asks = {"model": checkpoint_identity(str(checkpoint)), "style": style.name, "seed": seed, "settings": settings}
     asks |= {"problems": content_of(config.problems()), "aha": __version__}
     if config.reward_model:
         folder = Path(config.reward_model)
@@ -101,30 +97,30 @@ def scale(
         ]
     part = None if out is None else out.with_name(f"{out.name}.part")
     with KeptPieces(part, asks) as kept:
-        rows = measure(checkpoint, config, elicitation, seed, kept)
+        rows = measure(checkpoint, config, style, seed, kept)
     subset_seed = derive_seed(seed, "subsets")
     curves = curves_of(rows, config.methods, config.max_completion_tokens, config.subsets, subset_seed)
     result = report(curves, config.compared_at)
     console = Console()
-    console.print(_table(result, config, elicitation))
-    if (by_level := levels_table(result, f"asked as {elicitation!r}")) is not None:
+    console.print(_table(result, config, style))
+    if (by_level := levels_table(result, f"asked as {style.name!r}")) is not None:
         console.print(_plain(by_level))
     if out is not None:
-        about = {"model": str(checkpoint), "asked": asked, "seed": seed, "settings": config.model_dump()}
+        about = {"model": str(checkpoint), "style": style.name, "seed": seed, "settings": config.model_dump()}
         write_json(out, {**about, "results": result, "answers": [asdict(row) for row in rows]})
         kept.done()
     if svg is not None:
-        title = f"{checkpoint.parent.name if checkpoint.name == 'model' else checkpoint.name}, asked as {asked}"
+        title = f"{checkpoint.parent.name if checkpoint.name == 'model' else checkpoint.name}, asked as {style.name}"
         write_atomic(svg, curves_figure(result, title) + "\n")
 
 
-def settings_for(elicitation: Elicitation, tasks: Sequence[str], overrides: Sequence[str], seed: int) -> ModelScaling:
+def settings_for(style: PromptStyle, tasks: Sequence[str], overrides: Sequence[str], seed: int) -> ModelScaling:
     """The settings of one measurement.
 
     Raises:
-        ConfigError: a setting is unknown, out of bounds, or does not fit the way of asking.
+        ConfigError: a setting is unknown, out of bounds, or does not fit the prompt style.
     """
-    default = tuple(method for method in WITHOUT_REWARDS if unfit_method([method], elicitation) is None)
+    default = tuple(method for method in WITHOUT_REWARDS if unfit_method([method], style) is None)
     data: dict[str, Any] = {"methods": list(default), "suite_seed": seed}
     for name in tasks:
         if name not in FAMILIES and name not in GENERAL:
@@ -133,17 +129,15 @@ def settings_for(elicitation: Elicitation, tasks: Sequence[str], overrides: Sequ
         data["families"] = [name for name in tasks if not is_dataset(name)]
         data["tasks"] = [name for name in tasks if is_dataset(name)]
     config = override_config(ModelScaling(), data, overrides)
-    if unfit := unfit_method(config.methods, elicitation):
+    if unfit := unfit_method(config.methods, style):
         raise ConfigError(
-            f"methods: {unfit} needs a model that thinks between tags; asked as {elicitation!r} it does not: use "
-            "--asked chat or zero, or leave it out"
+            f"methods: {unfit} needs a model that thinks between tags; asked as {style.name!r} it does not: use "
+            "--style chat or zero, or leave it out"
         )
     return config
 
 
-def measure(
-    checkpoint: Path, config: ModelScaling, elicitation: Elicitation, seed: int, kept: KeptPieces
-) -> list[Answered]:
+def measure(checkpoint: Path, config: ModelScaling, style: PromptStyle, seed: int, kept: KeptPieces) -> list[Answered]:
     """Samples everything that the methods need, with progress; pieces of work that are kept are not done again.
 
     Raises:
@@ -152,20 +146,18 @@ def measure(
     model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
     problems, jobs = config.problems(), config.jobs()
     need_judges(problem.family for problem in problems)
-    longest = longest_prompt(tokenizer, problems, elicitation)
+    longest = style.longest_prompt(tokenizer, problems)
     respondent = Respondent(
         Engine(model, max_rows=config.engine_rows, max_context=longest + config.room),
         tokenizer,
-        elicitation,
-        config.max_completion_tokens,
+        style,
+        SamplingParams(config.temperature, config.top_p, config.max_completion_tokens),
         config.room,
         seed,
-        config.temperature,
-        config.top_p,
     )
     rewards = load_rewards(Path(config.reward_model), config.device) if config.reward_model else None
     rows: list[Answered] = []
-    with Progress().task(f"asked as {elicitation!r}", len(jobs) * len(problems)) as task:
+    with Progress().task(f"asked as {style.name!r}", len(jobs) * len(problems)) as task:
         for number, job in enumerate(jobs):
             for start in range(0, len(problems), PROBLEMS_AT_ONCE):
                 some = problems[start : start + PROBLEMS_AT_ONCE]
@@ -189,10 +181,10 @@ def _plain(shown: Shown) -> Table:
     return table
 
 
-def _table(result: dict[str, Any], config: ModelScaling, elicitation: Elicitation) -> Table:
+def _table(result: dict[str, Any], config: ModelScaling, style: PromptStyle) -> Table:
     """All points of all curves, in order of what they cost."""
     table = Table(
-        title=f"asked as {elicitation!r}: accuracy against tokens per question, "
+        title=f"asked as {style.name!r}: accuracy against tokens per question, "
         + ", ".join((*config.families, *config.tasks)),
         title_justify="left",
         caption_justify="left",

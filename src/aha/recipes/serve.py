@@ -14,12 +14,11 @@ from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.run import check_exposure, listen, run
-from aha.serve.served import Asked
 from aha.training.interrupts import StopRequested
 
 
 def serve(
-    paths: Sequence[Path], host: str, port: int, api_key: str | None, asked: str, overrides: Sequence[str]
+    paths: Sequence[Path], host: str, port: int, api_key: str | None, style: str, overrides: Sequence[str]
 ) -> None:
     """Serves all models that the paths hold, and pages to talk to them and to watch the runs, until stopped.
 
@@ -28,7 +27,7 @@ def serve(
         host: to listen on; other than loopback only with a key.
         port: to listen on; 0 takes a free one.
         api_key: required of clients, or None.
-        asked: how model folders are asked.
+        style: the prompt style of model folders.
         overrides: ``a.b=c`` settings of `ServeConfig`.
 
     Raises:
@@ -38,7 +37,7 @@ def serve(
     """
     config = override_config(ServeConfig(), {}, overrides)
     check_exposure(host, api_key)
-    found = find_models(paths, asked)
+    found = find_models(paths, style)
     listening = listen(host, port)
     catalog = Catalog([load(model, config) for model in found], config)
     names = run_names(paths)
@@ -49,16 +48,9 @@ def serve(
     address = f"http://{shown}:{listening.getsockname()[1]}"
     print(f"serving at {address}/v1", flush=True)
     for model in found:
-        print(f"  {model.name:<24}{_MEANS[model.asked]}", flush=True)
+        print(f"  {model.name:<24}{model.style.title}", flush=True)
     print(f"the page is {address}/" + (f", the runs are at {address}/run" if names else ""), flush=True)
     print("a key is required" if api_key else "for this machine only, without a key", "- stop with Ctrl-C", flush=True)
     number = run(app, listening, config, catalog.stop)
     if number:
         raise StopRequested(number)
-
-
-_MEANS: dict[Asked, str] = {
-    "chat": "chat, thinks first",
-    "chat_direct": "chat, answers directly",
-    "zero": "one question in R1-Zero's template; /v1/completions",
-}

@@ -11,7 +11,7 @@ from aha.protocols import Judge
 from aha.rewards.own import own_reward, short_name
 from aha.tasks.datasets import load_dataset, open_dataset
 from aha.tasks.families import FAMILIES
-from aha.text.elicitation import ELICITATIONS, Elicitation, prompt_for
+from aha.text.prompt_style import PromptStyle
 from aha.text.templates import zero_document
 from aha.text.tokenizer import Tokenizer
 from aha.types import Language, Problem
@@ -28,7 +28,7 @@ def show_task(
     seed: int,
     data: Path | None,
     model: Path | None,
-    asked: str,
+    style: PromptStyle,
     rewards: Sequence[str],
 ) -> None:
     """Prints problems of a family or task: the prompt, the answer, and the scores of right and wrong answers.
@@ -41,15 +41,15 @@ def show_task(
         seed: of their choice.
         data: the task's data folder or file.
         model: whose template the prompts are shown in; None shows R1-Zero's.
-        asked: way of asking.
+        style: of the prompts.
         rewards: functions of the user's own, whose scores are shown beside.
 
     Raises:
         UnknownNameError: no such family or task.
-        ConfigError: no such level, language, way of asking or reward, or the data are not there.
+        ConfigError: no such level, language or reward, or the data are not there.
         GradingError: a right answer does not score 1, a wrong one does, or grading is not possible here.
     """
-    prompt = _prompt(model, asked)
+    prompt = _prompt(model, style)
     if name in FAMILIES:
         family = FAMILIES[name]
         if language not in ("en", "zh"):
@@ -87,16 +87,13 @@ def _drawn(
             yield problem, other
 
 
-def _prompt(model: Path | None, asked: str) -> Prompt:
+def _prompt(model: Path | None, style: PromptStyle) -> Prompt:
     """How a problem is put to the model."""
-    way: Elicitation | None = next((one for one in ELICITATIONS if one == asked), None)
-    if way is None:
-        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ELICITATIONS)}")
     if model is not None:
         tokenizer = Tokenizer.load(model)
-        return lambda problem: tokenizer.decode(prompt_for(tokenizer, problem, way))
-    if way != "zero":
-        raise ConfigError(f"--asked {asked!r} is a matter of the model's template: name the model with --model DIR")
+        return lambda problem: tokenizer.decode(style.prompt(tokenizer, problem))
+    if style.name != "zero":
+        raise ConfigError(f"--style {style.name} is a matter of the model's template: name the model with --model DIR")
     return lambda problem: zero_document(problem.question, "")
 
 

@@ -12,9 +12,10 @@ from aha.files import read_json
 from aha.inference.engine import Engine
 from aha.models.hf import load_pretrained
 from aha.recipes.model_folders import is_run, require_model
-from aha.recipes.r1 import ASKED as ASKED_BY_STAGE
+from aha.recipes.r1 import STYLES
 from aha.serve.config import ServeConfig
-from aha.serve.served import ASKED, Asked, ServedModel
+from aha.serve.served import SERVED_STYLES, ServedModel
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 
 MODEL_STAGES = ("pretrain", "sft", "grpo")
@@ -23,14 +24,14 @@ MODEL_STAGES = ("pretrain", "sft", "grpo")
 
 @dataclass(frozen=True)
 class Found:
-    """A model on disk, and how it is asked."""
+    """A model on disk, and its prompt style."""
 
     name: str
     folder: Path
-    asked: Asked
+    style: PromptStyle
 
 
-def find_models(paths: Sequence[Path], asked: str) -> list[Found]:
+def find_models(paths: Sequence[Path], style: str) -> list[Found]:
     """The models that run folders and model folders hold, each under a name of its own.
 
     A run that has finished none yet holds none.
@@ -38,9 +39,7 @@ def find_models(paths: Sequence[Path], asked: str) -> list[Found]:
     Raises:
         ConfigError: a path is neither, a model answers nothing, or two models would have one name.
     """
-    way = next((known for known in ASKED if known == asked), None)
-    if way is None:
-        raise ConfigError(f"--asked {asked!r}: expected one of {', '.join(ASKED)}")
+    chosen = PromptStyle.named(style, among=SERVED_STYLES)
     prefixes = {path: f"{name}:" for path, name in run_names(paths).items()} if len(run_names(paths)) > 1 else {}
     found: list[Found] = []
     for path in paths:
@@ -50,7 +49,7 @@ def find_models(paths: Sequence[Path], asked: str) -> list[Found]:
             require_model(path)
             resolved = path.resolve()
             name = resolved.parent.name if resolved.name == "model" and resolved.parent.name else resolved.name
-            found.append(Found(name, path, way))
+            found.append(Found(name, path, chosen))
     names = [model.name for model in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -72,37 +71,33 @@ def run_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _of_run(path: Path, prefix: str) -> list[Found]:
     stages = read_json(path / "lineage.json")["stages"]
-    asked = _asked_in_evaluations(path, stages)
+    styles = _evaluated_styles(path, stages)
     found = []
     for stage in stages:
         name, kind, folder = stage["name"], stage["kind"], path / stage["name"] / "model"
         if stage["done"] and kind in MODEL_STAGES and (folder / "config.json").is_file():
-            way = asked.get(name) or _served(ASKED_BY_STAGE.get(name, "")) or _asked_by_kind(path, name, kind)
-            found.append(Found(prefix + name, folder, way))
+            style = styles.get(name) or STYLES.get(name) or _style_by_kind(path, name, kind)
+            found.append(Found(prefix + name, folder, PromptStyle.named(style)))
     return found
 
 
-def _asked_in_evaluations(path: Path, stages: Sequence[dict[str, Any]]) -> dict[str, Asked]:
-    """How a run's own evaluations ask its models."""
-    ways: dict[str, Asked] = {}
+def _evaluated_styles(path: Path, stages: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The first style that can be served in which a run's own evaluations ask each model."""
+    styles: dict[str, str] = {}
     for stage in stages:
         if stage["kind"] == "evaluation" and (path / stage["name"] / "stage.json").is_file():
             for suite in read_json(path / stage["name"] / "stage.json")["config"].get("suites", ()):
-                for elicitation in suite["elicitations"]:
-                    if way := _served(elicitation):
-                        ways.setdefault(suite["stage"], way)
-    return ways
+                for style in suite["styles"]:
+                    if style in SERVED_STYLES:
+                        styles.setdefault(suite["stage"], style)
+    return styles
 
 
-def _served(elicitation: str) -> Asked | None:
-    return next((way for way in ASKED if way == elicitation), None)
-
-
-def _asked_by_kind(path: Path, name: str, kind: str) -> Asked:
+def _style_by_kind(path: Path, name: str, kind: str) -> str:
     """Bases know R1-Zero's template best, reinforcement learning says which one it used, fine-tuning is for chat."""
     if kind == "grpo":
-        config = read_json(path / name / "stage.json")["config"]
-        return _served(config.get("form", "zero")) or "zero"
+        style: str = read_json(path / name / "stage.json")["config"].get("style", "zero")
+        return style
     return "zero" if kind == "pretrain" else "chat"
 
 
@@ -117,4 +112,4 @@ def load(model: Found, config: ServeConfig) -> ServedModel:
     drafted = min(config.speculative_tokens, len(weights.mtp))
     engine = Engine(weights, max_rows=config.rows, max_context=context, speculative_tokens=drafted)
     created = int((model.folder / "config.json").stat().st_mtime)
-    return ServedModel(model.name, tokenizer, engine, model.asked, created, config)
+    return ServedModel(model.name, tokenizer, engine, model.style, created, config)

@@ -88,7 +88,7 @@ class ModelRow:
     """A model as it was asked, what came out, and the settings of the evaluation."""
 
     model: str
-    asked: str
+    style: str
     results: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -98,18 +98,18 @@ def rows_of(run: Run) -> list[ModelRow]:
     order = [stage["name"] for stage in run.lineage.get("stages", [])]
     rows = []
     for model in sorted(run.results, key=lambda name: order.index(name) if name in order else len(order)):
-        ways = run.results[model]
-        asked = main_way(ways)
-        settings = run.settings.get(model, {}).get(asked, {})
-        found = {**ways[asked], "cost": run.stage(model), "sizes": run.sizes.get(model, {})}
-        rows.append(ModelRow(model, asked, found, settings))
+        by_style = run.results[model]
+        style = main_style(by_style)
+        settings = run.settings.get(model, {}).get(style, {})
+        found = {**by_style[style], "cost": run.stage(model), "sizes": run.sizes.get(model, {})}
+        rows.append(ModelRow(model, style, found, settings))
     return rows
 
 
-def main_way(ways: Iterable[str]) -> str:
-    """Of the ways in which a model was asked, the one that the table shows."""
-    known = list(ways)
-    return next((way for way in ("chat", "zero", "chat_direct") if way in known), known[0])
+def main_style(styles: Iterable[str]) -> str:
+    """Of the prompt styles in which a model was asked, the one that the table shows."""
+    known = list(styles)
+    return next((style for style in ("chat", "zero", "chat_direct") if style in known), known[0])
 
 
 def value(row: ModelRow, column: Column) -> float | None:
@@ -181,7 +181,7 @@ def _said(setting: Any) -> str:
 
 def stage_lines(rows: Sequence[ModelRow]) -> list[list[str]]:
     """The stage table as people read it: figures down, models across, the first line their names."""
-    lines = [["", *(row.model for row in rows)], ["asked", *(row.asked for row in rows)]]
+    lines = [["", *(row.model for row in rows)], ["style", *(row.style for row in rows)]]
     letters, _ = marks(rows)
     if letters:
         lines.append(["measured with", *letters])
@@ -227,7 +227,7 @@ def as_json(rows: Sequence[ModelRow]) -> list[dict[str, Any]]:
     return [
         {
             "model": row.model,
-            "asked": row.asked,
+            "style": row.style,
             **{column.title: value(row, column) for column in columns},
             "levels": row.results.get("all_levels", {}).get("by_domain_level", {}),
             "settings": told(row),

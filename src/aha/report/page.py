@@ -11,19 +11,12 @@ from markupsafe import Markup
 
 from aha.files import write_atomic
 from aha.report import curves, figures, lineage, r1, scaling, transcripts
+from aha.report.comparison import main_style
 from aha.report.reading import Run, read_run
 from aha.report.sections import Section, Table
 from aha.report.wording import count, number, percent
-from aha.text.elicitation import STRICT
+from aha.text.prompt_style import PROMPT_STYLES, PromptStyle
 
-ELICITATIONS = {
-    "direct": "asked directly",
-    "steps": "asked to think step by step",
-    "zero": "R1-Zero's template",
-    "zero_think": "template, think tag prefilled",
-    "chat": "chat format",
-    "chat_direct": "chat format, no thinking",
-}
 MODEL_KINDS = ("checkpoint", "pretrain", "grpo", "sft", "reward_model")
 """Kinds of stages that make a model; the others make data."""
 
@@ -95,14 +88,14 @@ def _subtitle(run: Run) -> str:
     return f"commit {commit}, {minutes:.1f} minutes, {processes} processes, from {start}"
 
 
-def _main_way(ways: Mapping[str, Any]) -> str:
-    """The way of asking that headlines are about: R1-Zero's template where that was tried, else the first."""
-    return "zero" if "zero" in ways else next(iter(ways), "")
+def _main_style(by_style: Mapping[str, Any]) -> str:
+    """The prompt style that headlines are about: R1-Zero's template where that was tried, else the first."""
+    return "zero" if "zero" in by_style else next(iter(by_style), "")
 
 
 def _headline(run: Run, model: str) -> dict[str, Any]:
-    ways = run.results.get(model, {})
-    headline = dict(ways.get(_main_way(ways), {}).get("trained_levels", {}))
+    by_style = run.results.get(model, {})
+    headline = dict(by_style.get(_main_style(by_style), {}).get("trained_levels", {}))
     return headline if headline and headline["pass_at_1"]["mean"] is not None else {}
 
 
@@ -110,7 +103,8 @@ def _cards(run: Run, base: str, trained: str) -> list[dict[str, str]]:
     before, after = _headline(run, base), _headline(run, trained)
     if not before or not after:
         return []
-    asked, made = ELICITATIONS[_main_way(run.results[base])], "RL" if run.stages_of_kind("grpo") else "fine-tuning"
+    asked = PromptStyle.named(_main_style(run.results[base])).title
+    made = "RL" if run.stages_of_kind("grpo") else "fine-tuning"
     return [
         {"value": percent(before["pass_at_1"]["mean"]), "label": f"pass@1 of the base, {asked}"},
         {"value": percent(after["pass_at_1"]["mean"]), "label": f"pass@1 after {made}, asked alike"},
@@ -138,12 +132,12 @@ def _verdicts(run: Run, base: str, trained: str) -> list[str]:
         f"On held-out problems {what} took pass@1 from {percent(start)} to {percent(end)} under the same template "
         f"({100 * (end - start):+.1f} points)"
     )
-    others = {name: way["trained_levels"]["pass_at_1"]["mean"] for name, way in run.results[base].items()}
+    others = {name: found["trained_levels"]["pass_at_1"]["mean"] for name, found in run.results[base].items()}
     if len(others) > 1:
         best = max(others, key=lambda name: others[name])
         gained += (
             f", and {100 * (end - others[best]):+.1f} points over the best way found to ask the base "
-            f"({ELICITATIONS.get(best, best)}, {percent(others[best])})"
+            f"({PromptStyle.named(best).title}, {percent(others[best])})"
         )
     sentences = [f"{gained}."]
     lengths = _lengths_from_form(run, trained)
@@ -181,10 +175,10 @@ def _about(run: Run, stage: Mapping[str, Any]) -> list[str]:
     tokens = row.get("tokens_trained") or 0
     size = f", {tokens / 1e6:.1f}M tokens" if tokens else f", {row['examples']} rows" if "examples" in row else ""
     lines = [f"{stage['kind'].replace('_', ' ')}, {row.get('minutes', 0):.1f} min", size.removeprefix(", ")]
-    ways = run.results.get(stage["name"])
-    if ways:
-        way = next((name for name in ("chat", "zero", "chat_direct") if name in ways), next(iter(ways)))
-        lines[1] = f"{percent(ways[way]['trained_levels']['pass_at_1']['mean'])} right{size}"
+    by_style = run.results.get(stage["name"])
+    if by_style:
+        style = main_style(by_style)
+        lines[1] = f"{percent(by_style[style]['trained_levels']['pass_at_1']['mean'])} right{size}"
     return [*lines, *_parameters(run.sizes.get(stage["name"], {}))]
 
 
@@ -197,11 +191,11 @@ def _parameters(sizes: Mapping[str, int]) -> list[str]:
 
 
 def _held_out(run: Run, whole: bool) -> Section | None:
-    """Accuracy of every model in every way of asking, and by family and level where no other table has it."""
+    """Accuracy of every model in every prompt style, and by family and level where no other table has it."""
     values = {
-        f"{model}: {ELICITATIONS.get(way, way)}": (p["mean"], p["low"], p["high"])
-        for model, ways in run.results.items()
-        for way, p in ((way, result["trained_levels"]["pass_at_1"]) for way, result in ways.items())
+        f"{model}: {PromptStyle.named(style).title}": (p["mean"], p["low"], p["high"])
+        for model, by_style in run.results.items()
+        for style, p in ((name, result["trained_levels"]["pass_at_1"]) for name, result in by_style.items())
         if p["mean"] is not None
     }
     if not values:
@@ -213,14 +207,14 @@ def _held_out(run: Run, whole: bool) -> Section | None:
 
 def _evaluation_note(run: Run) -> str:
     config = run.config.get("evaluation", {})
-    asked = {way for ways in run.results.values() for way in ways}
+    asked = {style for by_style in run.results.values() for style in by_style}
     strict, other = (
-        [words for way, words in ELICITATIONS.items() if way in asked and (way in STRICT) == kind]
+        [style.title for style in PROMPT_STYLES if style.name in asked and style.strict == kind]
         for kind in (True, False)
     )
     counts = [f"{', '.join(strict)}: an answer counts only in the strict form."] if strict else []
     counts += [f"{', '.join(other)}: whatever answer can be found counts."] if other else []
-    result = next((way["trained_levels"] for ways in run.results.values() for way in ways.values()), None)
+    result = next((found["trained_levels"] for by_style in run.results.values() for found in by_style.values()), None)
     assert result is not None
     p = result["pass_at_1"]
     levels = ", ".join(map(str, config.get("trained_levels", [])))
@@ -234,19 +228,21 @@ def _family_table(run: Run) -> Table:
     levels = sorted(
         {
             level
-            for ways in run.results.values()
-            for w in ways.values()
-            for f in w["all_levels"]["by_family"].values()
+            for by_style in run.results.values()
+            for found in by_style.values()
+            for f in found["all_levels"]["by_family"].values()
             for level in f
         }
     )
     rows = []
-    for model, ways in run.results.items():
-        for family, cells in ways[_main_way(ways)]["all_levels"]["by_family"].items():
+    for model, by_style in run.results.items():
+        for family, cells in by_style[_main_style(by_style)]["all_levels"]["by_family"].items():
             rows.append([f"{model}: {family}", *(percent(cells.get(level)) for level in levels)])
-    asked = ", ".join(dict.fromkeys(ELICITATIONS[_main_way(ways)] for ways in run.results.values()))
+    asked = ", ".join(
+        dict.fromkeys(PromptStyle.named(_main_style(by_style)).title for by_style in run.results.values())
+    )
     trained = run.config.get("rl", {}).get("levels", [])
-    note = f"Asked in this way: {asked}."
+    note = f"Prompt style: {asked}."
     if trained:
         note += f" RL trained levels {', '.join(map(str, trained))}; the others are shown as they come."
     return Table(["model and family", *(f"level {level}" for level in levels)], rows, note)

@@ -15,7 +15,7 @@ from aha.report.reading import Run
 from aha.report.scaling_directions import scaling_directions, scaling_figures
 from aha.report.sections import Exchange, Section, Table, Transcript
 from aha.report.wording import percent
-from aha.text.elicitation import PREFILLED
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import THINK
 
 TRANSCRIPT_RULE = (
@@ -117,7 +117,7 @@ def _comparison(rows: list[ModelRow]) -> Section | None:
     columns = measured(rows)
     table = Table(
         ["", *(row.model for row in rows)],
-        [["asked as", *(row.asked for row in rows)]]
+        [["prompt style", *(row.style for row in rows)]]
         + [
             [f"{column.title}{' %' if column.kind == 'percent' else ''}", *(text(row, column) for row in rows)]
             for column in columns
@@ -137,12 +137,12 @@ def _comparison(rows: list[ModelRow]) -> Section | None:
 
 def _transcripts(run: Run, rows: list[ModelRow]) -> Section | None:
     """One held-out prompt through all models, chosen by the stated rule."""
-    asked = {row.model: row.asked for row in rows}
+    styles = {row.model: row.style for row in rows}
     first: dict[str, dict[str, Mapping[str, Any]]] = {}
     for sample in run.samples():
-        if sample["index"] == 0 and asked.get(sample["model"]) == sample["elicitation"]:
+        if sample["index"] == 0 and styles.get(sample["model"]) == sample["style"]:
             first.setdefault(sample["question"], {})[sample["model"]] = sample
-    shared = [by_model for by_model in first.values() if by_model.keys() == asked.keys()]
+    shared = [by_model for by_model in first.values() if by_model.keys() == styles.keys()]
     shared.sort(key=lambda by_model: hashlib.sha256(_one(by_model)["question"].encode()).hexdigest())
     trained = run.config.get("evaluation", {}).get("trained_levels", ())
     chosen: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -170,7 +170,7 @@ def _kind(sample: Mapping[str, Any]) -> str:
 
 def _transcript(row: ModelRow, sample: Mapping[str, Any]) -> Transcript:
     """What a model wrote, the think tag included where the prompt ended with it, and how that was judged."""
-    written = (THINK if row.asked in PREFILLED else "") + str(sample["completion"]).strip()
+    written = (THINK if PromptStyle.named(row.style).prefilled else "") + str(sample["completion"]).strip()
     if _kind(sample) == "harmful":
         return Transcript(
             row.model, written, "declines" if sample["refused"] else "does not decline", sample["refused"]

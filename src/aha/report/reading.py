@@ -28,15 +28,15 @@ class Run:
     metrics: list[Row]
     timings: list[Row]
     results: dict[str, dict[str, Row]]
-    """Held-out results: model, then way of asking, then `trained_levels` and `all_levels`."""
+    """Held-out results: model, then prompt style, then `trained_levels` and `all_levels`."""
     experts: dict[str, Row]
     """Expert loads of a model, where they were measured."""
     audits: dict[str, Row]
     """What data stages counted: `audit.json` by stage."""
     settings: dict[str, dict[str, Row]]
-    """What the held-out results were measured with: model, then way of asking, then the evaluation's settings."""
+    """What the held-out results were measured with: model, then prompt style, then the evaluation's settings."""
     scaling: dict[str, dict[str, Row]]
-    """Curves of test-time scaling: model, then way of asking, then `curves` and `at_equal_tokens`."""
+    """Curves of test-time scaling: model, then prompt style, then `curves` and `at_equal_tokens`."""
     sizes: dict[str, Row]
     """Parameters of the models of the finished stages: see `model_sizes`."""
 
@@ -117,7 +117,7 @@ def model_sizes(folder: Path) -> Row:
 
 
 def evaluation_settings(folder: Path) -> dict[str, dict[str, Row]]:
-    """How a run's evaluations, finished or begun, ask its models: model, then way of asking, then the settings.
+    """How a run's evaluations, finished or begun, ask its models: model, then prompt style, then the settings.
 
     Raises:
         RunFolderError: the folder is not a run.
@@ -130,8 +130,8 @@ def evaluation_settings(folder: Path) -> dict[str, dict[str, Row]]:
         config = (_json(run, stage["name"], "stage.json") or {}).get("config", {})
         for suite in config.get("suites", ()):
             levels = config["trained_levels" if suite["trained_levels_only"] else "levels"]
-            for way in suite["elicitations"]:
-                settings.setdefault(suite["stage"], {})[way] = {**config, "levels": levels}
+            for style in suite["styles"]:
+                settings.setdefault(suite["stage"], {})[style] = {**config, "levels": levels}
     return settings
 
 

@@ -152,7 +152,7 @@ class RolloutLog:
 
 def _asked(row: Row) -> tuple[Any, ...]:
     """What the completions of one group have in common; `source` and `setting` are those of test-time scaling."""
-    names = ("model", "elicitation", "source", "setting", "key")
+    names = ("model", "style", "source", "setting", "key")
     return *(row.get(name) for name in names), row["question"]
 
 
@@ -181,7 +181,7 @@ def _group(rows: list[Row]) -> Row:
     return {
         "step": first.get("step"),
         "model": first.get("model"),
-        "asked": first.get("elicitation"),
+        "style": first.get("style"),
         "source": f"{first['source']} {first['setting']}" if "source" in first else None,
         "family": first["family"],
         "level": first["level"],

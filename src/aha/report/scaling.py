@@ -27,9 +27,9 @@ Result = Mapping[str, Any]
 def section(run: Run) -> Section | None:
     """The section, or None where the run has no finished scaling stage."""
     named = {
-        f"{model}, asked as {way}": result
-        for model, ways in run.scaling.items()
-        for way, result in ways.items()
+        f"{model}, asked as {style}": result
+        for model, by_style in run.scaling.items()
+        for style, result in by_style.items()
         if result["curves"]
     }
     if not named:

@@ -21,7 +21,7 @@ def scaling_figures(scaling: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> d
     """The figures that the directions are about; those whose curves are not there are left out.
 
     Args:
-        scaling: model, then way of asking, then what `aha.evals.scaling.report` says.
+        scaling: model, then prompt style, then what `aha.evals.scaling.report` says.
     """
     r1, base = _result(scaling, R1).get("curves", {}), _result(scaling, BASE).get("curves", {})
     found: dict[str, float] = {}

@@ -115,7 +115,7 @@ def section(run: Run, base: str, trained: str) -> Section | None:
     """The aha page: how often models reject an attempt, and transcripts by the rule."""
     samples: dict[str, list[dict[str, Any]]] = {}
     for sample in run.samples():
-        if sample["elicitation"] == "zero":
+        if sample["style"] == "zero":
             samples.setdefault(sample["model"], []).append(sample)
     if base not in samples or trained not in samples:
         return None

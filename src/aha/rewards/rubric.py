@@ -15,7 +15,7 @@ from aha.errors import GradingError
 from aha.grading.sandbox.outcome import default_sandbox
 from aha.rewards.own import RewardFunctionError, own_reward, short_name
 from aha.rewards.rules import accuracy, format_reward, language_reward, random_reward, step_reward
-from aha.text.thinking import Form, parse
+from aha.text.thinking import parse
 from aha.types import Problem
 from aha.workers import KillableWorker
 
@@ -66,7 +66,7 @@ class Grade:
 
 
 def grade(
-    problem: Problem, completion: str, truncated: bool, config: RubricConfig, form: Form = "zero"
+    problem: Problem, completion: str, truncated: bool, config: RubricConfig, answer_tags: bool = True
 ) -> Grade | None:
     """Scores one completion by all rewards; those of weight 0 are measured too, for the log.
 
@@ -75,7 +75,7 @@ def grade(
         completion: from the think tag on, whoever wrote that.
         truncated: it ran into its length limit.
         config: weights.
-        form: the strict form that is asked for.
+        answer_tags: whether a well-formed completion has its answer between tags.
 
     Returns:
         None where a reward gives no verdict or a value that is not finite or not in [0, 1]: the sample is dropped.
@@ -83,7 +83,7 @@ def grade(
     Raises:
         RewardFunctionError: a function of the user's does not work: the sample is dropped.
     """
-    parsed = parse(completion, truncated=truncated, form=form)
+    parsed = parse(completion, truncated=truncated, answer_tags=answer_tags)
     parts: dict[str, float | None] = {
         "accuracy": accuracy(problem, parsed),
         "format": format_reward(problem, parsed),
@@ -105,11 +105,11 @@ def add_up(parts: dict[str, float | None], weights: dict[str, float]) -> Grade |
 
 
 def grade_json(
-    problem: dict[str, Any], completion: str, truncated: bool, config: dict[str, Any], form: Form
+    problem: dict[str, Any], completion: str, truncated: bool, config: dict[str, Any], answer_tags: bool
 ) -> dict[str, Any]:
     """`grade` over JSON values, for a worker process: a grade or none, or the function that failed and how."""
     try:
-        result = grade(Problem(**problem), completion, truncated, RubricConfig(**config), form)
+        result = grade(Problem(**problem), completion, truncated, RubricConfig(**config), answer_tags)
     except RewardFunctionError as error:
         return {"failed": error.reference, "why": str(error)}
     return {"grade": None if result is None else [result.parts, result.reward]}
@@ -122,20 +122,20 @@ class Grader:
         config: the rubric.
         seconds_per_item: time limit for one completion, beside what a program may take in the sandbox: one that runs
             to the sandbox's limit is wrong, and would be dropped if grading ended first.
-        form: the strict form that is asked for.
-        say: is told how each function of the user's fails, the first time that it does.
+        answer_tags: as in `grade`.
+        notify: is told how each function of the user's fails, the first time that it does.
     """
 
     def __init__(
         self,
         config: RubricConfig,
         seconds_per_item: float = 2.0,
-        form: Form = "zero",
-        say: Callable[[str], None] = lambda _: None,
+        answer_tags: bool = True,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._config = config.model_dump()
-        self._form, self._say = form, say
-        self._said: set[str] = set()
+        self._answer_tags, self._notify = answer_tags, notify
+        self._notified: set[str] = set()
         self._worked = False
         self._worker = KillableWorker("aha.rewards.rubric:grade_json", seconds_per_item + default_sandbox().seconds)
 
@@ -147,7 +147,7 @@ class Grader:
                 batch.
         """
         rows = [
-            (asdict(problem), completion.encode(errors="replace").decode(), truncated, self._config, self._form)
+            (asdict(problem), completion.encode(errors="replace").decode(), truncated, self._config, self._answer_tags)
             for problem, completion, truncated in items
         ]
         seconds = self._worker.seconds_per_item
@@ -161,9 +161,9 @@ class Grader:
             raise GradingError(f"{failures[0]['why']}; none of the first {count} completions could be graded")
         self._worked = self._worked or count > 0
         for failure in failures:
-            if failure["failed"] not in self._said:
-                self._said.add(failure["failed"])
-                self._say(f"{failure['why']}; completions on which it fails are dropped (this is said once)")
+            if failure["failed"] not in self._notified:
+                self._notified.add(failure["failed"])
+                self._notify(f"{failure['why']}; completions on which it fails are dropped (this is said once)")
 
     def close(self) -> None:
         """Ends the worker."""

@@ -11,7 +11,7 @@ from aha.models.lora_linear import LoRAConfig
 from aha.rewards.rubric import RubricConfig
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.families import FAMILIES, GENERAL, GeneralName, Level, ReasoningName
-from aha.text.thinking import Form
+from aha.text.prompt_style import StrictStyleName
 from aha.training.optimizer import OptimizerConfig
 from aha.training.trained_model import ComputeConfig
 
@@ -77,7 +77,7 @@ class GRPOConfig(Config):
     lengths: tuple[LengthStage, ...] = Field(
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
-    form: Form = Field("zero", description="R1-Zero's template, or DeepSeek-R1's chat format with think prefilled")
+    style: StrictStyleName = Field("zero", description="prompt style: R1-Zero's template, or R1's chat format")
     families: tuple[ReasoningName, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
     problems: StageName = Field("", description="the stage whose problems are asked, instead of the families'")
     max_prompt_tokens: int = Field(256, gt=0, description="problems of a stage with longer prompts are passed over")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from aha.rl.config import CurriculumConfig
 from aha.tasks.stored import Cell
-from aha.types import Problem, RolloutGroup
+from aha.types import Problem
 
 Draw = Callable[[random.Random, Cell, int], Problem]
-"""Draws a training problem of a cell: the so-and-so-manieth from it, from 0."""
+"""Draws a training problem of a cell: the number-th of it, counted from 0."""
 
 
 class Curriculum:
@@ -55,9 +55,3 @@ class Curriculum:
         """Restores what `state` gave."""
         self.accuracy = {(str(family), int(level)): float(value) for family, level, value, _ in state}
         self.drawn = {(str(family), int(level)): int(drawn) for family, level, _, drawn in state}
-
-
-def group_accuracy(group: RolloutGroup) -> float:
-    """Mean accuracy of a group's graded rollouts."""
-    graded = [rollout.rewards["accuracy"] for rollout in group.rollouts if rollout.reward is not None]
-    return sum(graded) / len(graded) if graded else 0.0

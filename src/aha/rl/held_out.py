@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from aha.evals.runner import Sample, evaluate, summarize, summarize_general
 from aha.evals.stage import together
 from aha.models.reward_model import RewardScorer, load_reward_model
-from aha.protocols import Generator
 from aha.rewards.preference import CalibratedScorer, PreferenceReward
 from aha.rl.config import GeneralConfig, GRPOConfig
 from aha.rl.prompts import SUITE_SEED, Prompts
 from aha.tasks.families import held_out_suite
-from aha.text.elicitation import PREFILLED
-from aha.text.thinking import parse
+from aha.text.asker import Asker
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext
-from aha.types import Problem
+from aha.types import Problem, SamplingParams
 
 WELL_FORMED = 0.9
 """Share of well-formed completions from which the length of thinking is looked at: before, form is what changes."""
@@ -56,13 +53,12 @@ class HeldOut:
     def __init__(
         self,
         config: GRPOConfig,
-        generator: Generator,
-        tokenizer: Tokenizer,
+        asker: Asker,
         context: StageContext,
         preference: PreferenceReward | None,
         prompts: Prompts,
     ) -> None:
-        self._config, self._generator, self._tokenizer = config, generator, tokenizer
+        self._config, self._asker = config, asker
         self._context, self._preference = context, preference
         self._suite = prompts.held_out()
 
@@ -81,26 +77,21 @@ class HeldOut:
 
     def _sampled(self, suite: Sequence[Problem], samples: int) -> list[Sample]:
         config = self._config
-        ask = partial(
-            evaluate,
-            self._generator,
-            self._tokenizer,
-            elicitation=config.form,
-            samples=samples,
-            seed=self._context.derive_seed("evaluation"),
-            max_completion_tokens=max(stage.max_completion_tokens for stage in config.lengths),
-            temperature=config.temperature,
+        longest = max(stage.max_completion_tokens for stage in config.lengths)
+        sampling = SamplingParams(config.temperature, max_completion_tokens=longest, n=samples)
+        seed = self._context.derive_seed("evaluation")
+        return together(
+            self._context.distributed, suite, lambda problems: evaluate(self._asker, problems, sampling, seed)
         )
-        return together(self._context.distributed, suite, ask)
 
     def _general(self, general: GeneralConfig, preference: PreferenceReward) -> dict[str, Any]:
         """The true score of general tasks beside what the reward models say of the same responses."""
         suite = list(held_out_suite(general.families, (1, 2, 3), general.eval_per_level, SUITE_SEED))
         samples = self._sampled(suite, general.eval_samples)
         problems = {problem.question: problem for problem in suite}
-        form, items = self._config.form, []
+        items = []
         for sample in samples:
-            parsed = parse(sample.completion, think_prefilled=form in PREFILLED, truncated=sample.truncated, form=form)
+            parsed = self._asker.style.parse(sample.completion, sample.truncated)
             items.append((problems[sample.question], parsed.thinking, parsed.summary if parsed.well_formed else ""))
         rewards = [reward for reward in preference.rewards(items) if reward is not None]
         return {**summarize_general(samples), "preference": sum(rewards) / max(1, len(rewards))}

@@ -9,7 +9,7 @@ from typing import Protocol
 from aha.rl.config import GRPOConfig
 from aha.tasks.families import draw, get_family, held_out_suite
 from aha.tasks.stored import Cell, StoredProblems
-from aha.text.elicitation import prompt_for
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext
 from aha.types import Language, Problem
@@ -74,8 +74,10 @@ class StoredPrompts:
         return self._stored.held_out(self._config.eval_problems_per_level, self._wanted(self._config.eval_levels))
 
     def _wanted(self, levels: Sequence[int]) -> Callable[[Problem], bool]:
+        style = PromptStyle.named(self._config.style)
+
         def wanted(problem: Problem) -> bool:
-            length = len(prompt_for(self._tokenizer, problem, self._config.form))
+            length = len(style.prompt(self._tokenizer, problem))
             return problem.level in levels and length <= self._config.max_prompt_tokens
 
         return wanted

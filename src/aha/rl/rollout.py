@@ -4,54 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aha.protocols import Generator
 from aha.rewards.preference import PreferenceReward
 from aha.rewards.rubric import Grader, RubricConfig, add_up
 from aha.rewards.rules import format_reward, language_reward
 from aha.rl.advantage import group_advantages
 from aha.tasks.families import get_general
-from aha.text.elicitation import PREFILLED, Elicitation, request_for, text_of
-from aha.text.thinking import Form, parse
-from aha.text.tokenizer import THINK, Tokenizer
-from aha.types import FinishReason, Problem, Rollout, RolloutGroup
+from aha.text.asker import Asker
+from aha.text.thinking import parse
+from aha.text.tokenizer import THINK
+from aha.types import FinishReason, Problem, Rollout, RolloutGroup, SamplingParams
 
 
-def collect(
-    generator: Generator,
-    tokenizer: Tokenizer,
-    problems: Sequence[Problem],
-    seeds: Sequence[int],
-    group_size: int,
-    max_completion_tokens: int,
-    temperature: float,
-    form: Form = "zero",
-    think_prefilled: bool = False,
+def sample_groups(
+    asker: Asker, problems: Sequence[Problem], sampling: SamplingParams, seeds: Sequence[int]
 ) -> list[RolloutGroup]:
-    """Samples G completions of each problem; rewards are still to come.
+    """Samples G = `sampling.n` completions of each problem; rewards are still to come.
 
     Args:
-        generator: whatever samples.
-        tokenizer: of the policy.
-        problems: what is asked.
+        asker: the policy in its prompt style.
+        problems: to ask.
+        sampling: how.
         seeds: one per problem.
-        group_size: completions per problem.
-        max_completion_tokens: the length limit.
-        temperature: of sampling.
-        form: R1-Zero's template, or the chat format, whose prompt always ends inside the thinking.
-        think_prefilled: R1-Zero's template ends inside the thinking too (to see what a base can do when it thinks).
     """
-    asked: Elicitation = "zero_think" if form == "zero" and think_prefilled else form
-    requests = [
-        request_for(tokenizer, problem, asked, group_size, seed, max_completion_tokens, temperature)
-        for problem, seed in zip(problems, seeds, strict=True)
-    ]
-    prefix = THINK if asked in PREFILLED else ""
+    prefix = THINK if asker.style.prefilled else ""
     groups = []
-    for problem, request, completions in zip(problems, requests, generator.generate(requests), strict=True):
-        group = RolloutGroup(problem, request.prompt_token_ids)
-        for completion in completions:
-            text = prefix + text_of(tokenizer, completion)[0]
-            group.rollouts.append(Rollout(completion.token_ids, completion.logprobs, completion.finish_reason, text))
+    for problem, replies in zip(problems, asker.ask(problems, sampling, seeds), strict=True):
+        group = RolloutGroup(problem, tuple(asker.style.prompt(asker.tokenizer, problem)))
+        for reply in replies:
+            one = reply.completion
+            group.rollouts.append(Rollout(one.token_ids, one.logprobs, one.finish_reason, prefix + reply.text))
         groups.append(group)
     return groups
 
@@ -72,7 +53,7 @@ def grade_reasoning(grader: Grader, groups: Sequence[RolloutGroup]) -> None:
 
 
 def grade_general(
-    preference: PreferenceReward, groups: Sequence[RolloutGroup], rubric: RubricConfig, weight: float, form: Form
+    preference: PreferenceReward, groups: Sequence[RolloutGroup], rubric: RubricConfig, weight: float, answer_tags: bool
 ) -> None:
     """Fills in the rewards of general prompts: preference + format + language (R1 Eqs. 8-10).
 
@@ -80,7 +61,7 @@ def grade_general(
     """
     rollouts = [(group.problem, rollout) for group in groups for rollout in group.rollouts]
     parsed = [
-        parse(rollout.text, truncated=rollout.finish_reason is not FinishReason.STOP, form=form)
+        parse(rollout.text, truncated=rollout.finish_reason is not FinishReason.STOP, answer_tags=answer_tags)
         for _, rollout in rollouts
     ]
     shown = [one.summary if one.well_formed else "" for one in parsed]

@@ -29,16 +29,18 @@ from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_u
 from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
-from aha.rl.rollout import assign_advantages, collect, grade_general, grade_reasoning
+from aha.rl.rollout import assign_advantages, grade_general, grade_reasoning, sample_groups
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.datasets import need_judges
 from aha.tasks.families import GENERAL, draw, get_general
+from aha.text.asker import Asker
+from aha.text.prompt_style import PromptStyle
 from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
 from aha.training.loop import TrainingLoop
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import load_for_training, save_trained
-from aha.types import Language, Problem, RolloutGroup
+from aha.types import Language, Problem, RolloutGroup, SamplingParams
 
 MakeRemote = Callable[[RolloutServersConfig, LanguageModel, int, bool, Callable[[], None]], Generator]
 """Builds a generator over servers: settings, model, context, whether this process brings the weights, a barrier."""
@@ -66,7 +68,7 @@ class ReinforcementLearning:
         seed = context.derive_seed("adapters")
         model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
         tokenizer = Tokenizer.load(parent)
-        if config.form == "chat":
+        if config.style == "chat":
             model.generation_config = with_chat_ends(model.generation_config, tokenizer)
         trainer = GRPOTrainer(config, model, tokenizer, context, self._generator(config, context))
         try:
@@ -115,11 +117,13 @@ class GRPOTrainer(TrainingLoop):
                 f"may be longer than the {known} positions of the model; lower max_prompt_tokens or lengths"
             )
         self.generator = make_generator(played, max_rows=config.engine_rows, max_context=context_tokens)
-        self.grader = Grader(config.rubric, config.grader_seconds, config.form, context.progress.say)
+        style = PromptStyle.named(config.style)
+        self.asker = Asker(self.generator, tokenizer, style)
+        self.grader = Grader(config.rubric, config.grader_seconds, style.answer_tags, context.progress.say)
         self.preference = preference_reward(config, tokenizer, context)
         prompts = make_prompts(config, tokenizer, context)
         need_judges(family for family, _ in prompts.cells)  # the workers that grade can only drop samples
-        self.held_out = HeldOut(config, self.generator, tokenizer, context, self.preference, prompts)
+        self.held_out = HeldOut(config, self.asker, context, self.preference, prompts)
         self.curriculum = Curriculum(config.curriculum, prompts.cells, prompts.draw)
         self.silent_steps = 0
         self.well_formed: bool | None = None
@@ -183,15 +187,11 @@ class GRPOTrainer(TrainingLoop):
         for round_number in range(config.dynamic_sampling_rounds):
             problems = self._problems(step, round_number)
             own = distributed.share(len(problems))
-            new = collect(
-                self.generator,
-                self.tokenizer,
+            new = sample_groups(
+                self.asker,
                 [problems[i] for i in own],
+                self._sampling(config.max_completion_tokens(step)),
                 [self.context.derive_seed("rollout", step, round_number, i) for i in own],
-                config.group_size,
-                config.max_completion_tokens(step),
-                config.temperature,
-                config.form,
             )
             self._grade(new)
             groups += new
@@ -199,6 +199,10 @@ class GRPOTrainer(TrainingLoop):
             if sum(not rewards_agree(group["rewards"]) for group in facts) >= config.prompts_per_step:
                 break
         return groups, facts
+
+    def _sampling(self, limit: int) -> SamplingParams:
+        """How a group is sampled, with a limit in tokens."""
+        return SamplingParams(self.config.temperature, max_completion_tokens=limit, n=self.config.group_size)
 
     def _with_signal(self, groups: list[RolloutGroup], facts: Sequence[dict[str, Any]]) -> list[RolloutGroup]:
         """With dynamic sampling, this process's among the first `prompts_per_step` groups that are not silent."""
@@ -216,7 +220,9 @@ class GRPOTrainer(TrainingLoop):
         general = [group for group in groups if group.problem.family in GENERAL]
         if general and self.preference is not None and self.config.general is not None:
             config = self.config
-            grade_general(self.preference, general, config.rubric, self.config.general.weight, config.form)
+            grade_general(
+                self.preference, general, config.rubric, self.config.general.weight, self.asker.style.answer_tags
+            )
 
     def _problems(self, step: int, round_number: int) -> list[Problem]:
         rng = random.Random(self.context.derive_seed("problems", step, round_number))
@@ -261,16 +267,12 @@ class GRPOTrainer(TrainingLoop):
         rng = random.Random(self.context.derive_seed("preflight"))
         problems = [self.curriculum.sample(rng) for _ in range(config.preflight_prompts)]
         own = distributed.share(len(problems))
-        groups = collect(
-            self.generator,
-            self.tokenizer,
+        thinking = PromptStyle.named("zero_think" if config.style == "zero" else config.style)
+        groups = sample_groups(
+            Asker(self.generator, self.tokenizer, thinking),
             [problems[i] for i in own],
+            self._sampling(self.longest),
             [self.context.derive_seed("preflight", i) for i in own],
-            config.group_size,
-            self.longest,
-            config.temperature,
-            config.form,
-            think_prefilled=True,
         )
         grade_reasoning(self.grader, groups)
         facts = distributed.gather_shares([group_facts(group) for group in groups])

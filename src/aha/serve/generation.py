@@ -98,7 +98,7 @@ def start_chat(model: ServedModel, request: ChatRequest, prompt: Sequence[int]) 
     Raises:
         ApiError: the queue is full, the server is stopping, or a model that does not think is to think on.
     """
-    if model.asked == "chat_direct" and request.thinking is not None and request.thinking.min_tokens:
+    if not model.style.thinks and request.thinking is not None and request.thinking.min_tokens:
         message = f"{model.name!r} answers without thinking: there is none to prolong"
         raise ApiError(400, message, "thinking.min_tokens")
     count = request.votes or request.samples
@@ -109,7 +109,7 @@ def start_chat(model: ServedModel, request: ChatRequest, prompt: Sequence[int]) 
         ReplyReader(
             index,
             model.tokenizer,
-            splitter_for(model.tokenizer, think_prefilled=request.thought is not None or model.asked == "chat"),
+            splitter_for(model.tokenizer, think_prefilled=request.thought is not None or model.style.prefilled),
             request.stops,
             begun=bool(request.thought),
             logprobs=bool(request.logprobs),

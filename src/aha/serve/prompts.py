@@ -14,7 +14,7 @@ from aha.types import Message
 
 
 def chat_ids(model: ServedModel, messages: Sequence[ChatMessage], thought: str | None = None) -> list[int]:
-    """A conversation in the form in which the model is asked.
+    """A conversation in the prompt style of the model.
 
     Args:
         model: that is asked.
@@ -26,15 +26,15 @@ def chat_ids(model: ServedModel, messages: Sequence[ChatMessage], thought: str |
             model that does not think is given a thought, or the checkpoint's own template refuses the conversation.
     """
     _check_size(model, sum(len(message.text.encode()) for message in messages) + len((thought or "").encode()))
-    if thought is not None and model.asked == "chat_direct":
+    if thought is not None and not model.style.thinks:
         raise ApiError(400, f"{model.name!r} answers without thinking: there is none to go on with", "messages")
-    if model.asked == "zero":
+    if model.style.template == "zero":
         question = _single_question(model, messages)
         ids = zero_prompt(model.tokenizer, question, think_prefilled=thought is not None)
     else:
         turns = [_turn(message) for message in messages]
         try:
-            ids = chat_prompt(model.tokenizer, turns, think_prefilled=model.asked == "chat")
+            ids = chat_prompt(model.tokenizer, turns, think_prefilled=model.style.prefilled)
         except CheckpointError as error:
             message = f"{model.name!r} cannot be asked this: {error}"
             raise ApiError(400, message, "messages", "template_refused") from None

@@ -159,8 +159,8 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "aha"
-    asked: str
-    """Extension: in which form it is asked: chat, chat_direct or zero."""
+    style: str
+    """Extension: its prompt style: chat, chat_direct or zero."""
     context_tokens: int
     """Extension: prompt and completion together, at most."""
 

@@ -1,23 +1,23 @@
-"""A model as the server knows it: its name, how it is asked, and the thread that works for it."""
+"""A model as the server knows it: its name, its prompt style, and the thread that works for it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
 
 from aha.errors import CheckpointError, ConfigError
 from aha.protocols import BatchGenerator
 from aha.serve.config import ServeConfig
 from aha.serve.responses import ModelCard
 from aha.serve.worker import Worker
+from aha.text.prompt_style import PromptStyle, StyleName
 from aha.text.templates import chat_prompt
 from aha.text.tokenizer import Tokenizer
 from aha.types import Message
 
-Asked = Literal["chat", "chat_direct", "zero"]
-ASKED: tuple[Asked, ...] = ("chat", "chat_direct", "zero")
-"""R1's chat format, thinking opened by the prompt; without thinking (V3); R1-Zero's template, also of bases."""
+SERVED_STYLES: tuple[StyleName, ...] = ("chat", "chat_direct", "zero")
+"""The prompt styles in which models are served."""
+CHAT = PromptStyle.named("chat")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -34,7 +34,7 @@ class ServedModel:
     name: str
     tokenizer: Tokenizer
     generator: BatchGenerator
-    asked: Asked = "chat"
+    style: PromptStyle = CHAT
     created: int = 0
     """When it was made, in seconds since 1970."""
     config: ServeConfig = field(default_factory=ServeConfig)
@@ -43,8 +43,8 @@ class ServedModel:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(f"model name {self.name!r}: expected letters, digits, '.', '_', ':' and '-'")
-        if self.asked != "zero":
-            _check_template(self.name, self.tokenizer, self.asked)
+        if self.style.template == "chat":
+            _check_template(self.name, self.tokenizer, self.style)
         object.__setattr__(self, "worker", Worker(self.generator, self.config.queue_samples, self.name))
 
     @property
@@ -56,16 +56,16 @@ class ServedModel:
     def card(self) -> ModelCard:
         """What /v1/models says about it."""
         return ModelCard(
-            id=self.name, created=self.created, asked=self.asked, context_tokens=self.generator.max_context
+            id=self.name, created=self.created, style=self.style.name, context_tokens=self.generator.max_context
         )
 
 
-def _check_template(name: str, tokenizer: Tokenizer, asked: Asked) -> None:
+def _check_template(name: str, tokenizer: Tokenizer, style: PromptStyle) -> None:
     """Renders a question, so that a checkpoint that cannot be asked at all is refused before anybody asks."""
-    instead = "--asked zero puts one question into R1-Zero's template, and /v1/completions goes on with any text"
+    instead = "--style zero puts one question into R1-Zero's template, and /v1/completions goes on with any text"
     if not tokenizer.is_own and tokenizer.template is None:
-        raise CheckpointError(f"{name!r} has no chat template and cannot be asked as {asked}: {instead}")
+        raise CheckpointError(f"{name!r} has no chat template and cannot be asked as {style.name}: {instead}")
     try:
         chat_prompt(tokenizer, [Message("user", "?")])
     except CheckpointError as error:
-        raise CheckpointError(f"{name!r} cannot be asked as {asked}: {error}; {instead}") from None
+        raise CheckpointError(f"{name!r} cannot be asked as {style.name}: {error}; {instead}") from None

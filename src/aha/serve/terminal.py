@@ -27,8 +27,9 @@ from aha.serve.judging import NUMBERS, ProblemName, find_problem, judge
 from aha.serve.prompts import chat_ids
 from aha.serve.schemas import MAX_N, ChatRequest, read
 from aha.serve.screen import Screen
-from aha.serve.served import Asked, ServedModel
+from aha.serve.served import ServedModel
 from aha.tasks.families import FAMILIES, GENERAL
+from aha.text.prompt_style import PromptStyle
 from aha.types import Language
 
 SETTINGS = ("temperature", "top_p", "seed", "max_completion_tokens", "stop")
@@ -56,7 +57,7 @@ class Terminal:
     """The conversation and its commands.
 
     Args:
-        models: names of models, and how each is asked.
+        models: names of models, and the prompt style of each.
         load: gives a model when it is first asked.
         model: the name of the one to start with.
         console: where to write.
@@ -65,7 +66,7 @@ class Terminal:
 
     def __init__(
         self,
-        models: Mapping[str, Asked],
+        models: Mapping[str, PromptStyle],
         load: Callable[[str], ServedModel],
         model: str,
         console: Console,
@@ -184,7 +185,7 @@ class Terminal:
         Raises:
             ApiError: a setting does not hold.
         """
-        single = self._models[name] == "zero"
+        single = self._models[name].name == "zero"
         earlier = [] if single else itertools.takewhile(lambda other: other is not turn, self._turns)
         messages: list[dict[str, Any]] = [{"role": "system", "content": self._system}] if self._system else []
         for other in earlier:
@@ -202,7 +203,7 @@ class Terminal:
             settings.pop("thinking")
         if closed:
             settings["thinking"] = OFF
-        if self._models[name] == "chat_direct":
+        if self._models[name].name == "chat_direct":
             settings.pop("thinking", None)
         return self._checked({**settings, "model": name, "messages": messages})
 
@@ -251,8 +252,8 @@ class Terminal:
             self._beside = "" if self._beside == name else self._beside
             return
         self._screen.pairs(
-            (f"{'*' if known == self._model else '+' if known == self._beside else ' '} {known}", _MEANS[asked])
-            for known, asked in self._models.items()
+            (f"{'*' if known == self._model else '+' if known == self._beside else ' '} {known}", style.title)
+            for known, style in self._models.items()
         )
 
     def _set_beside(self, name: str) -> None:
@@ -282,7 +283,7 @@ class Terminal:
 
     def _longer(self, rest: str) -> None:
         turn = self._last()
-        if self._models[self._model] == "chat_direct":
+        if self._models[self._model].name == "chat_direct":
             raise ApiError(400, f"{self._model!r} answers without thinking: choose a model that thinks with /model")
         if not turn.reply.reasoning:
             self._answer(turn, "")
@@ -357,9 +358,6 @@ class Terminal:
 
     def _leave(self, rest: str) -> None:
         raise Leave
-
-
-_MEANS: dict[Asked, str] = {"chat": "thinks", "chat_direct": "answers directly", "zero": "answers single questions"}
 
 
 def start_model(names: Sequence[str], wanted: str) -> str:

@@ -64,14 +64,10 @@ class Worker:
         self._changed = threading.Condition()
         self._arrived: list[Job] = []
         self._jobs: list[Job] = []
-        self._in_flight = 0
+        self.in_flight = 0
+        """Samples that run or wait."""
         self._closing = False
         self._thread: threading.Thread | None = None
-
-    @property
-    def in_flight(self) -> int:
-        """Samples that run or wait."""
-        return self._in_flight
 
     def submit(self, job: Job) -> None:
         """Queues a job; its events come as its samples grow.
@@ -82,14 +78,14 @@ class Worker:
         with self._changed:
             if self._closing:
                 raise ApiError(503, "the server is stopping", code="stopping")
-            if self._in_flight + len(job.readers) > self._capacity:
+            if self.in_flight + len(job.readers) > self._capacity:
                 raise ApiError(
                     429,
                     "too many requests are waiting; try again shortly",
                     code="queue_full",
                     headers={"retry-after": "1"},
                 )
-            self._in_flight += len(job.readers)
+            self.in_flight += len(job.readers)
             self._arrived.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"aha-serve-{self._name}", daemon=True)
@@ -183,7 +179,7 @@ class Worker:
 
     def _release(self, job: Job) -> None:
         with self._changed:
-            self._in_flight -= 0 if job.released else len(job.readers)
+            self.in_flight -= 0 if job.released else len(job.readers)
             job.released = True
 
     def _fail(self, jobs: Sequence[Job], error: ApiError) -> None:

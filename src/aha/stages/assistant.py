@@ -15,10 +15,10 @@ from aha.data.conversations import Conversation
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, draw, get_family, get_general
 from aha.tasks.rewriting import summary
-from aha.text.elicitation import text_of
-from aha.text.templates import chat_ends, chat_prompt
+from aha.text.asker import Asker
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
-from aha.types import Language, Message, Problem, Request, SamplingParams
+from aha.types import Language, Problem, SamplingParams
 
 Exercise = Literal["sum_up", "judge", "compare"]
 YES, NO = "yes", "no"
@@ -91,38 +91,29 @@ class Assistant:
     """
 
     def __init__(self, generator: Generator, tokenizer: Tokenizer, longest: int = 32) -> None:
-        self._generator, self._tokenizer, self._longest = generator, tokenizer, longest
+        self._asker, self._longest = Asker(generator, tokenizer, PromptStyle.named("chat_direct")), longest
 
-    def ask(self, prompts: Sequence[str], longest: int | None = None) -> list[str]:
+    def _answers(self, prompts: Sequence[str], longest: int | None = None) -> list[str]:
         """Replies in order; an empty text for one that does not end."""
-        sampling = SamplingParams(
-            temperature=0.0,
-            max_completion_tokens=longest or self._longest,
-            stop_token_ids=chat_ends(self._tokenizer),
-        )
-        requests = [
-            Request(tuple(chat_prompt(self._tokenizer, [Message("user", prompt)], think_prefilled=False)), sampling)
-            for prompt in prompts
-        ]
-        replies = []
-        for (completion,) in self._generator.generate(requests):
-            text, truncated = text_of(self._tokenizer, completion)
-            replies.append("" if truncated else text.strip())
-        return replies
+        sampling = SamplingParams(temperature=0.0, max_completion_tokens=longest or self._longest)
+        replies = self._asker.ask(prompts, sampling, [0] * len(prompts))
+        return ["" if reply.truncated else reply.text.strip() for (reply,) in replies]
 
     def sum_up(self, items: Sequence[tuple[Problem, str]]) -> list[str]:
         """A sentence for each (problem, answer)."""
-        return self.ask([sum_up_prompt(problem, answer) for problem, answer in items])
+        return self._answers([sum_up_prompt(problem, answer) for problem, answer in items])
 
     def judge(self, items: Sequence[tuple[Problem, str]]) -> list[bool]:
         """Whether each answer is right, in V3's opinion, given the truth."""
-        return [reply == YES for reply in self.ask([judge_prompt(problem, answer) for problem, answer in items], 4)]
+        return [
+            reply == YES for reply in self._answers([judge_prompt(problem, answer) for problem, answer in items], 4)
+        ]
 
     def compare(self, items: Sequence[tuple[Problem, str, str]]) -> list[float]:
         """Preference for the first response over the second: 1 or 0 where both orders say so, else 0.5.
 
         A reply that is neither A nor B is no verdict, and leaves it at 0.5.
         """
-        there = self.ask([compare_prompt(problem, a, b) for problem, a, b in items], 4)
-        back = self.ask([compare_prompt(problem, b, a) for problem, a, b in items], 4)
+        there = self._answers([compare_prompt(problem, a, b) for problem, a, b in items], 4)
+        back = self._answers([compare_prompt(problem, b, a) for problem, a, b in items], 4)
         return [_PREFERENCE.get(replies, 0.5) for replies in zip(there, back, strict=True)]

@@ -22,13 +22,15 @@ from aha.files import write_atomic, write_json
 from aha.models.hf import load_pretrained
 from aha.rewards.preference import preference_of
 from aha.stages.assistant import Assistant
-from aha.stages.sampling import Row, sample, sample_in_batches
+from aha.stages.sampling import Row, sample_in_batches
 from aha.tasks.families import GENERAL, LEVELS, GeneralName, draw, get_general, held_out_suite, is_held_out
 from aha.tasks.general.requests import Requests
+from aha.text.asker import Asker
+from aha.text.prompt_style import PromptStyle
 from aha.text.thinking import Parsed
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
-from aha.types import Language, Problem
+from aha.types import Language, Problem, SamplingParams
 
 PAIRS, LABELLED, AUDIT = "pairs.jsonl", "labelled.jsonl", "audit.json"
 
@@ -108,10 +110,14 @@ class Preferences:
         ]
         context.progress.say(f"{context.name}: {len(problems)} prompts, {config.samples} responses each")
 
-        def rows_of(asked: Sequence[Problem], seeds: Sequence[int]) -> list[list[Row]]:
-            tokens, temperature = config.max_completion_tokens, config.temperature
-            groups = sample(generator, tokenizer, asked, seeds, "chat", config.samples, temperature, tokens)
-            return [different(one.parsed for one in group) for group in groups]
+        sampling = SamplingParams(
+            config.temperature, max_completion_tokens=config.max_completion_tokens, n=config.samples
+        )
+        asker = Asker(generator, tokenizer, PromptStyle.named("chat"))
+
+        def rows_of(some: Sequence[Problem], seeds: Sequence[int]) -> list[list[Row]]:
+            groups = asker.ask(some, sampling, seeds)
+            return [different(asker.style.parse(one.text, one.truncated) for one in group) for group in groups]
 
         return problems, sample_in_batches(context, problems, rows_of, config.prompts_at_once)
 

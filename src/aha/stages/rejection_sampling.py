@@ -26,17 +26,18 @@ from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.rewards.rules import accuracy, language_consistency
 from aha.stages.assistant import Assistant
-from aha.stages.sampling import Row, Sampled, sample, sample_in_batches
+from aha.stages.sampling import Row, sample_in_batches
 from aha.stages.sft import EXAMPLES
 from aha.tasks.datasets import need_judges
 from aha.tasks.families import FAMILIES, Level, ReasoningName, draw, get_family
 from aha.tasks.rewriting import one_language, summary
 from aha.tasks.stored import StoredProblems
-from aha.text.elicitation import prompt_for
-from aha.text.thinking import Form, final_answer
+from aha.text.asker import Asker
+from aha.text.prompt_style import PromptStyle, StrictStyleName
+from aha.text.thinking import Parsed, final_answer
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
-from aha.types import Language, Problem
+from aha.types import Language, Problem, SamplingParams
 
 AUDIT = "audit.json"
 RULES = ("format", "wrong", "language", "repetition", "long paragraph", "judge", "duplicate", "enough of this problem")
@@ -57,7 +58,7 @@ class FilterConfig(Config):
 class RejectionSamplingConfig(Config):
     """Where solutions come from, and which are kept."""
 
-    form: Form = Field("chat", description="how the model is asked: R1-Zero's template, or the chat format")
+    style: StrictStyleName = Field("chat", description="prompt style: R1-Zero's template, or R1's chat format")
     prompts: int = Field(1500, gt=0, description="training problems that are asked")
     samples: int = Field(4, gt=0, description="samples per problem")
     temperature: float = Field(1.0, gt=0, description="of sampling (R1: 1)")
@@ -127,10 +128,19 @@ class RejectionSampling:
         if len(problems) < config.prompts:
             context.progress.say(f"{context.name}: {len(problems)} different problems ({config.prompts} asked for)")
 
-        def rows_of(asked: Sequence[Problem], seeds: Sequence[int]) -> list[list[Row]]:
-            tokens, temperature = config.max_completion_tokens, config.temperature
-            groups = sample(generator, tokenizer, asked, seeds, config.form, config.samples, temperature, tokens)
-            return [[to_row(one) for one in group] for group in groups]
+        sampling = SamplingParams(
+            config.temperature, max_completion_tokens=config.max_completion_tokens, n=config.samples
+        )
+        asker = Asker(generator, tokenizer, PromptStyle.named(config.style))
+
+        def rows_of(some: Sequence[Problem], seeds: Sequence[int]) -> list[list[Row]]:
+            return [
+                [
+                    to_row(problem, asker.style.parse(one.text, one.truncated), len(one.completion.token_ids))
+                    for one in group
+                ]
+                for problem, group in zip(some, asker.ask(some, sampling, seeds), strict=True)
+            ]
 
         def note(rows: Sequence[Row]) -> dict[str, str]:
             return {"right": f"{sum(row['right'] for row in rows) / len(rows):.1%}"}
@@ -144,8 +154,10 @@ class RejectionSampling:
         if not config.problems:
             return training_problems(config, seed)
 
+        style = PromptStyle.named(config.style)
+
         def fits(problem: Problem) -> bool:
-            return len(prompt_for(tokenizer, problem, config.form)) <= config.max_prompt_tokens
+            return len(style.prompt(tokenizer, problem)) <= config.max_prompt_tokens
 
         stored = StoredProblems(context.parent_folder(config.problems), seed, fits)
         need_judges(family for family, _ in stored.cells)
@@ -212,9 +224,8 @@ def training_problems(config: RejectionSamplingConfig, seed: int) -> list[Proble
     return problems
 
 
-def to_row(one: Sampled) -> Row:
+def to_row(problem: Problem, parsed: Parsed, tokens: int) -> Row:
     """A sample as JSON: the problem, what was thought and answered, and whether that is right."""
-    problem, parsed = one.problem, one.parsed
     right = parsed.well_formed and bool(accuracy(problem, parsed))
     return {
         "problem": asdict(problem),
@@ -223,7 +234,7 @@ def to_row(one: Sampled) -> Row:
         "thinking": parsed.thinking,
         "summary": parsed.summary,
         "answer": parsed.answer,
-        "tokens": one.tokens,
+        "tokens": tokens,
     }
 
 

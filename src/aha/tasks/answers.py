@@ -1,4 +1,4 @@
-"""What a completion answers, under each way of asking: what is shown, what is checked, and what it says in a vote."""
+"""What a completion answers, under each prompt style: what is shown, what is checked, and what it says in a vote."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from aha.tasks.datasets import is_dataset, judge_of
 from aha.tasks.families import GENERAL
-from aha.text.elicitation import PREFILLED, STRICT, Elicitation
-from aha.text.thinking import Flaw, Parsed, extract_leniently, parse
+from aha.text.prompt_style import PromptStyle
+from aha.text.thinking import Flaw, Parsed, extract_leniently
 from aha.text.tokenizer import ANSWER, END_THINK
 from aha.types import Problem
 
@@ -32,39 +32,36 @@ def answer_for(problem: Problem, parsed: Parsed) -> str:
     return parsed.summary if is_dataset(problem.family) else parsed.answer
 
 
-def read_completion(
-    problem: Problem, text: str, truncated: bool, elicitation: Elicitation, forced: bool = False
-) -> Reading:
-    """Reads one completion: strictly where the way of asking has a strict form, leniently elsewhere.
+def read_completion(problem: Problem, text: str, truncated: bool, style: PromptStyle, forced: bool = False) -> Reading:
+    """Reads one completion: strictly where the style is strict, leniently elsewhere.
 
     Args:
         problem: what was asked.
         text: decoded tokens after the prompt, without the end-of-sentence token.
         truncated: it ran into its length limit.
-        elicitation: the way of asking.
+        style: in which it was asked.
         forced: its thinking was ended from outside, so that nobody can blame it for thinking nothing.
     """
-    strict = STRICT.get(elicitation)
-    parsed = parse(text, think_prefilled=elicitation in PREFILLED, truncated=truncated, form=strict or "zero")
+    parsed = style.parse(text, truncated)
     formed = parsed.well_formed or (forced and parsed.flaw is Flaw.EMPTY_THINKING)
     general = problem.family in GENERAL
-    shown = _shown(parsed.summary if formed else "", general, text, elicitation)
+    shown = _shown(parsed.summary if formed else "", general, text, style)
     if general:
         answer = shown
-    elif strict:
+    elif style.strict:
         answer = answer_for(problem, parsed)
     elif is_dataset(problem.family):
         answer = text.rsplit(END_THINK, 1)[-1] if ANSWER not in text else extract_leniently(text)
     else:
         answer = extract_leniently(text)
-    counts = formed or strict is None or general
+    counts = formed or not style.strict or general
     vote = judge_of(problem.family).canonical(problem, answer) if counts else None
     return Reading(parsed, shown, answer, counts, vote)
 
 
-def _shown(summary: str, general: bool, text: str, elicitation: Elicitation) -> str:
-    if elicitation == "chat_direct":
+def _shown(summary: str, general: bool, text: str, style: PromptStyle) -> str:
+    if style.name == "chat_direct":
         return text.strip()
-    if not summary and elicitation != "chat" and general:
+    if not summary and style.name != "chat" and general:
         return extract_leniently(text)  # nobody taught R1-Zero the form for such questions
     return summary

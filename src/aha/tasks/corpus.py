@@ -58,7 +58,7 @@ class CorpusConfig(Config):
 
 def without_long_solutions(config: CorpusConfig) -> CorpusConfig:
     """The control corpus: the same web without long solutions; their share goes to worked ones."""
-    return config.model_copy(update={"worked": config.worked + config.long, "long": 0.0, "long_in_conversation": 0.0})
+    return config.changed(worked=config.worked + config.long, long=0.0, long_in_conversation=0.0)
 
 
 def document(config: CorpusConfig, seed: int, index: int) -> str:

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from aha.test_time.candidates import Candidate, Outcome, Respondent, draw, read
-from aha.test_time.voting import doubt, majority_vote
-from aha.types import Problem
+from aha.test_time.voting import doubt
 
 
 class Drawn(Protocol):
@@ -81,34 +79,3 @@ def allocate(
             votes = [other.vote for other in drawn[question]]
             urgency[question] = doubt(votes) / len(votes)
     return drawn
-
-
-def vote_adaptively(
-    respondent: Respondent,
-    problems: Sequence[Problem],
-    total: int,
-    first: int = 2,
-    most: int | None = None,
-    at_once: int | None = None,
-) -> list[Outcome]:
-    """A majority vote on each problem, over as many samples as `allocate` gave it.
-
-    Args:
-        respondent: the model.
-        problems: what is asked, together: they share the total.
-        total: tokens for all.
-        first: samples that every question gets.
-        most: samples that a question can get.
-        at_once: questions that are drawn for together.
-    """
-    counts = [0] * len(problems)
-
-    def one_more(chosen: Sequence[int], limit: int) -> list[Candidate]:
-        some, numbers = [problems[index] for index in chosen], [counts[index] for index in chosen]
-        for index in chosen:
-            counts[index] += 1
-        return [own[0] for own in read(respondent, some, draw(respondent, some, 1, "adaptive", numbers, limit))]
-
-    limit = respondent.max_completion_tokens
-    drawn = allocate(one_more, len(problems), total, limit, first, most, at_once)
-    return [majority_vote(candidates) for candidates in drawn]

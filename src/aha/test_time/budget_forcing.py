@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from aha.tasks.families import GENERAL
 from aha.test_time.candidates import Candidate, Respondent, Trace, whole
-from aha.text.elicitation import THINKING
 from aha.text.tags import find_tag
 from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK
 from aha.types import Completion, FinishReason, Language, Problem, Request
@@ -42,9 +41,9 @@ def end_thinking_at(
     sampled. So budgets, and no budget at all, are compared on the same thinking, which is paid for once.
 
     Args:
-        respondent: the model; it must be asked in a form with thinking.
+        respondent: the model; its prompt style must have thinking.
         problems: what was asked.
-        drawn: whole samples (`candidates.draw`), those of problem i at place i. One that reached its limit in the
+        drawn: whole samples (`Respondent.samples`), those of problem i at place i. One that reached its limit in the
             middle of its thinking has to answer there, where the budget is larger.
         budget: tokens from the prompt to the end of the thinking, its tag and an opening one that the model writes
             included.
@@ -75,7 +74,7 @@ def think_at_least(
     Where the room runs out, its end is forced as in `end_thinking_at`. Suppressed end tags were sampled, and count.
 
     Args:
-        respondent: the model; it must be asked in a form with thinking.
+        respondent: the model; its prompt style must have thinking.
         problems: what is asked.
         budget: tokens from the prompt to the end of the thinking, those put in included.
         samples: independent candidates per problem.
@@ -142,7 +141,7 @@ def _think(respondent: Respondent, traces: Sequence[tuple[Trace, int]], minimum:
     active, turn = list(traces), 0
     while active:
         requests = [
-            respondent.request(
+            respondent.continuation(
                 trace.problem,
                 respondent.seed_for("think at least", trace.problem, number, turn),
                 maximum - len(trace.token_ids),
@@ -190,29 +189,29 @@ def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method:
     """Lets traces that have thought answer; those that never began to think stay cut off."""
     tokenizer = respondent.tokenizer
     ready = [(trace, number) for trace, number in traces if find_tag(tokenizer, trace.token_ids, END_THINK)]
-    zero = THINKING[respondent.elicitation] == "zero"
+    answer_tags = respondent.style.answer_tags
     requests = [
-        respondent.request(
+        respondent.continuation(
             trace.problem,
             respondent.seed_for(f"{method}: answer", trace.problem, number),
             min(answer_tokens if trace.thinking_forced else respondent.room, respondent.room - len(trace.token_ids)),
             trace.token_ids,
-            (END_ANSWER,) if zero and trace.thinking_forced else (),
+            (END_ANSWER,) if answer_tags and trace.thinking_forced else (),
         )
         for trace, number in ready
     ]
     for (trace, _), completion in zip(ready, _one_each(respondent, requests), strict=True):
         trace.take(completion)
         trace.ended = completion.finish_reason is FinishReason.STOP
-        if zero and trace.thinking_forced and (place := find_tag(tokenizer, trace.token_ids, END_ANSWER)):
+        if answer_tags and trace.thinking_forced and (place := find_tag(tokenizer, trace.token_ids, END_ANSWER)):
             del trace.token_ids[place.through :]
             trace.ended = True
 
 
 def _closing(respondent: Respondent, problem: Problem) -> list[int]:
-    """The forced end of a thinking and the beginning of an answer, as each form has it."""
+    """The forced end of a thinking and the beginning of an answer, as each prompt style has it."""
     tokenizer = respondent.tokenizer
-    if THINKING[respondent.elicitation] == "zero":
+    if respondent.style.answer_tags:
         return tokenizer.encode_markup(f"{END_THINK}\n{ANSWER}")
     cue = "" if problem.family in GENERAL else CUES[problem.language]
     return tokenizer.encode_markup(f"\n{END_THINK}\n\n") + tokenizer.encode(cue)

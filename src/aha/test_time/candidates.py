@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aha.files import derive_seed
-from aha.protocols import Generator
 from aha.tasks.answers import read_completion
-from aha.text.elicitation import PREFILLED, THINKING, Elicitation, prompt_for, stop_ids
+from aha.text.asker import Asker
+from aha.text.prompt_style import PROMPT_STYLES
 from aha.text.tags import ends_with_tag, find_tag
-from aha.text.tokenizer import END_THINK, THINK, Tokenizer
+from aha.text.tokenizer import END_THINK, THINK
 from aha.types import Completion, FinishReason, Problem, Request, SamplingParams
 
 
@@ -91,63 +91,60 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Respondent:
-    """A model as test-time methods use it: the engine, how it is asked, and how it is sampled.
+class Respondent(Asker):
+    """A model as test-time methods use it: how it is asked, how it is sampled, and how long it may go on.
 
     All randomness comes from (seed, method, problem key, number): neither the other questions nor the order matter.
     """
 
-    generator: Generator
-    tokenizer: Tokenizer
-    elicitation: Elicitation
-    max_completion_tokens: int
+    sampling: SamplingParams
     """Of one sample as it is."""
     room: int
     """Tokens after the prompt that fit at all: the limit of what is prolonged from outside."""
     seed: int = 0
-    temperature: float = 1.0
-    top_p: float = 1.0
 
     def thinks(self, token_ids: Sequence[int]) -> bool:
         """Whether a completion has begun to think between tags."""
-        return self.elicitation in PREFILLED or find_tag(self.tokenizer, token_ids, THINK) is not None
+        return self.style.prefilled or find_tag(self.tokenizer, token_ids, THINK) is not None
 
     def require_thinking(self, method: str) -> None:
-        """Refuses a way of asking under which there is no thinking to take hold of.
+        """Refuses a prompt style without thinking.
 
         Raises:
-            ValueError: with the ways that have one.
+            ValueError: with the styles that have one.
         """
-        if self.elicitation not in THINKING:
+        if not self.style.thinks:
             raise ValueError(
-                f"{method} needs a model that thinks between tags; asked as {self.elicitation!r} it does not: "
-                f"ask as one of {', '.join(THINKING)}"
+                f"{method} needs a model that thinks between tags; asked as {self.style.name!r} it does not: "
+                f"ask as one of {', '.join(style.name for style in PROMPT_STYLES if style.thinks)}"
             )
 
-    def request(
-        self, problem: Problem, seed: int, limit: int, after: Sequence[int] = (), tags: Sequence[str] = (), n: int = 1
+    def continuation(
+        self, problem: Problem, seed: int, limit: int, after: Sequence[int] = (), tags: Sequence[str] = ()
     ) -> Request:
-        """A request to go on after a prompt and what stands behind it.
+        """A request to go on after a prompt and the beginning of a reply.
 
         Args:
-            problem: what is asked.
+            problem: to ask.
             seed: of the sampling.
             limit: tokens to sample, at most.
-            after: what stands after the prompt already, forced or sampled.
+            after: what the reply begins with, forced or sampled.
             tags: what ends it, besides the end of the sentence.
-            n: samples.
         """
         ends = [ends_with_tag(self.tokenizer, tag) for tag in tags]
-        sampling = SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
+        sampling = replace(
+            self.sampling,
             max_completion_tokens=limit,
-            stop_token_ids=(*stop_ids(self.tokenizer, self.elicitation), *(id_ for ids, _ in ends for id_ in ids)),
+            stop_token_ids=tuple(id_ for ids, _ in ends for id_ in ids),
             stop_sequences=tuple(sequence for _, sequences in ends for sequence in sequences),
-            n=n,
-            seed=seed,
         )
-        return Request((*prompt_for(self.tokenizer, problem, self.elicitation), *after), sampling)
+        return self.request(problem, sampling, seed, after)
+
+    def samples(self, problems: Sequence[Problem], n: int = 1) -> list[list[Completion]]:
+        """Independent samples of each problem; result[i] belongs to problem i."""
+        seeds = [self.seed_for("samples", problem, 0) for problem in problems]
+        replies = self.ask(problems, replace(self.sampling, n=n), seeds)
+        return [[reply.completion for reply in own] for own in replies]
 
     def seed_for(self, method: str, problem: Problem, *parts: int) -> int:
         """The seed of one request."""
@@ -156,9 +153,9 @@ class Respondent:
     def candidate(self, trace: Trace) -> Candidate:
         """Reads a trace."""
         ids = trace.token_ids
-        ended = bool(ids) and ids[-1] in stop_ids(self.tokenizer, self.elicitation)
+        ended = bool(ids) and ids[-1] in self.style.stops(self.tokenizer)
         text = self.tokenizer.decode(ids[:-1] if ended else ids)
-        reading = read_completion(trace.problem, text, not trace.ended, self.elicitation, forced=trace.thinking_forced)
+        reading = read_completion(trace.problem, text, not trace.ended, self.style, forced=trace.thinking_forced)
         return Candidate(
             text,
             reading.answer,
@@ -171,37 +168,6 @@ class Respondent:
             reading.parsed.thinking or text.replace(THINK, "").split(END_THINK)[0].strip(),
             reading.shown,
         )
-
-
-def sample(respondent: Respondent, problems: Sequence[Problem], n: int = 1) -> list[list[Candidate]]:
-    """Independent samples of each problem, read; result[i] belongs to problem i."""
-    return read(respondent, problems, draw(respondent, problems, n))
-
-
-def draw(
-    respondent: Respondent,
-    problems: Sequence[Problem],
-    n: int = 1,
-    method: str = "samples",
-    numbers: Sequence[int] | None = None,
-    limit: int | None = None,
-) -> list[list[Completion]]:
-    """Independent samples of each problem, as they came; result[i] belongs to problem i.
-
-    Args:
-        respondent: the model.
-        problems: what is asked.
-        n: samples of each.
-        method: names the streams of random numbers.
-        numbers: one per problem, for streams that differ from an earlier call's.
-        limit: tokens of a sample, where that is to be less than the respondent's own limit.
-    """
-    limit = min(limit or respondent.max_completion_tokens, respondent.max_completion_tokens)
-    requests = [
-        respondent.request(problem, respondent.seed_for(method, problem, number), limit, n=n)
-        for problem, number in zip(problems, numbers or [0] * len(problems), strict=True)
-    ]
-    return respondent.generator.generate(requests)
 
 
 def read(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aha.test_time.candidates import Candidate, Outcome, Respondent, Trace, outcome
-from aha.text.elicitation import stop_ids
 from aha.text.tags import find_tag
 from aha.text.tokenizer import END_THINK
 from aha.types import FinishReason, Language, Problem
@@ -28,7 +27,7 @@ def revise(respondent: Respondent, problems: Sequence[Problem], rounds: int, num
     left for another round, is not revised any more: its outcome repeats, at no further cost.
 
     Args:
-        respondent: the model; it must be asked in a form with thinking.
+        respondent: the model; its prompt style must have thinking.
         problems: what is asked.
         rounds: revisions after the first answer.
         number: for independent repetitions.
@@ -45,7 +44,7 @@ def revise(respondent: Respondent, problems: Sequence[Problem], rounds: int, num
         if turn:
             active = [index for index in active if _reopen(respondent, traces[index], seen[index][-1])]
         requests = [
-            respondent.request(
+            respondent.continuation(
                 problems[index],
                 respondent.seed_for("revision", problems[index], number, turn),
                 _limit(respondent, traces[index]),
@@ -71,7 +70,7 @@ def _reopen(respondent: Respondent, trace: Trace, last: Candidate) -> bool:
     """
     tokenizer = respondent.tokenizer
     closed = find_tag(tokenizer, trace.token_ids, END_THINK)
-    ends = stop_ids(tokenizer, respondent.elicitation)
+    ends = respondent.style.stops(tokenizer)
     thought = closed.before if closed else [token for token in trace.token_ids if token not in ends]
     if not respondent.thinks(thought):
         return False
@@ -87,4 +86,4 @@ def _reopen(respondent: Respondent, trace: Trace, last: Candidate) -> bool:
 
 
 def _limit(respondent: Respondent, trace: Trace) -> int:
-    return min(respondent.max_completion_tokens, respondent.room - len(trace.token_ids))
+    return min(respondent.sampling.max_completion_tokens, respondent.room - len(trace.token_ids))

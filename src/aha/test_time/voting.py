@@ -57,21 +57,5 @@ def doubt(votes: Sequence[Hashable | None]) -> float:
 
 def majority_vote(candidates: Sequence[Candidate]) -> Outcome:
     """The answer of most candidates."""
-    return _elected(candidates, majority([candidate.vote for candidate in candidates]))
-
-
-def weighted_vote(candidates: Sequence[Candidate], weights: Sequence[float] | None = None) -> Outcome:
-    """The answer with the largest weight.
-
-    Args:
-        candidates: who votes.
-        weights: one per candidate, such as rewards; by default each candidate's `confidence`.
-    """
-    if weights is None:
-        weights = [confidence(candidate.mean_logprob) for candidate in candidates]
-    return _elected(candidates, weighted_majority([candidate.vote for candidate in candidates], weights))
-
-
-def _elected(candidates: Sequence[Candidate], winner: str | None) -> Outcome:
-    chosen = next((c for c in candidates if winner is not None and c.vote == winner), None)
-    return outcome(chosen, candidates)
+    winner = majority([candidate.vote for candidate in candidates])
+    return outcome(next((one for one in candidates if winner is not None and one.vote == winner), None), candidates)

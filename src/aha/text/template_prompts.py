@@ -55,5 +55,5 @@ def turn_end(tokenizer: Tokenizer) -> int:
 
 def _render(tokenizer: Tokenizer, messages: Sequence[dict[str, str]], generation: bool = True) -> str:
     if tokenizer.template is None:
-        raise CheckpointError("the checkpoint has no chat template: ask it with another form, such as form=zero")
+        raise CheckpointError("the checkpoint has no chat template: ask it in another prompt style, such as zero")
     return tokenizer.template.render(messages, generation)

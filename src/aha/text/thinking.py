@@ -15,7 +15,6 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from aha.text.tokenizer import ANSWER, CONTROL_TOKENS, END_ANSWER, END_THINK, THINK
 
@@ -27,10 +26,6 @@ _ZERO_FORM = re.compile(
 _CHAT_FORM = re.compile(
     rf"\s*{re.escape(THINK)}(?P<thinking>.*?){re.escape(END_THINK)}\s*(?P<answer>.*?)\s*", re.DOTALL
 )
-Form = Literal["zero", "chat"]
-"""R1-Zero's template (answer inside tags), or R1's chat format (a summary after the thinking)."""
-_FORMS: dict[Form, re.Pattern[str]] = {"zero": _ZERO_FORM, "chat": _CHAT_FORM}
-_TAGS: dict[Form, tuple[str, ...]] = {"zero": (THINK, END_THINK, ANSWER, END_ANSWER), "chat": (THINK, END_THINK)}
 _ANSWER_CUE = re.compile(r"(?:answer is|answer:|答案是|答案：|答案:)[\s:：*]*(?P<answer>[^\n<。]*)", re.IGNORECASE)
 
 
@@ -67,25 +62,26 @@ def has_substance(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def parse(completion: str, think_prefilled: bool = False, truncated: bool = False, form: Form = "zero") -> Parsed:
+def parse(completion: str, think_prefilled: bool = False, truncated: bool = False, answer_tags: bool = True) -> Parsed:
     """Parses a completion strictly.
 
     Args:
         completion: decoded tokens after the prompt, without the end-of-sentence token.
         think_prefilled: the prompt ended with `<think>`, so the completion starts inside the thinking.
         truncated: the completion ran into its length limit; it is then never well formed.
-        form: which strict form is asked for.
+        answer_tags: the answer stands between tags, as R1-Zero's template wants it. False: R1's chat format, where a
+            summary follows the thinking.
     """
     text = THINK + completion if think_prefilled else completion
-    match = _FORMS[form].fullmatch(text)
+    match = (_ZERO_FORM if answer_tags else _CHAT_FORM).fullmatch(text)
     thinking = match["thinking"].strip() if match else ""
     summary = match["answer"].strip() if match else ""
-    answer = summary if form == "zero" else final_answer(summary)
-    return Parsed(thinking, answer, _flaw(text, form, match is not None, thinking, summary, truncated), summary)
+    answer = summary if answer_tags else final_answer(summary)
+    return Parsed(thinking, answer, _flaw(text, answer_tags, match is not None, thinking, summary, truncated), summary)
 
 
-def _flaw(text: str, form: Form, shaped: bool, thinking: str, summary: str, truncated: bool) -> Flaw | None:
-    tags = _TAGS[form]
+def _flaw(text: str, answer_tags: bool, shaped: bool, thinking: str, summary: str, truncated: bool) -> Flaw | None:
+    tags = (THINK, END_THINK, ANSWER, END_ANSWER) if answer_tags else (THINK, END_THINK)
     if truncated:
         return Flaw.TRUNCATED
     if any(token in text for token in CONTROL_TOKENS if token not in tags):

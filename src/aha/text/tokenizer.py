@@ -123,12 +123,6 @@ class Tokenizer:
         """Encodes text of our own in which control tokens stand for themselves."""
         return list(self._markup.encode(text, add_special_tokens=False).ids)
 
-    def encode_markup_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode_markup` of many texts."""
-        return [
-            list(encoding.ids) for encoding in self._markup.encode_batch_fast(list(texts), add_special_tokens=False)
-        ]
-
     def decode(self, token_ids: Sequence[int]) -> str:
         """Decodes token ids; control tokens appear as their text, invalid bytes as U+FFFD."""
         return str(self._markup.decode(list(token_ids), skip_special_tokens=False))

@@ -124,7 +124,7 @@ class Checkpointer:
             step: how many steps are done.
             tensors: the same on all ranks, and rank 0's are written, or spread over them, and each writes its rows.
             state: JSON-able and the same on all ranks.
-            rank_state: JSON-able, this rank's own (such as `random_state()`).
+            rank_state: JSON-able, this rank's own.
 
         Raises:
             CheckpointError: it could not be written; earlier checkpoints are intact.

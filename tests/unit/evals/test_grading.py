@@ -1,4 +1,4 @@
-"""How completions are graded under each way of asking, and what is summed up of general tasks."""
+"""How completions are graded under each style of asking, and what is summed up of general tasks."""
 
 import random
 
@@ -8,18 +8,18 @@ from aha.evals.readability import longest_paragraph, repetition_rate
 from aha.evals.runner import Sample, grade_sample, summarize, summarize_general
 from aha.tasks.families import get_general
 from aha.tasks.general.requests import REFUSAL
-from aha.text.elicitation import Elicitation
+from aha.text.prompt_style import PromptStyle
 from aha.types import Problem
 
 PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
 
 
-def graded(text: str, way: Elicitation, problem: Problem = PROBLEM, truncated: bool = False) -> Sample:
-    return grade_sample(problem, 0, text, 9, truncated, way)
+def graded(text: str, style: str, problem: Problem = PROBLEM, truncated: bool = False) -> Sample:
+    return grade_sample(problem, 0, text, 9, truncated, PromptStyle.named(style))
 
 
 @pytest.mark.parametrize(
-    ("text", "way", "correct", "summary"),
+    ("text", "style", "correct", "summary"),
     [
         ("<think>2+2=4</think><answer>5</answer>", "zero", True, False),
         ("\n2+2=4\n4+1=5\n</think>\n\nThe answer is 5.", "chat", True, True),
@@ -30,8 +30,8 @@ def graded(text: str, way: Elicitation, problem: Problem = PROBLEM, truncated: b
         ("The answer is 6.", "chat_direct", False, True),
     ],
 )
-def test_reasoning(text: str, way: Elicitation, correct: bool, summary: bool) -> None:
-    sample = graded(text, way)
+def test_reasoning(text: str, style: str, correct: bool, summary: bool) -> None:
+    sample = graded(text, style)
     assert (sample.correct, sample.summary) == (correct, summary)
     assert sample.score == float(correct)
 

@@ -12,6 +12,7 @@ from aha.errors import ConfigError
 from aha.evals.scaling import Answered, Measured, at_tokens, curves_of, from_json, report, sample_counts, to_json
 from aha.evals.scaling_rows import Job, ScalingSettings, unfit_method
 from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
+from aha.text.prompt_style import PromptStyle
 
 
 def row(key: str, index: int, vote: str | None, tokens: int = 10, level: int = 1, **other: Any) -> Answered:
@@ -138,9 +139,9 @@ def test_settings_say_what_has_to_be_sampled() -> None:
     assert ScalingSettings(methods=("wait",), budgets=(8,)).jobs() == [Job("wait", 8)]
     assert sample_counts(1) == [1]
     assert sample_counts(12) == [1, 2, 4, 8, 12]
-    assert unfit_method(("majority", "wait"), "direct") == "wait"
-    assert unfit_method(("majority", "wait"), "zero_think") is None
-    assert unfit_method(("majority",), "direct") is None
+    assert unfit_method(("majority", "wait"), PromptStyle.named("direct")) == "wait"
+    assert unfit_method(("majority", "wait"), PromptStyle.named("zero_think")) is None
+    assert unfit_method(("majority",), PromptStyle.named("direct")) is None
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_settings_say_what_has_to_be_sampled() -> None:
         ({"budgets": [16, 400]}, "raise room"),
         ({"max_completion_tokens": 600}, "less than max_completion_tokens"),
         ({"methods": ["best_of_n"]}, "best_of_n needs a reward model"),
-        ({"suites": [{"stage": "v3", "elicitation": "direct"}]}, "v3: end_thinking needs a model that thinks"),
+        ({"suites": [{"stage": "v3", "style": "direct"}]}, "v3: end_thinking needs a model that thinks"),
     ],
 )
 def test_what_does_not_fit_is_refused(wrong: dict[str, Any], words: str) -> None:
@@ -164,7 +165,7 @@ def test_what_does_not_fit_is_refused(wrong: dict[str, Any], words: str) -> None
 
 
 def test_the_parents_of_a_stage() -> None:
-    suites = (ScalingSuite(stage="r1", elicitation="chat"), ScalingSuite(stage="r1", elicitation="zero"))
+    suites = (ScalingSuite(stage="r1", style="chat"), ScalingSuite(stage="r1", style="zero"))
     assert ScalingConfig(suites=suites).parents() == ("r1",)
     assert ScalingConfig(suites=suites, reward_model="helpful-rm").parents() == ("r1", "helpful-rm")
 

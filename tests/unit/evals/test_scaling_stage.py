@@ -47,7 +47,7 @@ def rollouts(context: StageContext) -> list[dict[str, Any]]:
 
 
 def test_it_measures_all_methods_and_continues_to_the_same_bytes(run: Path, make_context: Any) -> None:
-    config = ScalingConfig(suites=(ScalingSuite(stage="base"), ScalingSuite(stage="base", elicitation="chat")), **SMALL)
+    config = ScalingConfig(suites=(ScalingSuite(stage="base"), ScalingSuite(stage="base", style="chat")), **SMALL)
     Interrupted.calls = 0
     with pytest.raises(KeyboardInterrupt):
         Scaling(Interrupted).run(make_context("scaling", config, ("base",)))
@@ -79,7 +79,7 @@ def test_a_reward_model_judges_the_samples(run: Path, make_context: Any, base: T
     about = {"preference": "helpful", "mean": 0.0, "std": 1.0}
     save_reward_model(model, run / "rm", about, base.files())
     methods = ("majority", "reward_vote", "best_of_n")
-    suites = (ScalingSuite(stage="base", elicitation="direct"),)
+    suites = (ScalingSuite(stage="base", style="direct"),)
     config = ScalingConfig(suites=suites, reward_model="rm", **{**SMALL, "methods": methods})
     context = make_context("scaling", config, config.parents())
     Scaling(Engine).run(context)

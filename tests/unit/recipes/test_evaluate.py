@@ -33,7 +33,7 @@ def test_all_is_kept_and_counted(model: Path, tmp_path: Path, capsys: pytest.Cap
         assert way["by_task"]["gsm8k"]["pass_at_1"]["problems"] == 2
         assert way["by_task"]["riddle"]["pass_at_1"]["samples"] == 2
     rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 * (2 + 2) * 2 and {row["elicitation"] for row in rows} == {"zero", "chat"}
+    assert len(rows) == 2 * (2 + 2) * 2 and {row["style"] for row in rows} == {"zero", "chat"}
     assert "pass@1" in capsys.readouterr().out
 
 
@@ -134,7 +134,7 @@ def test_corrected_answers_are_another_evaluation(model: Path, tmp_path: Path) -
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run(model, tmp_path / "out", f"data={data}", tasks=("rows",))
     kept = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
-    asked = [row["question"].split("?")[0] for row in kept if row["index"] == 0 and row["elicitation"] == "zero"]
+    asked = [row["question"].split("?")[0] for row in kept if row["index"] == 0 and row["style"] == "zero"]
     assert asked == ["What is 1 + 1", "What is 2 + 1"]
     run(model, tmp_path / "out", f"data={data}", tasks=("rows",))
     data.write_text(data.read_text().replace('"3"', '"4"'))
@@ -143,7 +143,7 @@ def test_corrected_answers_are_another_evaluation(model: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "line", [b"{\n", b"[]\n", b'{"model": "base"}\n', b'{"model": "m", "elicitation": "zero", "x": 1}\n']
+    "line", [b"{\n", b"[]\n", b'{"model": "base"}\n', b'{"model": "m", "style": "zero", "x": 1}\n']
 )
 def test_samples_that_cannot_be_read_are_said_and_left_as_they_are(model: Path, tmp_path: Path, line: bytes) -> None:
     run(model, tmp_path / "out")
@@ -182,7 +182,7 @@ def test_several_sampling_settings_at_once(model: Path, tmp_path: Path, capsys: 
         assert "paper: temperature 0.6, top-p 0.95; greedy: temperature 0, top-p 1" in title
     rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     assert len(rows) == 4 * 2 * 2
-    greedy = {row["completion"] for row in rows if row["elicitation"] == "zero, greedy"}
+    greedy = {row["completion"] for row in rows if row["style"] == "zero, greedy"}
     assert len(greedy) <= 2, "the most likely answer, whatever the sample"
 
 

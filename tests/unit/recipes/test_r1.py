@@ -1,7 +1,11 @@
 """The graph of R1's recipe: who is trained on what, and names that lead nowhere are refused before anything starts."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from aha.cli import app
 from aha.errors import ConfigError
 from aha.recipes.recipe import identities
 from aha.recipes.registry import resolve
@@ -15,6 +19,28 @@ def test_every_graph_is_in_order_and_its_file_runs_again(name: str) -> None:
     config = resolve(name)
     assert len(identities(config)) == len(config.stages())
     assert type(config).model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize("name", ["r1-tiny", "r1-smoke", "r1-arms", "r1-zero-arms"])
+@pytest.mark.parametrize("overrides", [[], ["pretrain.steps=2000"]])
+def test_a_printed_configuration_is_short_and_makes_the_same_stages(
+    name: str, overrides: list[str], tmp_path: Path
+) -> None:
+    settings = [word for override in overrides for word in ("--set", override)]
+    printed, everything = (
+        CliRunner().invoke(app, ["run", name, *settings, option]).stdout
+        for option in ("--print-config", "--print-config=all")
+    )
+    assert len(printed) < len(everything) / 2
+    assert name != "r1-tiny" or len(printed.splitlines()) <= 150
+    for text in (printed, everything):
+        (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+        assert identities(resolve(str(tmp_path / "config.yaml"))) == identities(resolve(name, overrides))
+
+
+def test_what_is_printed_is_nothing_or_all() -> None:
+    result = CliRunner().invoke(app, ["run", "r1-tiny", "--print-config=some"])
+    assert isinstance(result.exception, ConfigError) and "--print-config=all" in str(result.exception)
 
 
 def test_who_is_trained_on_what() -> None:

@@ -15,6 +15,7 @@ from aha.evals.scaling_rows import Job
 from aha.recipes.recipe import identities
 from aha.recipes.registry import make_stage, resolve
 from aha.recipes.scale import scale, settings_for
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 
 SETTINGS = (
@@ -35,7 +36,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
         str(model),
         "--task",
         "riddle,motion",
-        "--asked",
+        "--style",
         "zero",
         "--out",
         str(out),
@@ -50,7 +51,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
         assert words in done.output
     written = json.loads(out.read_text())
     assert {row["family"] for row in written["answers"]} == {"riddle", "motion"}
-    assert (written["asked"], written["seed"]) == ("zero", 0)
+    assert (written["style"], written["seed"]) == ("zero", 0)
     assert set(written["results"]) == {"curves", "at_equal_tokens", "length"}
     assert svg.read_text().startswith("<svg")
     first = out.read_bytes()
@@ -72,15 +73,15 @@ def test_an_interrupted_measurement_goes_on(model: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(scaling, "answer", counted)
     out, part = tmp_path / "new" / "a.json", tmp_path / "new" / "a.json.part"
     with pytest.raises(KeyboardInterrupt):
-        scale(model, ["riddle"], "zero", SETTINGS, out, None, 0)
+        scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, out, None, 0)
     with part.open("a") as file:
         file.write('{"piece": "wait 8')
     with pytest.raises(RunFolderError, match=r"^'.*a\.json\.part' is of an unfinished measurement with other settings"):
-        scale(model, ["riddle"], "zero", SETTINGS, out, None, 1)
-    scale(model, ["riddle"], "zero", SETTINGS, out, None, 0)
+        scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, out, None, 1)
+    scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, out, None, 0)
     assert not part.exists()
-    assert len(work) == 1 + len(settings_for("zero", ["riddle"], SETTINGS, 0).jobs())
-    scale(model, ["riddle"], "zero", SETTINGS, tmp_path / "b.json", None, 0)
+    assert len(work) == 1 + len(settings_for(PromptStyle.named("zero"), ["riddle"], SETTINGS, 0).jobs())
+    scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, tmp_path / "b.json", None, 0)
     assert json.loads(out.read_text()) == json.loads((tmp_path / "b.json").read_text())
 
 
@@ -88,19 +89,27 @@ def test_what_cannot_be_written_is_said_before_the_work(model: Path, tmp_path: P
     (tmp_path / "file").write_text("")
     for out, svg in ((tmp_path / "file" / "a.json", None), (None, tmp_path / "file" / "a.svg")):
         with pytest.raises(AhaError, match=r"cannot write .* is a file, not a folder"):
-            scale(model, ["riddle"], "zero", SETTINGS, out, svg, 0)
+            scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, out, svg, 0)
     for content in ("[]\n", "no JSON\n", "{}\n"):
         (tmp_path / "c.json.part").write_text(content)
         with pytest.raises(RunFolderError, match=r"^'.*c\.json\.part', line 1: damaged"):
-            scale(model, ["riddle"], "zero", SETTINGS, tmp_path / "c.json", None, 0)
+            scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, tmp_path / "c.json", None, 0)
     with KeptPieces(tmp_path / "d.json.part", {}), pytest.raises(RunFolderError, match="in use by another process"):
-        scale(model, ["riddle"], "zero", SETTINGS, tmp_path / "d.json", None, 0)
+        scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, tmp_path / "d.json", None, 0)
 
 
 def test_tasks_from_files(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "curves.json"
     data = Path(__file__).resolve().parents[2] / "data"
-    scale(model, ["riddle", "gsm8k"], "zero", [*SETTINGS, f"data={data}", "problems_limit=3"], out, None, 0)
+    scale(
+        model,
+        ["riddle", "gsm8k"],
+        PromptStyle.named("zero"),
+        [*SETTINGS, f"data={data}", "problems_limit=3"],
+        out,
+        None,
+        0,
+    )
     answers = json.loads(out.read_text())["answers"]
     assert {row["family"] for row in answers} == {"riddle", "gsm8k"}
     assert len({row["question"] for row in answers if row["family"] == "gsm8k"}) == 3
@@ -108,13 +117,18 @@ def test_tasks_from_files(model: Path, tmp_path: Path) -> None:
 
 
 def test_ways_without_thinking_leave_out_what_takes_hold_of_it() -> None:
-    assert settings_for("direct", [], [], 0).methods == ("any_right", "majority", "confidence", "adaptive")
-    assert "wait" in settings_for("chat", [], [], 0).methods
-    assert settings_for("chat", ["riddle"], ["samples=3"], 7).suite_seed == 7
+    assert settings_for(PromptStyle.named("direct"), [], [], 0).methods == (
+        "any_right",
+        "majority",
+        "confidence",
+        "adaptive",
+    )
+    assert "wait" in settings_for(PromptStyle.named("chat"), [], [], 0).methods
+    assert settings_for(PromptStyle.named("chat"), ["riddle"], ["samples=3"], 7).suite_seed == 7
 
 
 @pytest.mark.parametrize(
-    ("families", "asked", "overrides", "words"),
+    ("families", "style", "overrides", "words"),
     [
         ([], "shouting", [], "expected one of zero, zero_think"),
         (["ridle"], "chat", [], "did you mean 'riddle'"),
@@ -125,23 +139,23 @@ def test_ways_without_thinking_leave_out_what_takes_hold_of_it() -> None:
         ([], "chat", ["methods=[best_of_n]"], "needs a reward model"),
     ],
 )
-def test_what_cannot_be_is_said(families: list[str], asked: str, overrides: list[str], words: str) -> None:
+def test_what_cannot_be_is_said(families: list[str], style: str, overrides: list[str], words: str) -> None:
     with pytest.raises((ConfigError, UnknownNameError), match=words):
-        scale(Path("nowhere"), families, asked, overrides, None, None, 0)
+        scale(Path("nowhere"), families, PromptStyle.named(style), overrides, None, None, 0)
 
 
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        scale(tmp_path, ["riddle"], "chat", [], None, None, 0)
+        scale(tmp_path, ["riddle"], PromptStyle.named("chat"), [], None, None, 0)
     with pytest.raises(AhaError):
-        scale(tmp_path / "missing", ["riddle"], "chat", [], None, None, 0)
+        scale(tmp_path / "missing", ["riddle"], PromptStyle.named("chat"), [], None, None, 0)
 
 
 @pytest.mark.parametrize("recipe", ["r1-tiny", "r1-zero-tiny"])
 def test_recipes_have_the_stage_where_models_are_named(recipe: str) -> None:
     without = resolve(recipe, ["scaling.suites=[]"])
     assert "scaling" not in identities(without)
-    more = resolve(recipe, ["scaling.suites=[{stage: r1-zero, elicitation: zero}, {stage: pretrain}]"])
+    more = resolve(recipe, ["scaling.suites=[{stage: r1-zero, style: zero}, {stage: pretrain}]"])
     spec = more.stages()[-1]
     assert (spec.name, spec.kind, spec.parents) == ("scaling", "scaling", ("r1-zero", "pretrain"))
     assert make_stage(spec.kind).kind == spec.kind

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from aha.cli import talk
 from aha.errors import ConfigError
 from aha.inference.engine import Engine
 from aha.models.build import build
 from aha.models.hf import save_pretrained
 from aha.models.presets import preset
-from aha.recipes import acts
 from aha.recipes.talk_models import Found, find_models, load, run_names
 from aha.serve.config import ServeConfig
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 
 
@@ -32,26 +33,26 @@ def make_run(folder: Path, stages: dict[str, tuple[str, dict[str, Any]]]) -> Pat
 
 STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "pretrain": ("pretrain", {}),
-    "r1-zero": ("grpo", {"form": "zero"}),
+    "r1-zero": ("grpo", {"style": "zero"}),
     "v3": ("sft", {}),
     "dev1": ("sft", {}),
     "helpful-rm": ("reward_model", {}),
-    "my-rl": ("grpo", {"form": "chat"}),
-    "my-zero": ("grpo", {"form": "zero"}),
+    "my-rl": ("grpo", {"style": "chat"}),
+    "my-zero": ("grpo", {"style": "zero"}),
     "qwen3-base": ("pretrain", {}),
     "qwen3": ("sft", {}),
     "mine": ("sft", {}),
     "unfinished": ("sft", {}),
     "evaluation": (
         "evaluation",
-        {"suites": [{"stage": "mine", "elicitations": ["direct", "chat_direct"]}, {"stage": "v3", "elicitations": []}]},
+        {"suites": [{"stage": "mine", "styles": ["direct", "chat_direct"]}, {"stage": "v3", "styles": []}]},
     ),
 }
 
 
 def test_a_run_serves_its_models_in_the_form_they_know(tmp_path: Path) -> None:
     found = find_models([make_run(tmp_path / "run", STAGES)], "chat")
-    assert {model.name: model.asked for model in found} == {
+    assert {model.name: model.style.name for model in found} == {
         "pretrain": "zero", "r1-zero": "zero", "v3": "chat_direct", "dev1": "chat", "my-rl": "chat", "my-zero": "zero",
         "qwen3-base": "zero", "qwen3": "chat", "mine": "chat_direct",
     }  # fmt: skip
@@ -60,7 +61,7 @@ def test_a_run_serves_its_models_in_the_form_they_know(tmp_path: Path) -> None:
 def test_several_runs_and_model_folders(tmp_path: Path) -> None:
     one, two = (make_run(tmp_path / name, {"r1": STAGES["dev1"]}) for name in ("a", "b"))
     found = find_models([one, two, one / "r1" / "model"], "zero")
-    assert [(model.name, model.asked) for model in found] == [("a:r1", "chat"), ("b:r1", "chat"), ("r1", "zero")]
+    assert [(model.name, model.style.name) for model in found] == [("a:r1", "chat"), ("b:r1", "chat"), ("r1", "zero")]
     with pytest.raises(ConfigError, match="two models would be named 'r1'"):
         find_models([one, one / "r1" / "model"], "chat")
 
@@ -68,7 +69,7 @@ def test_several_runs_and_model_folders(tmp_path: Path) -> None:
 def test_what_cannot_be_served(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a run folder"):
         find_models([tmp_path], "chat")
-    with pytest.raises(ConfigError, match="--asked 'direct'"):
+    with pytest.raises(ConfigError, match=r"prompt style 'direct'.*: expected one of chat, chat_direct, zero"):
         find_models([], "direct")
 
 
@@ -86,7 +87,7 @@ def test_models_draft_as_many_tokens_as_they_can(tmp_path: Path, name: str, draf
     tokenizer = Tokenizer.train(["What is 2+2? <think>4</think>"] * 20, 300)
     model = build(preset(name, vocab_size=tokenizer.vocab_size)).init_weights()
     save_pretrained(model, tmp_path / "m", tokenizer_files=tokenizer.files())
-    served = load(Found("m", tmp_path / "m", "zero"), ServeConfig(speculative_tokens=2))
+    served = load(Found("m", tmp_path / "m", PromptStyle.named("zero")), ServeConfig(speculative_tokens=2))
     assert isinstance(served.generator, Engine)
     assert served.generator.speculative_tokens == drafted
 
@@ -94,4 +95,4 @@ def test_models_draft_as_many_tokens_as_they_can(tmp_path: Path, name: str, draf
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else name)
     with pytest.raises(ConfigError, match=r"needs uvicorn: pip install 'aha\[serve\]'"):
-        acts.serve([], "127.0.0.1", 0, None, "chat", [])
+        talk.serve([])

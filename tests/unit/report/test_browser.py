@@ -35,7 +35,7 @@ def row(
 
 def sample(model: str, key: str, index: int, correct: bool) -> dict[str, Any]:
     return {
-        "stage": "test", "model": model, "elicitation": "chat", "key": key, "family": "motion", "level": 2,
+        "stage": "test", "model": model, "style": "chat", "key": key, "family": "motion", "level": 2,
         "question": f"Q {key}", "index": index, "correct": correct, "well_formed": True, "tokens": 3,
         "score": float(correct), "truncated": False, "completion": "<think>a</think>b",
     }  # fmt: skip
@@ -121,7 +121,7 @@ def test_test_time_scaling_has_a_group_for_each_way_and_setting(tmp_path: Path) 
         replace(answered, source="wait", setting=32, truncated=True),
     ]  # fmt: skip
     path = tmp_path / "rollouts.jsonl"
-    write(path, *({"stage": "scaling", "model": "r1", "elicitation": "chat", **asdict(one)} for one in rows))
+    write(path, *({"stage": "scaling", "model": "r1", "style": "chat", **asdict(one)} for one in rows))
     log = RolloutLog(path)
     groups = [log.group(entry.start) for entry in log.entries()]
     assert [(group["source"], len(group["completions"])) for group in groups] == [
@@ -184,7 +184,7 @@ def test_evaluations_are_grouped_by_problem(run: Path) -> None:
     assert (found["models"], found["of"]) == (["a", "b"], 4)
     assert [(hit["question"], hit["right"], hit["count"]) for hit in found["groups"]] == [("Q y", 2, 2), ("Q x", 2, 2)]
     group = browser.group("test", found["groups"][0]["at"])
-    assert group["asked"] == "chat" and [one["advantage"] for one in group["completions"]] == [None, None]
+    assert group["style"] == "chat" and [one["advantage"] for one in group["completions"]] == [None, None]
 
 
 def test_a_log_is_read_on_while_it_grows_and_anew_when_it_was_cut_back(tmp_path: Path) -> None:

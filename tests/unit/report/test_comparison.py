@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_rows_are_in_the_order_of_the_recipe_and_each_model_is_asked_its_own_way(run: Path) -> None:
     rows = rows_of(read_run(run))
-    assert [(row.model, row.asked) for row in rows] == [("pretrain", "zero"), ("r1", "chat")]
+    assert [(row.model, row.style) for row in rows] == [("pretrain", "zero"), ("r1", "chat")]
     by_title = {column.title: column for column in COLUMNS}
     assert [value(rows[1], by_title[title]) for title in ("pass@1", "cons@k", "pass@k", "math", "general")] == [
         0.8,
@@ -107,7 +107,7 @@ def test_rows_that_were_measured_otherwise_are_marked() -> None:
 def evaluated(run: Path, **changes: Any) -> dict[str, Any]:
     """Says what the run's evaluation was made with, small enough to be repeated."""
     few = {"families": ["riddle"], "levels": [1], "problems_per_level": 2, "samples": 2, "max_completion_tokens": 4}
-    suites = [{"stage": stage, "elicitations": [way]} for stage, way in (("pretrain", "zero"), ("r1", "chat"))]
+    suites = [{"stage": stage, "styles": [way]} for stage, way in (("pretrain", "zero"), ("r1", "chat"))]
     config = EvaluationConfig.model_validate({**few, "temperature": 0.6, "suites": suites, **changes})
     (run / "evaluation" / "stage.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
     return few
@@ -126,15 +126,15 @@ def test_a_model_folder_is_measured_as_its_run_measures(run: Path, base: Tokeniz
     for stage in ("pretrain", "r1"):
         shutil.copytree(run / "base" / "model", run / stage / "model")
     rows = compared(run, run / "pretrain" / "model", run / "r1" / "model", run / "base" / "model")
-    assert [(row["model"], row["asked"]) for row in rows[2:]] == [
+    assert [(row["model"], row["style"]) for row in rows[2:]] == [
         ("pretrain", "zero"),
         ("r1", "chat"),
         ("base", "chat"),
     ]
     assert {json.dumps(row["settings"]) for row in rows} == {json.dumps(rows[0]["settings"])}
     assert rows[0]["settings"]["temperature"] == 0.6 and "general" in rows[2]
-    asked = compared(run / "r1" / "model", "--asked", "direct", "--set", "temperature=0", "--set", "general=[]")
-    assert [(row["asked"], row["settings"]["temperature"]) for row in asked] == [("direct", 0.0)]
+    asked = compared(run / "r1" / "model", "--style", "direct", "--set", "temperature=0", "--set", "general=[]")
+    assert [(row["style"], row["settings"]["temperature"]) for row in asked] == [("direct", 0.0)]
 
 
 def test_held_out_problems_of_the_run_are_asked_as_well(run: Path, base: Tokenizer) -> None:
@@ -158,7 +158,7 @@ def test_a_base_that_lies_elsewhere_is_measured_as_the_run_that_links_to_it(
     shutil.copytree(tmp_path / "mine" / "model", run / "pretrain" / "model")
     (tmp_path / "best").symlink_to(run / "pretrain", target_is_directory=True)
     again = compared(tmp_path / "best" / "model")[0]
-    assert (again["model"], again["asked"], again["settings"]["families"]) == ("best", "zero", ["riddle"])
+    assert (again["model"], again["style"], again["settings"]["families"]) == ("best", "zero", ["riddle"])
 
 
 def test_other_folders_get_the_papers_sampling_and_names_of_their_own(

@@ -145,7 +145,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "metrics.jsonl").write_text(json.dumps(general) + "\n", encoding="utf-8")
     sample = {"key": "k", "family": "arithmetic", "domain": "math", "level": 1, "correct": True, "well_formed": True}
     samples = [
-        {**sample, "model": model, "elicitation": way, "index": i, "question": QUESTION, "completion": f"{model}: 2"}
+        {**sample, "model": model, "style": way, "index": i, "question": QUESTION, "completion": f"{model}: 2"}
         for model, (way, _) in ways.items()
         for i in range(2)
     ]

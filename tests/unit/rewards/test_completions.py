@@ -139,11 +139,11 @@ def test_a_task_is_shown_as_a_model_sees_it_with_a_reward_of_ones_own(tmp_path: 
     (tmp_path / "mine.py").write_text("def short(prompt, completion, columns): return float(len(completion) < 3)\n")
     (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "What is 2 + 2?", "answer": "4"}))
     arguments = ("task", "rows", "--data", str(tmp_path / "rows.jsonl"), "--model", str(tmp_path / "model"))
-    done = aha(*arguments, "--asked", "chat", "--reward", f"{tmp_path / 'mine.py'}:short")
+    done = aha(*arguments, "--style", "chat", "--reward", f"{tmp_path / 'mine.py'}:short")
     assert done.returncode == 0, done.stderr
     assert "| <|im_start|>assistant" in done.stdout and "| <think>" in done.stdout
     assert "the gold answer scores 1, short: 1" in done.stdout
-    unknown = aha("task", "countdown", "--asked", "chat")
+    unknown = aha("task", "countdown", "--style", "chat")
     assert unknown.returncode == 1 and "--model DIR" in unknown.stderr
 
 

@@ -45,8 +45,8 @@ def mine(tmp_path: Path) -> str:
 
 
 def test_tasks_from_files_judge_what_follows_the_thinking() -> None:
-    for form, text in (("zero", GOOD), ("chat", "<think>6 * 7 = 42</think>\n\nSo it is \\boxed{42}.")):
-        result = grade(GSM8K, text, truncated=False, config=RubricConfig(), form=form)
+    for answer_tags, text in ((True, GOOD), (False, "<think>6 * 7 = 42</think>\n\nSo it is \\boxed{42}.")):
+        result = grade(GSM8K, text, truncated=False, config=RubricConfig(), answer_tags=answer_tags)
         assert result is not None and (result.parts["accuracy"], result.reward) == (1.0, 2.0)
     wrong = grade(GSM8K, GOOD.replace("answer is 42", "answer is 43"), truncated=False, config=RubricConfig())
     assert wrong is not None and (wrong.parts["accuracy"], wrong.reward) == (0.0, 1.0)
@@ -100,7 +100,7 @@ def test_what_is_returned_and_is_no_number_is_named(mine: str, value: object) ->
 
 def test_the_first_failure_of_each_function_is_said_once(mine: str) -> None:
     said: list[str] = []
-    grader = Grader(RubricConfig(functions={f"{mine}:moody": 1.0}), 5.0, say=said.append)
+    grader = Grader(RubricConfig(functions={f"{mine}:moody": 1.0}), 5.0, notify=said.append)
     try:
         batches = [[(GSM8K, text, False) for text in ("ab", "x", "y")], [(GSM8K, "z", False)]]
         assert [[one is None for one in grader.grade(batch)] for batch in batches] == [[False, True, True], [True]]

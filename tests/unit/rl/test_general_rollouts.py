@@ -14,8 +14,9 @@ from aha.rl.prompts import SUITE_SEED, GeneratedPrompts
 from aha.rl.rollout import assign_advantages, grade_general
 from aha.rl.trainer import of_each_sort
 from aha.tasks.families import get_family, get_general, held_out_suite
+from aha.text.asker import Asker
+from aha.text.prompt_style import PromptStyle, StrictStyleName
 from aha.text.templates import CHAT_TEMPLATE
-from aha.text.thinking import Form
 from aha.text.tokenizer import Tokenizer
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
 
@@ -50,7 +51,7 @@ def test_the_reward_is_preference_and_form_and_language_and_never_the_truth(pref
     right = group("x").problem
     best = facts.respond(right, random.Random(0))
     groups = [group(best, "Norland is good. " * 12, ""), group(best, finish=FinishReason.LENGTH)]
-    grade_general(preference, groups, RubricConfig(language=1.0), weight=2.0, form="chat")
+    grade_general(preference, groups, RubricConfig(language=1.0), weight=2.0, answer_tags=False)
     truly, hacked, empty = groups[0].rollouts
     assert truly.rewards["true_score"] == 1.0
     assert hacked.rewards["true_score"] == 0.0
@@ -64,7 +65,7 @@ def test_the_reward_is_preference_and_form_and_language_and_never_the_truth(pref
 
 def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward) -> None:
     general = group("The capital of Norland is Windport.", "no")
-    grade_general(preference, [general], RubricConfig(), weight=1.0, form="chat")
+    grade_general(preference, [general], RubricConfig(), weight=1.0, answer_tags=False)
     reasoning = RolloutGroup(get_family("arithmetic").sample(random.Random(0), 2, "en"), (1,))
     for reward in (2.0, 1.0):
         rewards = {"accuracy": reward - 1.0, "format": 1.0}
@@ -100,22 +101,23 @@ def test_general_prompts_that_would_come_after_the_end_are_refused() -> None:
         GRPOConfig(steps=30, general=late)
 
 
-@pytest.mark.parametrize(("form", "begin"), [("zero", "<think>so</think>\n"), ("chat", "so\n</think>\n\n")])
+@pytest.mark.parametrize(("style", "begin"), [("zero", "<think>so</think>\n"), ("chat", "so\n</think>\n\n")])
 def test_held_out_answers_reach_the_reward_models_in_either_form(
-    form: Form, begin: str, make_context: MakeContext, base: Tokenizer, preference: PreferenceReward
+    style: StrictStyleName, begin: str, make_context: MakeContext, base: Tokenizer, preference: PreferenceReward
 ) -> None:
     """Under R1-Zero's template the completion brings its own think tag, in the chat format the prompt has it."""
     general = GeneralConfig(families=("facts",), helpful="h", harmless="s", eval_per_level=2, eval_samples=2)
-    config = GRPOConfig(form=form, families=("riddle",), eval_levels=(1,), eval_problems_per_level=1, general=general)
+    config = GRPOConfig(style=style, families=("riddle",), eval_levels=(1,), eval_problems_per_level=1, general=general)
     asked = [*held_out_suite(["facts"], (1, 2, 3), 2, SUITE_SEED), *GeneratedPrompts(config).held_out()]
 
     def reply(problem: Problem, rng: random.Random) -> str:
         answer = "the answer " * 20
-        return begin + (f"<answer>{answer}</answer>" if form == "zero" else answer)
+        return begin + (f"<answer>{answer}</answer>" if style == "zero" else answer)
 
     context = make_context("r1", config, ())
     generator = Replies(base, asked, reply)
-    row, _ = HeldOut(config, generator, base, context, preference, GeneratedPrompts(config)).measure()
+    asker = Asker(generator, base, PromptStyle.named(style))
+    row, _ = HeldOut(config, asker, context, preference, GeneratedPrompts(config)).measure()
     assert row["evaluation_general"]["preference"] > 0.9
 
 

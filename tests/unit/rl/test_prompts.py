@@ -8,7 +8,7 @@ from aha.rl.config import GRPOConfig
 from aha.rl.prompts import make_prompts
 from aha.stages.problems import Problems, ProblemsConfig
 from aha.tasks.stored import TRAIN, read_stored
-from aha.text.elicitation import prompt_for
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 
 from ..conftest import MakeContext
@@ -42,7 +42,9 @@ def test_what_is_too_long_is_neither_trained_on_nor_measured_by(
     sources = {name: rows(tmp_path / f"{name}.jsonl", first) for name, first in (("train", 0), ("held_out", 50))}
     context = make_context("problems", ProblemsConfig(task="rows", **sources))
     Problems().run(context)
-    longest = max(len(prompt_for(base, p, "zero")) for p in read_stored(context.folder / TRAIN) if p.level > 1)
+    longest = max(
+        len(PromptStyle.named("zero").prompt(base, p)) for p in read_stored(context.folder / TRAIN) if p.level > 1
+    )
     config = GRPOConfig(problems="problems", levels=(1, 2, 3), max_prompt_tokens=longest)
     prompts = make_prompts(config, base, make_context("grpo", config, ("problems",)))
     assert [level for _, level in prompts.cells] == [2, 3]

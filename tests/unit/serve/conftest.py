@@ -26,7 +26,8 @@ from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.guard import Guard
 from aha.serve.run import make_server
-from aha.serve.served import Asked, ServedModel
+from aha.serve.served import ServedModel
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 from aha.types import Request
 
@@ -133,9 +134,12 @@ def network(tokenizer: Tokenizer) -> DeepseekV3:
 
 @pytest.fixture
 def models(network: DeepseekV3, tokenizer: Tokenizer) -> list[ServedModel]:
-    """One random model under three names, each asked in its own way."""
-    ways: tuple[tuple[str, Asked], ...] = (("r1", "chat"), ("v3", "chat_direct"), ("r1-zero", "zero"))
-    return [ServedModel(name, tokenizer, Engine(deepcopy(network), 8, CONTEXT), way) for name, way in ways]
+    """One random model under three names, each in its own prompt style."""
+    styles = {"r1": "chat", "v3": "chat_direct", "r1-zero": "zero"}
+    return [
+        ServedModel(name, tokenizer, Engine(deepcopy(network), 8, CONTEXT), PromptStyle.named(style))
+        for name, style in styles.items()
+    ]
 
 
 @pytest.fixture
@@ -183,14 +187,14 @@ def scripted(tokenizer: Tokenizer) -> Serving:
     @contextmanager
     def serve(
         script: Callable[[Request, int], Sequence[int]],
-        asked: Asked = "chat",
+        style: str = "chat",
         config: ServeConfig | None = None,
         api_key: str | None = None,
         **options: object,
     ) -> Iterator[tuple[TestClient, ServedModel, Scripted]]:
         config = config or ServeConfig()
         generator = Scripted(script, **options)  # type: ignore[arg-type]
-        model = ServedModel("m", tokenizer, generator, asked, config=config)
+        model = ServedModel("m", tokenizer, generator, PromptStyle.named(style), config=config)
         with talking(create_app(Catalog([model], config), api_key)) as http:
             yield http, model, generator
 

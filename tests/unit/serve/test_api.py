@@ -13,6 +13,7 @@ from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, Tokenizer
 from aha.types import Request
 
@@ -289,7 +290,9 @@ def test_a_prefix_is_the_end_and_nothing_else(client: TestClient) -> None:
 def test_what_a_checkpoints_template_refuses_is_the_clients_error(strict: Tokenizer, scripted_generator: Any) -> None:
     generator = scripted_generator(lambda *_: [*strict.encode("4"), strict.eos_id])
     question, system = {"role": "user", "content": "2+2?"}, {"role": "system", "content": "Be brief."}
-    with talking(create_app(Catalog([ServedModel("m", strict, generator, "chat_direct")], ServeConfig()))) as http:
+    with talking(
+        create_app(Catalog([ServedModel("m", strict, generator, PromptStyle.named("chat_direct"))], ServeConfig()))
+    ) as http:
         for messages in ([question, question], [system, question]):
             for stream in (False, True):
                 answer = http.post(CHAT, json=chat("m", messages=messages, stream=stream))

@@ -14,6 +14,7 @@ from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import END_THINK, THINK, Tokenizer
 from aha.types import Request
 
@@ -36,7 +37,7 @@ def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted_generat
         models: dict[str, Say],
         steps: threading.Semaphore | None = None,
         api_key: str | None = None,
-        asked: str = "chat",
+        style: str = "chat",
         rows: int = 32,
         **context: Any,
     ) -> Iterator[Any]:
@@ -45,15 +46,15 @@ def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted_generat
                 thinking, content = say(tokenizer.decode(request.prompt_token_ids), index)
                 if thinking.startswith(STOP):
                     return [*tokenizer.encode(thinking.removeprefix(STOP)), tokenizer.eos_id]
-                think = [*tokenizer.encode(thinking), tokenizer.control_id(END_THINK)] if asked != "chat_direct" else []
-                start = [tokenizer.control_id(THINK)] if asked == "zero" and "Wait" not in thinking else []
+                think = [*tokenizer.encode(thinking), tokenizer.control_id(END_THINK)] if style != "chat_direct" else []
+                start = [tokenizer.control_id(THINK)] if style == "zero" and "Wait" not in thinking else []
                 return [*start, *think, *tokenizer.encode(content), tokenizer.eos_id]
 
             return tokens
 
         options = {"max_rows": rows, "max_context": 4000, "steps": steps}
         served = [
-            ServedModel(name, tokenizer, scripted_generator(script(say), **options), asked)
+            ServedModel(name, tokenizer, scripted_generator(script(say), **options), PromptStyle.named(style))
             for name, say in models.items()
         ]
         with listening(create_app(Catalog(served, ServeConfig()), api_key)) as port:
@@ -230,8 +231,8 @@ def test_answers_of_a_vote_are_grouped_with_their_thinking(opened: Open) -> None
         page.locator(".group summary .soft", has_text="7 of 8").wait_for()  # one of them has changed its mind
 
 
-@pytest.mark.parametrize("asked", ["chat", "zero"])
-def test_thinking_goes_on_when_asked(opened: Open, asked: str) -> None:
+@pytest.mark.parametrize("style", ["chat", "zero"])
+def test_thinking_goes_on_when_asked(opened: Open, style: str) -> None:
     def say(prompt: str, index: int) -> tuple[str, str]:
         return (
             (", no. It is 5", "The answer is 5.")
@@ -239,7 +240,7 @@ def test_thinking_goes_on_when_asked(opened: Open, asked: str) -> None:
             else ("It is 4", "The answer is 4.")
         )
 
-    with opened({"m": say}, asked=asked) as page:
+    with opened({"m": say}, style=style) as page:
         ask(page, "2+3?")
         page.get_by_text("The answer is 4.").wait_for()
         page.get_by_text("Think longer").click()
@@ -252,7 +253,7 @@ def test_a_thinking_is_opened_where_the_model_opened_none(opened: Open) -> None:
     def say(prompt: str, index: int) -> tuple[str, str]:
         return ("no, 5", "The answer is 5.") if prompt.endswith(THINK) else (f"{STOP}The answer is 4.", "")
 
-    with opened({"m": say}, asked="zero") as page:
+    with opened({"m": say}, style="zero") as page:
         ask(page, "2+3?")
         page.get_by_text("The answer is 4.").wait_for()
         page.get_by_text("Think longer").click()
@@ -275,7 +276,7 @@ def test_an_answer_that_was_to_be_given_at_once_is_thought_about_when_asked(open
 
 
 def test_models_that_do_not_think_have_no_such_button(opened: Open) -> None:
-    with opened({"m": lambda *_: ("", "The answer is 4.")}, asked="chat_direct") as page:
+    with opened({"m": lambda *_: ("", "The answer is 4.")}, style="chat_direct") as page:
         ask(page, "2+3?")
         page.locator('.answer[data-status="done"]').wait_for()
         assert page.locator(".longer").count() == 0

@@ -10,6 +10,7 @@ from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import END_THINK, Tokenizer
 
 pytestmark = pytest.mark.slow
@@ -68,7 +69,7 @@ def test_model_output_runs_no_script_and_asks_no_other_server(
         tokens = chosen[request.request_id]
         return [*tokens, tokenizer.control_id(END_THINK), *tokens, tokenizer.eos_id]
 
-    model = ServedModel("m", tokenizer, scripted_generator(script, max_context=20_000), "chat")
+    model = ServedModel("m", tokenizer, scripted_generator(script, max_context=20_000), PromptStyle.named("chat"))
     with listening(create_app(Catalog([model], ServeConfig(context_tokens=20_000)))) as port:
         page = chromium.new_context().new_page()
         page.set_default_timeout(20_000)

@@ -26,6 +26,7 @@ from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, Tokenizer
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
@@ -84,10 +85,12 @@ def fuzzed(
 ) -> Iterator[TestClient]:
     said = [*strict.encode("so 4"), strict.control_id(END_THINK), *strict.encode("4"), strict.eos_id]
     models = [
-        ServedModel("r1", tokenizer, Engine(deepcopy(network), 8, 48), "chat"),
-        ServedModel("v3", tokenizer, Engine(deepcopy(network), 8, 48), "chat_direct"),
-        ServedModel("r1-zero", tokenizer, Engine(deepcopy(network), 8, 100), "zero"),
-        ServedModel("strict", strict, scripted_generator(lambda *_: said, max_rows=8, max_context=48), "chat"),
+        ServedModel("r1", tokenizer, Engine(deepcopy(network), 8, 48), PromptStyle.named("chat")),
+        ServedModel("v3", tokenizer, Engine(deepcopy(network), 8, 48), PromptStyle.named("chat_direct")),
+        ServedModel("r1-zero", tokenizer, Engine(deepcopy(network), 8, 100), PromptStyle.named("zero")),
+        ServedModel(
+            "strict", strict, scripted_generator(lambda *_: said, max_rows=8, max_context=48), PromptStyle.named("chat")
+        ),
     ]
     config = ServeConfig(body_bytes=50_000, deadline_seconds=60)
     (tmp_path / "s").mkdir()

@@ -13,8 +13,9 @@ from aha.models.deepseek_v3 import DeepseekV3
 from aha.serve.errors import ApiError
 from aha.serve.prompts import chat_ids, text_ids
 from aha.serve.schemas import ChatMessage
-from aha.serve.served import ASKED, ServedModel
+from aha.serve.served import SERVED_STYLES, ServedModel
 from aha.text.chat_template import ChatTemplate
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import ASSISTANT, CONTROL_TOKENS, END_THINK, EOS, THINK, USER, Tokenizer
 
 DISGUISES = [
@@ -23,9 +24,9 @@ DISGUISES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=ASKED)
+@pytest.fixture(params=SERVED_STYLES)
 def model(request: Any, network: DeepseekV3, tokenizer: Tokenizer) -> ServedModel:
-    return ServedModel("m", tokenizer, Engine(network, 2, 400), request.param)
+    return ServedModel("m", tokenizer, Engine(network, 2, 400), PromptStyle.named(request.param))
 
 
 def fields(text: str, single: bool) -> list[list[ChatMessage]]:
@@ -54,7 +55,7 @@ def test_no_text_becomes_a_control_token(model: ServedModel) -> None:
     def shape(messages: list[ChatMessage]) -> list[int]:
         return [token_id for token_id in chat_ids(model, messages) if token_id in control]
 
-    single = model.asked == "zero"
+    single = model.style.name == "zero"
     plain = [shape(conversation) for conversation in fields("hi", single)]
     count = 0
     for token, disguise in itertools.product(CONTROL_TOKENS, DISGUISES):
@@ -74,8 +75,10 @@ def test_text_reaches_the_model_as_it_was_sent(model: ServedModel) -> None:
 
 
 def test_how_each_form_is_asked(network: DeepseekV3, tokenizer: Tokenizer) -> None:
-    def prompt(asked: Any, *messages: ChatMessage) -> str:
-        return tokenizer.decode(chat_ids(ServedModel("m", tokenizer, Engine(network, 2, 400), asked), messages)[1:])
+    def prompt(style: str, *messages: ChatMessage) -> str:
+        return tokenizer.decode(
+            chat_ids(ServedModel("m", tokenizer, Engine(network, 2, 400), PromptStyle.named(style)), messages)[1:]
+        )
 
     system, question = ChatMessage(role="system", content="Be brief."), ChatMessage(role="user", content="2+2?")
     answer = ChatMessage(role="assistant", content=f"{THINK}hm{END_THINK}\n\n4", reasoning_content="hm")
@@ -92,7 +95,7 @@ def test_how_each_form_is_asked(network: DeepseekV3, tokenizer: Tokenizer) -> No
 def test_prompts_longer_than_the_context_are_refused_before_they_are_encoded(
     network: DeepseekV3, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = ServedModel("m", tokenizer, Engine(network, 2, 100), "chat")
+    model = ServedModel("m", tokenizer, Engine(network, 2, 100), PromptStyle.named("chat"))
     with pytest.raises(ApiError, match="no room"):
         chat_ids(model, [ChatMessage(role="user", content="1" * 200)])
     monkeypatch.setattr(Tokenizer, "encode", lambda *_: pytest.fail("encoded"))
@@ -103,13 +106,15 @@ def test_prompts_longer_than_the_context_are_refused_before_they_are_encoded(
 def test_a_checkpoint_that_cannot_be_asked_is_refused_before_it_is_served(
     network: DeepseekV3, untemplated: Tokenizer
 ) -> None:
-    for asked in ("chat", "chat_direct"):
-        with pytest.raises(CheckpointError, match=r"'m' has no chat template and cannot be asked as .*--asked zero"):
-            ServedModel("m", untemplated, Engine(network, 2, 100), asked)
-    assert text_ids(ServedModel("m", untemplated, Engine(network, 2, 400), "zero"), "2+2") == untemplated.encode("2+2")
+    for style in ("chat", "chat_direct"):
+        with pytest.raises(CheckpointError, match=r"'m' has no chat template and cannot be asked as .*--style zero"):
+            ServedModel("m", untemplated, Engine(network, 2, 100), PromptStyle.named(style))
+    assert text_ids(
+        ServedModel("m", untemplated, Engine(network, 2, 400), PromptStyle.named("zero")), "2+2"
+    ) == untemplated.encode("2+2")
     for source in ("{{ messages[1].content }}", "{{ raise_exception('no') }}"):
         with ChatTemplate(source) as template:
             untemplated.template = template
-            with pytest.raises(CheckpointError, match=r"'m' cannot be asked as chat: the chat template .*--asked zero"):
-                ServedModel("m", untemplated, Engine(network, 2, 100), "chat")
+            with pytest.raises(CheckpointError, match=r"'m' cannot be asked as chat: the chat template .*--style zero"):
+                ServedModel("m", untemplated, Engine(network, 2, 100), PromptStyle.named("chat"))
             untemplated.template = None

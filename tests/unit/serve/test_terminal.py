@@ -19,8 +19,9 @@ from rich.console import Console
 
 from aha.serve.errors import ApiError
 from aha.serve.screen import visible
-from aha.serve.served import Asked, ServedModel
+from aha.serve.served import ServedModel
 from aha.serve.terminal import Terminal, start_model
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import ASSISTANT, END_THINK, THINK, Tokenizer
 from aha.types import Request
 
@@ -36,13 +37,13 @@ def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
     def run(
         lines: Lines,
         say: Callable[..., Any],
-        asked: dict[str, Asked] | None = None,
+        styles: dict[str, str] | None = None,
         colours: bool = False,
         raw: bool = False,
         tokenizers: dict[str, Tokenizer] | None = None,
         **options: Any,
     ) -> str:
-        asked = asked or {"m": "chat"}
+        asked = styles or {"m": "chat"}
         waiting = list(lines)
 
         def script(own: Tokenizer, request: Request, index: int) -> Sequence[int]:
@@ -63,11 +64,13 @@ def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
         def load(name: str) -> ServedModel:
             own = (tokenizers or {}).get(name, tokenizer)
             generator = scripted_generator(partial(script, own), max_context=800, **options)
-            return ServedModel(name, own, generator, asked[name])
+            return ServedModel(name, own, generator, PromptStyle.named(asked[name]))
 
         screen = io.StringIO()
         console = Console(file=screen, width=100, force_terminal=colours, highlight=False)
-        terminal = Terminal(asked, load, next(iter(asked)), console, ask)
+        terminal = Terminal(
+            {name: PromptStyle.named(one) for name, one in asked.items()}, load, next(iter(asked)), console, ask
+        )
         terminal.run()
         terminal.close()
         assert not waiting
@@ -105,7 +108,7 @@ def test_the_conversation_is_remembered_without_thinking_and_forgotten(talk: Tal
 
 def test_models_are_switched_in_a_conversation(talk: Talk) -> None:
     said = talk(["who?", "/model b", "who?", "/model", "/model c"], adds, {"a": "chat", "b": "chat_direct"})
-    assert "* b" in said and "answers directly" in said
+    assert "* b" in said and "chat format, no thinking" in said
     assert "there is no model 'c'" in said
 
 
@@ -116,15 +119,15 @@ def test_a_second_model_is_asked_the_same_and_goes_on_with_its_own_answers(talk:
         prompts.append(prompt)
         return ("so", "from a") if THINK in prompt.rpartition(ASSISTANT)[2] else ("", "from b")
 
-    asked: dict[str, Asked] = {"a": "chat", "b": "chat_direct"}
-    said = talk(["/beside b", "one?", "/model", "two?", "/longer", "/beside", "three?"], say, asked)
+    styles: dict[str, str] = {"a": "chat", "b": "chat_direct"}
+    said = talk(["/beside b", "one?", "/model", "two?", "/longer", "/beside", "three?"], say, styles)
     assert re.search(r"\na\n│ so\n\nfrom a\n.*tokens.*\nb\nfrom b\n", said)
     assert "* a" in said and "+ b" in said
     asking = [prompt for prompt in dict.fromkeys(prompts) if "one?" in prompt and "two?" in prompt]
     assert "from a" in asking[0] and "from b" not in asking[0]
     assert "from b" in asking[1] and "from a" not in asking[1]
     assert said.split("two?")[0].count("\nb\n") == 2 and len(asking) == 4  # neither to think on nor when switched off
-    refused = talk(["/beside c", "/beside a", "/beside b", "/model b", "one?"], say, asked)
+    refused = talk(["/beside c", "/beside a", "/beside b", "/model b", "one?"], say, styles)
     assert "there is no model 'c'" in refused and "'a' answers already" in refused and "from a" not in refused
 
 

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
-from aha.serve.served import Asked, ServedModel
+from aha.serve.served import ServedModel
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 
 from ...foreign import write_tokenizer
@@ -25,16 +26,18 @@ def untagged(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer.load(folder)
 
 
-def asking(tokenizer: Tokenizer, asked: Asked, said: str) -> Iterator[TestClient]:
+def asking(tokenizer: Tokenizer, style: str, said: str) -> Iterator[TestClient]:
     script = [*tokenizer.encode(said), tokenizer.eos_id]
-    model = ServedModel("m", tokenizer, Scripted(lambda request, index: script), asked, config=ServeConfig())
+    model = ServedModel(
+        "m", tokenizer, Scripted(lambda request, index: script), PromptStyle.named(style), config=ServeConfig()
+    )
     with talking(create_app(Catalog([model], ServeConfig()))) as http:
         yield http
 
 
-@pytest.mark.parametrize(("asked", "said"), [("chat", SAID), ("zero", "<think>" + SAID)])
-def test_thinking_and_answer_come_apart(untagged: Tokenizer, asked: Asked, said: str) -> None:
-    for http in asking(untagged, asked, said):
+@pytest.mark.parametrize(("style", "said"), [("chat", SAID), ("zero", "<think>" + SAID)])
+def test_thinking_and_answer_come_apart(untagged: Tokenizer, style: str, said: str) -> None:
+    for http in asking(untagged, style, said):
         body = {"model": "m", "messages": [{"role": "user", "content": "What is 2+2?"}]}
         message = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]
         assert message["reasoning_content"] == "2 plus 2 is</thinner> 4"

@@ -20,6 +20,7 @@ from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import END_THINK, EOS, Tokenizer
 from aha.types import FinishReason, Request, SamplingParams
 
@@ -147,7 +148,7 @@ def test_requests_do_not_disturb_each_other(network: DeepseekV3, tokenizer: Toke
 
     Another batch rounds differently. None of these seeds draws within 2e-5 of the line between two tokens.
     """
-    model = ServedModel("m", tokenizer, Engine(network, 4, 160), "chat")
+    model = ServedModel("m", tokenizer, Engine(network, 4, 160), PromptStyle.named("chat"))
     with TestClient(create_app(Catalog([model], ServeConfig())), base_url="http://127.0.0.1") as client:
         seeds = (36, 24, 17, 31, 9, 21, 32, 28)
         settings = {"temperature": 1.0, "top_p": 1.0}

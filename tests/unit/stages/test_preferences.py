@@ -67,7 +67,7 @@ def test_prompts_cover_all_families_and_are_of_the_training_side() -> None:
 
 def test_of_responses_with_one_summary_one_stays() -> None:
     texts = ["a\n</think>\n\nYes.", "b\n</think>\n\nNo.", "c\n</think>\n\nYes.", "no end of thinking"]
-    rows = different(parse(text, think_prefilled=True, form="chat") for text in texts)
+    rows = different(parse(text, think_prefilled=True, answer_tags=False) for text in texts)
     assert [row["response"] for row in rows] == ["Yes.", "No."]
 
 

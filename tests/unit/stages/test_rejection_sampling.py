@@ -16,7 +16,6 @@ from aha.stages.rejection_sampling import (
     to_row,
     training_problems,
 )
-from aha.stages.sampling import Sampled
 from aha.tasks.families import FAMILIES, is_held_out
 from aha.text.thinking import parse
 from aha.text.tokenizer import Tokenizer
@@ -32,7 +31,7 @@ PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms"
 
 def row(thinking: str = "2+2=4\n4+1=5", answer: str = "5", **other: Any) -> dict[str, Any]:
     text = f"{thinking}\n</think>\n\nThe answer is {answer}."
-    made = to_row(Sampled(PROBLEM, parse(text, think_prefilled=True, form="chat"), 20))
+    made = to_row(PROBLEM, parse(text, think_prefilled=True, answer_tags=False), 20)
     return {**made, **other}
 
 
@@ -113,7 +112,7 @@ def test_rows_survive_json_and_know_what_is_right() -> None:
         problem = family.sample(rng, 1, "zh")
         solution = family.solve(problem, rng, "full", "zh")
         text = f"{solution.thinking}\n</think>\n\n答案是{solution.answer}。"
-        made = to_row(Sampled(problem, parse(text, think_prefilled=True, form="chat"), 9))
+        made = to_row(problem, parse(text, think_prefilled=True, answer_tags=False), 9)
         assert made["right"], (name, text)
         assert Problem(**made["problem"]).key == problem.key
         assert made["problem"] == asdict(problem)

@@ -1,10 +1,10 @@
-"""What a completion answers under each way of asking, and when that counts."""
+"""What a completion answers in each prompt style, and when that counts."""
 
 import pytest
 
 from aha.tasks.answers import read_completion
 from aha.tasks.math_boxed import MathBoxed
-from aha.text.elicitation import ELICITATIONS, THINKING, Elicitation, prompt_for
+from aha.text.prompt_style import PROMPT_STYLES, PromptStyle
 from aha.text.tokenizer import THINK, Tokenizer
 from aha.types import Problem
 
@@ -14,7 +14,7 @@ PROBLEM = Problem(
 
 
 @pytest.mark.parametrize(
-    ("text", "way", "vote", "counts"),
+    ("text", "style", "vote", "counts"),
     [
         ("<think>2+2=4</think><answer>05</answer>", "zero", "5", True),
         ("<think>2+2=4</think><answer>five</answer>", "zero", None, True),
@@ -28,26 +28,28 @@ PROBLEM = Problem(
         ("5", "direct", "5", True),
     ],
 )
-def test_strict_where_a_form_was_asked_for(text: str, way: Elicitation, vote: str | None, counts: bool) -> None:
-    reading = read_completion(PROBLEM, text, False, way)
+def test_strict_where_a_form_was_asked_for(text: str, style: str, vote: str | None, counts: bool) -> None:
+    reading = read_completion(PROBLEM, text, False, PromptStyle.named(style))
     assert (reading.vote, reading.counts) == (vote, counts)
 
 
 def test_a_forced_end_excuses_empty_thinking_and_nothing_else() -> None:
-    for way, text in (("zero", "<think></think>\n<answer>5</answer>"), ("chat", "\n\n</think>\n\nThe answer is 5.")):
-        assert read_completion(PROBLEM, text, False, way, forced=True).vote == "5"
-        assert read_completion(PROBLEM, text, True, way, forced=True).vote is None
-    assert read_completion(PROBLEM, "<think></think><answer> </answer>", False, "zero", forced=True).vote is None
+    for name, text in (("zero", "<think></think>\n<answer>5</answer>"), ("chat", "\n\n</think>\n\nThe answer is 5.")):
+        style = PromptStyle.named(name)
+        assert read_completion(PROBLEM, text, False, style, forced=True).vote == "5"
+        assert read_completion(PROBLEM, text, True, style, forced=True).vote is None
+    zero = PromptStyle.named("zero")
+    assert read_completion(PROBLEM, "<think></think><answer> </answer>", False, zero, forced=True).vote is None
 
 
 def test_what_the_prompt_has_begun() -> None:
     tokenizer = Tokenizer.train(["2+2=4"], 270)
-    for way in ELICITATIONS:
-        written = tokenizer.decode(prompt_for(tokenizer, PROBLEM, way))
+    for style in PROMPT_STYLES:
+        written = tokenizer.decode(style.prompt(tokenizer, PROBLEM))
         inside = written.rstrip("\n").endswith(THINK)
-        assert inside == (way in ("zero_think", "chat"))
+        assert inside == style.prefilled == (style.name in ("zero_think", "chat"))
         assert PROBLEM.question in written
-    assert set(THINKING) == {"zero", "zero_think", "chat"}
+    assert {style.name for style in PROMPT_STYLES if style.thinks} == {"zero", "zero_think", "chat"}
 
 
 @pytest.mark.parametrize(

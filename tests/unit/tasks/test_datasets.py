@@ -26,7 +26,7 @@ from aha.tasks.gsm8k import Gsm8k
 from aha.tasks.humaneval import HumanEval
 from aha.tasks.own_rows import OwnRows
 from aha.tasks.stored import write_problems
-from aha.types import Problem
+from aha.types import Problem, SamplingParams
 
 DATA = Path(__file__).parents[2] / "data"
 FULL = Path(os.environ["AHA_DATA"]) if os.environ.get("AHA_DATA") else None
@@ -159,7 +159,7 @@ def test_an_evaluation_refuses_what_cannot_be_graded(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(datasets, "_judges", {})
     problem = load_dataset(HumanEval(), DATA)[0]
     with pytest.raises(CannotGradeError, match="install bubblewrap"):
-        evaluate(NotAsked(), NotAsked(), [problem], "zero", 1, 0, 8)  # type: ignore[arg-type]
+        evaluate(NotAsked(), [problem], SamplingParams(), 0)  # type: ignore[arg-type]
     with pytest.raises(CannotGradeError):
         judge_of("humaneval")
 

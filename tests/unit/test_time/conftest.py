@@ -9,9 +9,10 @@ import pytest
 
 from aha.protocols import Generator
 from aha.test_time.budget_forcing import end_thinking_at
-from aha.test_time.candidates import Candidate, Respondent, draw
+from aha.test_time.candidates import Candidate, Respondent
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
-from aha.types import Completion, FinishReason, Problem, Request
+from aha.types import Completion, FinishReason, Problem, Request, SamplingParams
 
 from ..generators import GeneratesOnly
 
@@ -60,10 +61,11 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def ask(tokenizer: Tokenizer) -> Ask:
-    def make(script: Script, elicitation: str = "zero", **other: Any) -> Respondent:
+    def make(script: Script, style: str = "zero", room: int = 240, **other: Any) -> Respondent:
         generator = Scripted(tokenizer, script)
         assert isinstance(generator, Generator)
-        return Respondent(generator, tokenizer, elicitation, **{"max_completion_tokens": 120, "room": 240, **other})
+        sampling = SamplingParams(**{"max_completion_tokens": 120, **other})
+        return Respondent(generator, tokenizer, PromptStyle.named(style), sampling, room)
 
     return make
 
@@ -89,7 +91,7 @@ def cut_at() -> Callable[..., Candidate]:
     """One sample, its thinking cut off."""
 
     def cut(respondent: Respondent, problem: Problem, budget: int, **room: int) -> Candidate:
-        ((one,),) = end_thinking_at(respondent, [problem], draw(respondent, [problem]), budget, **room)
+        ((one,),) = end_thinking_at(respondent, [problem], respondent.samples([problem]), budget, **room)
         return one
 
     return cut

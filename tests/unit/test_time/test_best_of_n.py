@@ -6,7 +6,7 @@ from typing import Any
 
 from aha.protocols import Scorer
 from aha.test_time.best_of_n import best, best_of_n, scores_by_model, scores_by_verifier
-from aha.test_time.candidates import sample
+from aha.test_time.candidates import read
 from aha.types import Problem
 
 
@@ -34,16 +34,16 @@ def test_a_reward_model_reads_what_it_is_given(ask: Any, five: Problem, make_pro
     scorer: Scorer = Longest()
     respondent = ask(lambda prompt, request, number: said(["4", "05", "6"][number]))
     problems = [five, make_problem("What is 1+2?", "3")]
-    candidates = sample(respondent, problems, 3)
-    read = []
+    candidates = read(respondent, problems, respondent.samples(problems, 3))
+    judged_texts = []
 
     def judged(problem: Problem, one: Any) -> list[int]:
-        read.append((problem.question, one.shown))
+        judged_texts.append((problem.question, one.shown))
         return list(range(len(one.answer)))
 
     scores = scores_by_model(scorer.score, judged, problems, candidates)
     assert scores == [[1.0, 2.0, 1.0]] * 2
-    assert read[:2] == [("What is 2+2+1?", "4"), ("What is 2+2+1?", "05")]
+    assert judged_texts[:2] == [("What is 2+2+1?", "4"), ("What is 2+2+1?", "05")]
     chosen = best_of_n(candidates[0], scores[0])
     assert (chosen.answer, chosen.vote) == ("05", "5")
     assert chosen.tokens == sum(one.tokens for one in candidates[0])
@@ -51,7 +51,7 @@ def test_a_reward_model_reads_what_it_is_given(ask: Any, five: Problem, make_pro
 
 def test_the_verifier_is_the_bound(ask: Any, five: Problem) -> None:
     respondent = ask(lambda prompt, request, number: said(["4", "?", "5"][number]))
-    (own,) = sample(respondent, [five], 3)
+    (own,) = read(respondent, [five], respondent.samples([five], 3))
     assert scores_by_verifier(five, own) == [0.0, 0.0, 1.0]
     assert best_of_n(own, scores_by_verifier(five, own)).answer == "5"
     assert best_of_n(own[1:2], [0.0]).vote is None

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from aha.test_time.budget_forcing import ANSWER_TOKENS, end_thinking_at, think_at_least
-from aha.test_time.candidates import draw
 from aha.text.tokenizer import END_THINK, EOS, THINK
 from aha.types import Problem
 
@@ -25,7 +24,7 @@ def test_thinking_that_ends_in_time_is_left_alone(ask: Any, cut_at: Any, five: P
 
 
 @pytest.mark.parametrize(
-    ("elicitation", "opening", "closing"),
+    ("style", "opening", "closing"),
     [
         ("zero", THINK, "</think>\n<answer>"),
         ("zero_think", "", "</think>\n<answer>"),
@@ -33,14 +32,14 @@ def test_thinking_that_ends_in_time_is_left_alone(ask: Any, cut_at: Any, five: P
     ],
 )
 def test_thinking_is_cut_and_the_answer_forced(
-    ask: Any, cut_at: Any, five: Problem, elicitation: str, opening: str, closing: str
+    ask: Any, cut_at: Any, five: Problem, style: str, opening: str, closing: str
 ) -> None:
     def script(prompt: str, request: Any, number: int) -> str:
         if prompt.endswith(closing):
             return "5</answer>!" if "<answer>" in closing else f" 5.{EOS}"
         return opening + "2+2=4\n" * 99
 
-    respondent = ask(script, elicitation)
+    respondent = ask(script, style)
     budget = 9
     one = cut_at(respondent, five, budget)
     thought = respondent.tokenizer.decode(respondent.tokenizer.encode_markup(opening + "2+2=4\n" * 9)[:budget])
@@ -50,7 +49,7 @@ def test_thinking_is_cut_and_the_answer_forced(
     forced = len(respondent.tokenizer.encode_markup(closing))
     assert one.forced_tokens == forced
     first, second = respondent.generator.requests
-    assert first.sampling.max_completion_tokens == respondent.max_completion_tokens
+    assert first.sampling.max_completion_tokens == respondent.sampling.max_completion_tokens
     assert len(second.prompt_token_ids) == len(first.prompt_token_ids) + budget + forced
     answer = respondent.tokenizer.encode_markup("5</answer>" if "<answer>" in closing else f" 5.{EOS}")
     assert one.tokens == budget + len(answer)
@@ -146,18 +145,18 @@ def test_where_the_room_runs_out_thinking_ends(ask: Any, five: Problem) -> None:
         assert len(request.prompt_token_ids) - prompt + request.sampling.max_completion_tokens <= 120
 
 
-@pytest.mark.parametrize("elicitation", ["zero", "chat"])
+@pytest.mark.parametrize("style", ["zero", "chat"])
 def test_a_sentence_that_ends_inside_the_thinking_ends_nothing(
-    ask: Any, cut_at: Any, five: Problem, elicitation: str
+    ask: Any, cut_at: Any, five: Problem, style: str
 ) -> None:
     """The end of the sentence without an end of the thinking: too early, it goes on; late enough, it has to answer."""
-    opening = "<think>" if elicitation == "zero" else ""
-    cue, answer = ("\n<answer>", "5</answer>") if elicitation == "zero" else ("\n\nThe answer is", f" 5.{EOS}")
+    opening = "<think>" if style == "zero" else ""
+    cue, answer = ("\n<answer>", "5</answer>") if style == "zero" else ("\n\nThe answer is", f" 5.{EOS}")
     pieces = iter([f"{opening}{THOUGHT}{EOS}", f", no.\n2+2=4{EOS}", answer])
-    respondent = ask(lambda *_: next(pieces), elicitation)
+    respondent = ask(lambda *_: next(pieces), style)
     minimum = len(respondent.tokenizer.encode_markup(opening + THOUGHT)) + 1
     ((one,),) = think_at_least(respondent, [five], minimum)
-    end = END_THINK if elicitation == "zero" else f"\n{END_THINK}"
+    end = END_THINK if style == "zero" else f"\n{END_THINK}"
     assert one.text.startswith(f"{opening}{THOUGHT} Wait, no.\n2+2=4{end}{cue}")
     assert (one.vote, one.truncated) == ("5", False)
     assert EOS not in one.text
@@ -165,7 +164,7 @@ def test_a_sentence_that_ends_inside_the_thinking_ends_nothing(
     sampled = [f"{opening}{THOUGHT}{EOS}", f", no.\n2+2=4{EOS}", answer]
     assert one.tokens == sum(len(respondent.tokenizer.encode_markup(piece)) for piece in sampled)
 
-    cut = ask(lambda prompt, *_: answer if prompt.endswith(cue) else f"{opening}{THOUGHT}{EOS}", elicitation)
+    cut = ask(lambda prompt, *_: answer if prompt.endswith(cue) else f"{opening}{THOUGHT}{EOS}", style)
     one = cut_at(cut, five, 100)
     assert one.text.startswith(f"{opening}{THOUGHT}{end}{cue}")
     assert one.vote == "5"
@@ -181,7 +180,7 @@ def test_many_problems_and_samples_keep_their_places(ask: Any, make_problem: Any
         return "<think>" + "2+2=4\n" * 99 if asked else f"<think>2+2=4</think>\n<answer>{asked + 1}</answer>{EOS}"
 
     respondent = ask(script)
-    results = end_thinking_at(respondent, problems, draw(respondent, problems, 2), 12)
+    results = end_thinking_at(respondent, problems, respondent.samples(problems, 2), 12)
     assert [[one.vote for one in own] for own in results] == [["1", "1"], ["2", "2"], ["3", "3"]]
     assert [own[0].forced_tokens > 0 for own in results] == [False, True, True]
 
@@ -191,7 +190,7 @@ def test_all_budgets_cut_the_same_thinking(ask: Any, five: Problem) -> None:
         return "5</answer>" if prompt.endswith("<answer>") else "<think>" + f"{number}+2=4\n" * 99
 
     respondent = ask(script)
-    drawn = draw(respondent, [five], 2)
+    drawn = respondent.samples([five], 2)
     asked = len(respondent.generator.requests)
     for budget in (4, 8):
         (own,) = end_thinking_at(respondent, [five], drawn, budget)
@@ -205,9 +204,9 @@ def test_all_budgets_cut_the_same_thinking(ask: Any, five: Problem) -> None:
 
 def test_a_sample_that_was_cut_off_at_its_limit_has_to_answer_there(ask: Any, cut_at: Any, five: Problem) -> None:
     respondent = ask(lambda prompt, *_: "5</answer>" if prompt.endswith("<answer>") else "<think>" + "2+2=4\n" * 99)
-    one = cut_at(respondent, five, respondent.max_completion_tokens + 5)
+    one = cut_at(respondent, five, respondent.sampling.max_completion_tokens + 5)
     assert (one.vote, one.truncated) == ("5", False)
-    assert one.thinking_tokens == respondent.max_completion_tokens
+    assert one.thinking_tokens == respondent.sampling.max_completion_tokens
 
 
 def test_what_cannot_be_is_refused(ask: Any, five: Problem) -> None:

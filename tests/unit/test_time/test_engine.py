@@ -11,9 +11,10 @@ from aha.inference.engine import Engine
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.presets import tiny
 from aha.test_time.budget_forcing import ANSWER_TOKENS, end_thinking_at, think_at_least
-from aha.test_time.candidates import Respondent, draw
+from aha.test_time.candidates import Respondent
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import END_THINK, Tokenizer
-from aha.types import Completion, Problem, Request
+from aha.types import Completion, Problem, Request, SamplingParams
 
 
 class Recording(Engine):
@@ -30,7 +31,9 @@ def respondent(tokenizer: Tokenizer) -> Respondent:
     small = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48, "moe_intermediate_size": 24}
     model = DeepseekV3(tiny(tokenizer.vocab_size, n_routed_experts=4, **small))
     model.init_weights(torch.Generator().manual_seed(0))
-    return Respondent(Recording(model, max_rows=32, max_context=400), tokenizer, "chat", 100, 160)
+    generator = Recording(model, max_rows=32, max_context=400)
+    sampling = SamplingParams(max_completion_tokens=100)
+    return Respondent(generator, tokenizer, PromptStyle.named("chat"), sampling, 160)
 
 
 def check(respondent: Respondent) -> None:
@@ -46,7 +49,7 @@ def check(respondent: Respondent) -> None:
 
 
 def test_the_end_is_forced(respondent: Respondent, five: Problem) -> None:
-    (own,) = end_thinking_at(respondent, [five], draw(respondent, [five], 6), 24)
+    (own,) = end_thinking_at(respondent, [five], respondent.samples([five], 6), 24)
     check(respondent)
     forced = [one for one in own if one.forced_tokens]
     assert forced
@@ -55,7 +58,7 @@ def test_the_end_is_forced(respondent: Respondent, five: Problem) -> None:
         assert one.forced_tokens == len(closing)
         assert "\n</think>\n\nThe answer is" in one.text
         assert 24 < one.tokens <= 24 + ANSWER_TOKENS
-    assert [own] == end_thinking_at(respondent, [five], draw(respondent, [five], 6), 24)
+    assert [own] == end_thinking_at(respondent, [five], respondent.samples([five], 6), 24)
 
 
 def test_the_end_is_suppressed(respondent: Respondent, five: Problem) -> None:

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from aha.test_time.candidates import Candidate, draw, sample
+from aha.test_time.candidates import Candidate, read
 from aha.test_time.voting import (
     confidence,
     doubt,
     majority,
     majority_vote,
     weighted_majority,
-    weighted_vote,
 )
 from aha.types import Problem
 
@@ -72,22 +71,19 @@ def test_a_vote_pays_for_all_and_answers_with_the_first_of_the_winners() -> None
     assert majority_vote([]).tokens == 0
 
 
-def test_confidence_is_a_probability_and_weighs() -> None:
+def test_confidence_is_a_probability() -> None:
     assert confidence(0.0) == 1.0
     assert confidence(-1e9) == 0.0
-    seen = [candidate("4", mean_logprob=-0.1), candidate("5", mean_logprob=-2.0), candidate("5", mean_logprob=-2.0)]
-    assert weighted_vote(seen).vote == "4"
-    assert weighted_vote(seen, [0.2, 0.2, 0.2]).vote == "5"
 
 
-def test_samples_are_read_in_the_form_that_was_asked_for(ask: Any, five: Problem) -> None:
+def test_samples_are_read_in_the_prompt_style(ask: Any, five: Problem) -> None:
     said = [
         "<think>2+2=4</think>\n<answer>05</answer><｜end▁of▁sentence｜>",
         "the answer is 5<｜end▁of▁sentence｜>",
         "<think>" + "2+2=4\n" * 99,
     ]
     respondent = ask(lambda prompt, request, number: said[number])
-    (own,) = sample(respondent, [five], 3)
+    (own,) = read(respondent, [five], respondent.samples([five], 3))
     assert [one.vote for one in own] == ["5", None, None]
     assert [one.truncated for one in own] == [False, False, True]
     assert own[0].thinking == "2+2=4"
@@ -96,13 +92,11 @@ def test_samples_are_read_in_the_form_that_was_asked_for(ask: Any, five: Problem
     assert majority_vote(own).answer == "05"
 
 
-def test_streams_are_functions_of_seed_method_problem_and_number(ask: Any, make_problem: Any) -> None:
+def test_streams_are_functions_of_the_seed_and_the_problem(ask: Any, make_problem: Any) -> None:
     respondent = ask(lambda *_: "x<｜end▁of▁sentence｜>")
     one, other = make_problem(), make_problem("What is 1+2?", "3")
-    sample(respondent, [one, other])
-    sample(respondent, [other, one])
-    draw(respondent, [one], method="else")
-    draw(respondent, [one], numbers=[1])
+    respondent.samples([one, other])
+    respondent.samples([other, one])
     seeds = [request.sampling.seed for request in respondent.generator.requests]
     assert (seeds[0], seeds[1]) == (seeds[3], seeds[2])
-    assert len({seeds[0], seeds[1], seeds[4], seeds[5]}) == 4
+    assert seeds[0] != seeds[1]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from aha.errors import CheckpointError
-from aha.text.elicitation import request_for
+from aha.text.prompt_style import PromptStyle
 from aha.text.templates import chat_ends, chat_example, chat_prompt, plain_prompt, with_chat_ends, zero_prompt
 from aha.text.thinking import parse
 from aha.text.tokenizer import Tokenizer
-from aha.types import Message, Problem
+from aha.types import Message
 
 from ...foreign import write_tokenizer
 
@@ -67,7 +67,7 @@ def test_examples_end_as_the_template_ends_a_turn(folder: Path) -> None:
     ids, mask = chat_example(tokenizer, [Message("user", "What is 2 + 2?"), Message("assistant", "4", "2 + 2 is 4")])
     trained = tokenizer.decode([one for one, flag in zip(ids, mask, strict=True) if flag])
     assert trained == "<think>\n2 + 2 is 4\n</think>\n\n4<|im_end|>"
-    assert parse(trained.removesuffix("<|im_end|>"), form="chat").well_formed
+    assert parse(trained.removesuffix("<|im_end|>"), answer_tags=False).well_formed
 
 
 def test_tags_need_not_be_tokens(tmp_path: Path) -> None:
@@ -115,8 +115,7 @@ def test_a_base_that_ends_texts_otherwise_stops_where_its_template_ends_a_turn(t
     assert chat_ends(tokenizer) == (text_end, turn_end)
     ids, mask = chat_example(tokenizer, [Message("user", "?"), Message("assistant", "4")])
     assert ids[-1] == turn_end and mask[-1] == 1
-    problem = Problem("rows", "math", 1, "en", "What is 2 + 2?", "4")
-    stops = {way: request_for(tokenizer, problem, way, 1, 0, 8).sampling.stop_token_ids for way in ("chat", "zero")}
+    stops = {name: PromptStyle.named(name).stops(tokenizer) for name in ("chat", "zero")}
     assert stops == {"chat": (text_end, turn_end), "zero": (text_end,)}
     assert with_chat_ends({"eos_token_id": text_end, "top_p": 0.9}, tokenizer) == {
         "eos_token_id": [text_end, turn_end],

@@ -144,19 +144,19 @@ CHAT_DEGENERATE = [
 
 
 def test_the_chat_form_has_a_summary_that_names_the_answer() -> None:
-    parsed = parse(CHAT_GOOD, form="chat")
+    parsed = parse(CHAT_GOOD, answer_tags=False)
     assert parsed.well_formed
     assert (parsed.thinking, parsed.answer, parsed.summary) == ("2+2=4\n4+0=4", "4", "The answer is 4.")
-    result = grade(PROBLEM, CHAT_GOOD, False, RubricConfig(language=1.0), "chat")
+    result = grade(PROBLEM, CHAT_GOOD, False, RubricConfig(language=1.0), False)
     assert result is not None
     assert result.reward == 3.0
-    assert parse(CHAT_GOOD.removeprefix("<think>"), think_prefilled=True, form="chat") == parsed
-    assert parse(CHAT_GOOD, form="chat", truncated=True).flaw is Flaw.TRUNCATED
+    assert parse(CHAT_GOOD.removeprefix("<think>"), think_prefilled=True, answer_tags=False) == parsed
+    assert parse(CHAT_GOOD, answer_tags=False, truncated=True).flaw is Flaw.TRUNCATED
 
 
 @pytest.mark.parametrize("completion", CHAT_DEGENERATE)
 def test_degenerate_chat_forms_earn_nothing(completion: str) -> None:
-    result = grade(PROBLEM, completion, False, RubricConfig(steps=1.0, language=1.0), "chat")
+    result = grade(PROBLEM, completion, False, RubricConfig(steps=1.0, language=1.0), False)
     assert result is not None
     assert result.reward == 0.0
 
@@ -165,7 +165,7 @@ def test_degenerate_chat_forms_earn_nothing(completion: str) -> None:
     "summary", ["4", "It is 4.", "The answer is 5.", "The answer is 4. No, the answer is 5.", "答案是5。"]
 )
 def test_a_summary_that_does_not_name_the_answer_is_not_right(summary: str) -> None:
-    result = grade(PROBLEM, f"<think>2+2=4</think>{summary}", False, RubricConfig(), "chat")
+    result = grade(PROBLEM, f"<think>2+2=4</think>{summary}", False, RubricConfig(), False)
     assert result is not None
     assert result.parts["accuracy"] == 0.0
     assert result.parts["format"] == 1.0
@@ -173,8 +173,8 @@ def test_a_summary_that_does_not_name_the_answer_is_not_right(summary: str) -> N
 
 @given(st.text(alphabet="<think>/answer 4\n。", max_size=60))
 def test_both_forms_never_fail_and_a_flaw_says_why(text: str) -> None:
-    for form in ("zero", "chat"):
-        parsed = parse(text, form=form)
+    for answer_tags in (True, False):
+        parsed = parse(text, answer_tags=answer_tags)
         assert parsed.well_formed == (parsed.flaw is None)
         if parsed.well_formed:
             assert text.count("<think>") == text.count("</think>") == 1

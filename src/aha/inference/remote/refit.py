@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -29,14 +29,6 @@ KEPT_VERSIONS = 2
 
 SendTensor = Callable[[Tensor], Any]
 """Broadcasts a tensor to all servers."""
-
-
-class Refit(Protocol):
-    """Brings a model's weights to all servers."""
-
-    def send(self, model: LanguageModel, version: int) -> None:
-        """Returns when every server has them. Raises GenerationError where one does not take them."""
-        ...
 
 
 class DiskRefit:

@@ -21,7 +21,7 @@ const said = (answer) => answer.samples[answer.judgement?.winner ?? 0];
 function messages(column, number, model) {
   const { system } = readSettings();
   const list = system ? [{ role: "system", content: system }] : [];
-  const earlier = card(model)?.asked === "zero" ? [] : state.turns.slice(0, number);
+  const earlier = card(model)?.style === "zero" ? [] : state.turns.slice(0, number);
   for (const turn of earlier) {
     const answer = turn.answers[column] ?? turn.answers[0];
     if (!answer?.samples.length || answer.status === "failed") continue;
@@ -35,7 +35,7 @@ function request(model, conversation, n) {
   const body = { model, messages: conversation, n, temperature, top_p, logprobs: true };
   if (max_tokens) body.max_completion_tokens = max_tokens;
   if (seed !== null) body.seed = seed;
-  if (card(model)?.asked !== "chat_direct" && thinking !== "free") {
+  if (card(model)?.style !== "chat_direct" && thinking !== "free") {
     const bounds = { off: { type: "disabled" }, budget: { type: "enabled", budget_tokens: budget }, least: { type: "enabled", min_tokens: budget } };
     body.thinking = bounds[thinking];
   }

@@ -28,7 +28,7 @@ function turnView(number) {
   const answers = turn.answers.map((answer, column) => {
     const view = answerView(answer, {
       again: () => ask(number, column, view),
-      longer: card(answer.model)?.asked === "chat_direct" ? null : (sample) => thinkLonger(number, column, sample, view),
+      longer: card(answer.model)?.style === "chat_direct" ? null : (sample) => thinkLonger(number, column, sample, view),
       follow,
     });
     return view;
@@ -129,10 +129,10 @@ function note(text) {
 
 // ---- models ----
 
-const ASKED = { chat: "thinks", chat_direct: "answers directly", zero: "single questions" };
+const STYLES = { chat: "thinks", chat_direct: "answers directly", zero: "single questions" };
 
 function showModels() {
-  const options = () => state.models.map((model) => h("option", { value: model.id }, `${model.id} · ${ASKED[model.asked]}`));
+  const options = () => state.models.map((model) => h("option", { value: model.id }, `${model.id} · ${STYLES[model.style]}`));
   byId("model").replaceChildren(...options());
   byId("second").replaceChildren(h("option", { value: "" }, "alone"), ...options());
   const known = (name) => (card(name) ? name : "");

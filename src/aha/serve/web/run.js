@@ -174,7 +174,7 @@ async function showGroup() {
   const { at } = view;
   const group = await post("/api/runs/group", { run: view.run, stage: view.stage, at });
   if (at !== view.at) return;
-  const where = [group.step === null ? null : `step ${group.step}`, group.model, group.asked, group.source, group.family, `level ${group.level}`].filter(Boolean).join(" · ");
+  const where = [group.step === null ? null : `step ${group.step}`, group.model, group.style, group.source, group.family, `level ${group.level}`].filter(Boolean).join(" · ");
   const order = group.completions.map((one, number) => ({ ...one, number }));
   if (order.every((one) => one.advantage !== null)) order.sort((a, b) => b.advantage - a.advantage || a.number - b.number);
   byId("group").replaceChildren(
