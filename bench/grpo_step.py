@@ -127,7 +127,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
 
     from aha.inference.engine import Engine
     from aha.models.hf import load_pretrained
-    from aha.rl.config import GRPOConfig, LengthStage
+    from aha.rl.config import GRPOConfig, LengthStage, SamplingConfig
     from aha.rl.trainer import GRPOTrainer
     from aha.runs import JsonlLog
     from aha.tasks.families import get_family
@@ -159,7 +159,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
         steps=options.steps + WARM_UP,
         prompts_per_step=options.prompts,
         group_size=options.group,
-        lengths=(LengthStage(from_step=0, max_completion_tokens=options.tokens),),
+        sampling=SamplingConfig(lengths=(LengthStage(from_step=0, max_completion_tokens=options.tokens),)),
     )
     model, tokenizer = load_pretrained(options.model), Tokenizer.load(options.model)
     with tempfile.TemporaryDirectory() as folder:

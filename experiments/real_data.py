@@ -47,8 +47,8 @@ SFT = {
 GRPO = {
     "rl.prompts_per_step": 8,
     "rl.group_size": 8,
-    "rl.lengths": "[{from_step: 0, max_completion_tokens: 200}]",
-    "rl.eval_every": 0,
+    "rl.sampling.lengths": "[{from_step: 0, max_completion_tokens: 200}]",
+    "rl.held_out.every": 0,
     "rl.optimizer.adam_lr": 0.0001,
     "evaluation.problems_limit": 100,
     "evaluation.samples": 1,

@@ -20,7 +20,7 @@ from shapes import arguments, config_of, dtype_of, heading, random_model, second
 
 from aha.inference.engine import Engine
 from aha.models.model_config import ModelConfig
-from aha.rl.config import GRPOConfig, LengthStage
+from aha.rl.config import LossConfig
 from aha.rl.policy import PolicyUpdate
 from aha.rl.rollout import assign_advantages
 from aha.tasks.families import get_family
@@ -66,15 +66,8 @@ def reward_of(token_ids: list[int]) -> float:
 def ours(config: ModelConfig, options: argparse.Namespace) -> list[float]:
     """Our rollout, advantages and update."""
     model = random_model(config, options.device, dtype_of(options))
-    grpo = GRPOConfig(
-        steps=1000,
-        prompts_per_step=options.prompts,
-        group_size=options.group,
-        micro_tokens=options.micro_tokens,
-        lengths=(LengthStage(from_step=0, max_completion_tokens=options.tokens),),
-        optimizer=OptimizerConfig(adam_lr=1e-6, muon_lr=0.0),
-    )
-    update = PolicyUpdate(model, grpo, Distributed(device=torch.device(options.device)))
+    loss, optimizer = LossConfig(micro_tokens=options.micro_tokens), OptimizerConfig(adam_lr=1e-6, muon_lr=0.0)
+    update = PolicyUpdate(model, loss, optimizer, 1000, Distributed(device=torch.device(options.device)))
     engine = Engine(model, options.prompts * options.group, max_context=options.prompt + options.tokens)
     prompts = [tuple(row) for row in prompts_of(config, options).tolist()]
     problem = get_family("arithmetic").sample(random.Random(0), 1, "en")
@@ -90,7 +83,7 @@ def ours(config: ModelConfig, options: argparse.Namespace) -> list[float]:
             ]
             groups.append(RolloutGroup(problem, prompt, rollouts))
         assign_advantages(groups, divide_by_std=True)
-        update.step(groups, on_policy=True)
+        update.step(groups, options.tokens, on_policy=True)
         engine.load_weights(model.state_dict(), version)
 
     return seconds(step, options.device, options.repeats)

@@ -56,10 +56,18 @@ class Config(BaseModel):
     def changed(self, **settings: Any) -> Self:
         """A copy with some settings replaced, validated as a whole.
 
+        A mapping given for a section changes what it names and leaves the rest of the section.
+
         Raises:
             ConfigError: a name is unknown, or a value is out of bounds or does not go with the others.
         """
-        return build_config(type(self), {**dict(self), **settings})
+        present = dict(self)
+        for name, value in settings.items():
+            section = present.get(name)
+            if isinstance(section, Config) and isinstance(value, Mapping):
+                value = section.changed(**value)
+            present[name] = value
+        return build_config(type(self), present)
 
 
 C = TypeVar("C", bound=Config)

@@ -14,7 +14,14 @@ from typing import Any
 from aha.inference.engine import Engine
 from aha.recipes.recipe import RecipeConfig, StageSpec
 from aha.rewards.rubric import RubricConfig
-from aha.rl.config import GRPOConfig, LengthStage
+from aha.rl.config import (
+    GRPOConfig,
+    HeldOutConfig,
+    LengthStage,
+    LossConfig,
+    PreflightConfig,
+    SamplingConfig,
+)
 from aha.rl.trainer import ReinforcementLearning
 from aha.stages.pretrain import ModelChoice, Pretrain, PretrainConfig
 from aha.training.optimizer import OptimizerConfig
@@ -34,8 +41,10 @@ class Mortal(RecipeConfig):
         log_every=1,
     )  # fmt: skip
     rl: GRPOConfig = GRPOConfig(
-        steps=STEPS, prompts_per_step=2, group_size=4, kl_beta=0.1, reference_reset_steps=2, preflight_prompts=0,
-        lengths=(LengthStage(from_step=0, max_completion_tokens=12),), eval_every=0, minibatches=2,
+        steps=STEPS, prompts_per_step=2, group_size=4, minibatches=2,
+        sampling=SamplingConfig(lengths=(LengthStage(from_step=0, max_completion_tokens=12),)),
+        loss=LossConfig(kl_beta=0.1, reference_reset_steps=2),
+        held_out=HeldOutConfig(every=0), preflight=PreflightConfig(prompts=0),
         rubric=RubricConfig(accuracy=0.0, format=0.0, random=1.0),
         optimizer=OptimizerConfig(adam_lr=0.02, muon_lr=0.0, warmup_steps=0),
     )  # fmt: skip

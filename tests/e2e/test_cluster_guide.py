@@ -24,9 +24,9 @@ SETTINGS = {
     "pretrain.validation_rows": 1,
     "rl.steps": 2,
     "rl.prompts_per_step": 3,
-    "rl.kl_beta": 0.01,
-    "rl.eval_every": 0,
-    "rl.preflight_prompts": 0,
+    "rl.loss.kl_beta": 0.01,
+    "rl.held_out.every": 0,
+    "rl.preflight.prompts": 0,
     "evaluation.problems_per_level": 1,
     "evaluation.samples": 1,
 }

@@ -18,9 +18,9 @@ SETTINGS = {
         },
     },
     "pretrain.steps": 20, "pretrain.rows_per_step": 8, "pretrain.tokenizer_documents": 200,
-    "rl.steps": 2, "rl.prompts_per_step": 2, "rl.group_size": 4, "rl.eval_every": 0, "rl.preflight_prompts": 0,
-    "rl.rubric": {"accuracy": 0.0, "format": 0.0, "random": 1.0}, "rl.kl_beta": 0.01,
-    "rl.lengths": [{"from_step": 0, "max_completion_tokens": 24}],
+    "rl.steps": 2, "rl.prompts_per_step": 2, "rl.group_size": 4, "rl.held_out.every": 0, "rl.preflight.prompts": 0,
+    "rl.rubric": {"accuracy": 0.0, "format": 0.0, "random": 1.0}, "rl.loss.kl_beta": 0.01,
+    "rl.sampling.lengths": [{"from_step": 0, "max_completion_tokens": 24}],
     "evaluation.suites": [{"stage": "r1-zero"}], "evaluation.problems_per_level": 2, "evaluation.samples": 1,
     "evaluation.max_completion_tokens": 24,
 }  # fmt: skip

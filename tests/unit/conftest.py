@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,3 +60,15 @@ def base(tmp_path: Path) -> Tokenizer:
     model.init_weights(torch.Generator().manual_seed(0))
     save_pretrained(model, tmp_path / "run" / "base" / "model", tokenizer_files=tokenizer.files())
     return tokenizer
+
+
+def nested(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings with dots in their names as sections: {"loss.kl_beta": 0.1} becomes {"loss": {"kl_beta": 0.1}}."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        section, _, field = name.partition(".")
+        if field:
+            found.setdefault(section, {})[field] = value
+        else:
+            found[section] = value
+    return found

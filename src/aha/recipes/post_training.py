@@ -21,7 +21,16 @@ from aha.errors import ConfigError
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.recipe import RecipeConfig, StageSpec, short_name
 from aha.recipes.rl_stage import rl_stage
-from aha.rl.config import GRPOConfig, LengthStage
+from aha.rewards.rubric import RubricConfig
+from aha.rl.config import (
+    GRPOConfig,
+    HeldOutConfig,
+    LengthStage,
+    LossConfig,
+    PreflightConfig,
+    PromptsConfig,
+    SamplingConfig,
+)
 from aha.stages.checkpoint import CheckpointConfig, checkpoint_identity
 from aha.stages.conversations import ConversationsConfig
 from aha.stages.decontamination import DecontaminationConfig
@@ -153,20 +162,13 @@ class PostTrainingGRPOConfig(PostTrainingConfig):
             steps=100,
             prompts_per_step=8,
             group_size=8,
-            lengths=(LengthStage(from_step=0, max_completion_tokens=LONGEST),),
-            levels=LEVELS,
-            eval_levels=LEVELS,
-            max_prompt_tokens=512,
-            engine_rows=32,
-            chinese=0.0,
-            grader_seconds=30.0,
-            micro_tokens=8192,
+            prompts=PromptsConfig(levels=LEVELS, chinese=0.0, max_tokens=512),
+            sampling=SamplingConfig(lengths=(LengthStage(from_step=0, max_completion_tokens=LONGEST),), engine_rows=32),
+            rubric=RubricConfig(seconds=30.0),
+            loss=LossConfig(micro_tokens=8192),
             optimizer=OptimizerConfig(adam_lr=1e-6, muon_lr=0.0, weight_decay=0.0, warmup_steps=5, schedule="constant"),
-            preflight_prompts=8,
-            preflight_floor=0.0,
-            eval_every=20,
-            eval_problems_per_level=16,
-            eval_samples=2,
+            preflight=PreflightConfig(prompts=8, floor=0.0),
+            held_out=HeldOutConfig(problems_per_level=16, levels=LEVELS),
         ),
         description="the algorithm (R1-Zero's learning rate, at 671B: 3e-6)",
     )
@@ -175,7 +177,7 @@ class PostTrainingGRPOConfig(PostTrainingConfig):
         """The graph."""
         base, problems = self.base(), self.problems()
         source = problems[-1].name
-        rl = self.rl.changed(problems=source, style=self.resolved_style)
+        rl = self.rl.changed(prompts={"stage": source}, style=self.resolved_style)
         return (
             base,
             *problems,

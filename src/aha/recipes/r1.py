@@ -20,7 +20,16 @@ from aha.recipes.r1_zero import SMOKE_TASKS, curves, smoke_pretrain
 from aha.recipes.recipe import RecipeConfig, StageSpec
 from aha.recipes.rl_stage import rl_stage
 from aha.rewards.rubric import RubricConfig
-from aha.rl.config import GeneralConfig, GRPOConfig, LengthStage
+from aha.rl.config import (
+    GeneralConfig,
+    GRPOConfig,
+    HeldOutConfig,
+    LengthStage,
+    LossConfig,
+    PreflightConfig,
+    PromptsConfig,
+    SamplingConfig,
+)
 from aha.stages.instructions import InstructionsConfig
 from aha.stages.preferences import PreferencesConfig
 from aha.stages.pretrain import ModelChoice, PretrainConfig
@@ -174,21 +183,24 @@ def r1_tiny() -> R1Config:
         adam_lr=1.5e-3, muon_lr=0.008, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
     )
     asked: dict[str, Any] = {"families": FAMILIES}
-    rl = {**asked, "lengths": (LengthStage(from_step=0, max_completion_tokens=224),), "eval_levels": (1, 2, 3)}
+    rl: dict[str, Any] = {
+        "prompts": PromptsConfig(**asked),
+        "sampling": SamplingConfig(lengths=(LengthStage(from_step=0, max_completion_tokens=224),)),
+    }
     chat = {**rl, "style": "chat", "rubric": RubricConfig(language=1.0)}
-    paper = {"clip_low": 10.0, "clip_high": 10.0, "kl_beta": 0.001, "reference_reset_steps": 25}
+    paper = LossConfig(clip_low=10.0, clip_high=10.0, kl_beta=0.001, reference_reset_steps=25)
     pretrain = PretrainConfig(corpus=CORPUS, vocab_size=1100, steps=560)
     return R1Config(
         recipe="r1-tiny",
         pretrain=pretrain,
-        r1_zero=GRPOConfig(steps=100, eval_every=25, **rl),
+        r1_zero=GRPOConfig(steps=100, held_out=HeldOutConfig(every=25, levels=(1, 2, 3)), **rl),
         v3_data=InstructionsConfig(count=4000, general=1.0, short=0.6, brief=0.6, exercises=1.2, **asked),
         v3=SFTConfig(sources=(SourceStage(stage="v3-data"),), epochs=2, optimizer=fine_tuning),
         cold_start_data=RejectionSamplingConfig(
             style="zero", prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
         ),
         cold_start=SFTConfig(sources=(SourceStage(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
-        reasoning_rl=GRPOConfig(steps=68, eval_every=17, **chat, **paper),
+        reasoning_rl=GRPOConfig(steps=68, held_out=HeldOutConfig(every=17, levels=(1, 2, 3)), loss=paper, **chat),
         rejection_sampling=RejectionSamplingConfig(
             prompts=6400, samples=3, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
         ),
@@ -201,15 +213,17 @@ def r1_tiny() -> R1Config:
         harmless=RewardModelConfig(preference="harmless", data="preferences", epochs=4),
         final_rl=GRPOConfig(
             steps=64,
-            chinese=0.5,
             optimizer=OptimizerConfig(
                 adam_lr=1e-4, muon_lr=0.0, weight_decay=0.0, warmup_steps=3, decay_from=0.6, final_lr=0.2
             ),
-            temperature=0.7,
-            eval_every=16,
+            held_out=HeldOutConfig(every=16, levels=(1, 2, 3)),
             general=GeneralConfig(from_step=36, share=0.5, helpful="helpful-rm", harmless="harmless-rm"),
-            **chat,
-            **paper,
+            **{
+                **chat,
+                "prompts": PromptsConfig(chinese=0.5, **asked),
+                "sampling": chat["sampling"].changed(temperature=0.7),
+            },
+            loss=paper,
         ),
         distillation_data=RejectionSamplingConfig(
             prompts=8000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
@@ -249,17 +263,15 @@ def r1_smoke() -> R1Config:
     config = r1_tiny()
     families = SMOKE_TASKS
     pretrain = smoke_pretrain(general=0.15, mixed=0.3).changed(vocab_size=700)
-    rl = {
-        **families,
+    rl: dict[str, Any] = {
+        "prompts": families,
         "steps": 16,
         "prompts_per_step": 8,
         "group_size": 8,
-        "lengths": (LengthStage(from_step=0, max_completion_tokens=64),),
-        "preflight_prompts": 8,
-        "preflight_floor": 0.0,
+        "sampling": {"lengths": (LengthStage(from_step=0, max_completion_tokens=64),)},
+        "preflight": PreflightConfig(prompts=8, floor=0.0),
         "optimizer": OptimizerConfig(adam_lr=1e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps=2),
-        "eval_every": 8,
-        "eval_levels": (1,),
+        "held_out": {"every": 8, "levels": (1,)},
     }
     sampling: dict[str, Any] = {**families, "prompts": 400, "max_completion_tokens": 64, "judge_samples": 40}
     tuning: dict[str, Any] = {"examples_per_step": 16, "validation_examples": 8}

@@ -88,7 +88,7 @@ def r1_arms() -> R1ArmsConfig:
     settings |= {"recipe": "r1-arms", "scaling": ScalingConfig(families=FAMILIES, suites=suites)}
     return R1ArmsConfig(
         **settings,
-        student_rl=main.r1_zero.changed(steps=300, eval_every=50),
+        student_rl=main.r1_zero.changed(steps=300, held_out={"every": 50}),
         distilled_rl=main.reasoning_rl.changed(steps=60),
-        long_reward=main.final_rl.changed(steps=160, general=general, kl_beta=0.0),
+        long_reward=main.final_rl.changed(steps=160, general=general, loss={"kl_beta": 0.0}),
     )

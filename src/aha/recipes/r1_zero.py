@@ -10,7 +10,7 @@ from aha.evals.scaling_stage import ScalingConfig
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.recipe import RecipeConfig, StageSpec
 from aha.recipes.rl_stage import rl_stage
-from aha.rl.config import GRPOConfig, LengthStage
+from aha.rl.config import GRPOConfig, HeldOutConfig, LengthStage, PreflightConfig, PromptsConfig, SamplingConfig
 from aha.stages.pretrain import ModelChoice, PretrainConfig
 from aha.tasks.corpus import CorpusConfig
 from aha.training.optimizer import OptimizerConfig
@@ -93,16 +93,14 @@ def r1_zero_smoke() -> R1ZeroConfig:
         recipe="r1-zero-smoke",
         pretrain=smoke_pretrain(),
         rl=GRPOConfig(
-            **SMOKE_TASKS,
             steps=48,
             prompts_per_step=8,
             group_size=8,
-            lengths=(LengthStage(from_step=0, max_completion_tokens=64),),
+            prompts=PromptsConfig(**SMOKE_TASKS),
+            sampling=SamplingConfig(lengths=(LengthStage(from_step=0, max_completion_tokens=64),)),
             optimizer=OptimizerConfig(adam_lr=1e-3, muon_lr=0.0, weight_decay=0.0, warmup_steps=2),
-            preflight_prompts=8,
-            preflight_floor=0.0,
-            eval_every=24,
-            eval_levels=(1,),
+            preflight=PreflightConfig(prompts=8, floor=0.0),
+            held_out=HeldOutConfig(every=24, levels=(1,)),
         ),
         evaluation=EvaluationConfig(
             **SMOKE_TASKS,

@@ -60,7 +60,7 @@ class R1ZeroArmsConfig(R1ZeroConfig):
         changes: dict[str, dict[str, Any]] = {
             "random-reward": {"rubric": RubricConfig(accuracy=0.0, format=0.0, random=1.0)},
             "format-only": {"rubric": RubricConfig(accuracy=0.0, format=1.0), "patience": self.rl.steps},
-            "bias-off": {"bias_update_rate": 0.0},
+            "bias-off": {"loss": {"bias_update_rate": 0.0}},
         }
         config: GRPOConfig = self.rl.changed(**changes[arm])
         return [

@@ -34,6 +34,9 @@ class RubricConfig(Config):
     steps: float = Field(0.0, ge=0, description="weight of the process reward; off, as in the papers (R1 4.2)")
     random: float = Field(0.0, ge=0, description="weight of a coin flip: the control arm")
     seed: int = Field(0, description="seed of the coin")
+    seconds: float = Field(
+        5.0, gt=0, description="time limit for grading one completion, beside what a program may take in the sandbox"
+    )
     functions: dict[str, float] = Field(
         default_factory=dict, description="rewards of your own, module:function or file.py:function, and their weights"
     )

@@ -61,34 +61,56 @@ class GeneralConfig(Config):
         return self
 
 
-class GRPOConfig(Config):
-    """Group Relative Policy Optimization (R1 Eqs. 1-3)."""
+class PromptsConfig(Config):
+    """Which problems are asked."""
 
-    steps: int = Field(200, gt=0, description="rollout steps; each feeds `minibatches` updates")
-    prompts_per_step: int = Field(32, gt=0, description="questions per rollout (R1-Zero: 32 per update)")
-    group_size: int = Field(16, ge=2, description="completions per question, G (R1-Zero: 16)")
-    minibatches: int = Field(
-        1, gt=0, description="updates per rollout (R1-Zero: 16); above 1 the later ones are off-policy"
-    )
+    families: tuple[ReasoningName, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
+    levels: tuple[Level, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")
+    chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
+    stage: StageName = Field("", description="the stage whose problems are asked, instead of the families'")
+    max_tokens: int = Field(256, gt=0, description="problems of a stage with longer prompts are passed over")
+    curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, description="which cells are drawn")
+
+
+class SamplingConfig(Config):
+    """How completions are sampled."""
+
     temperature: float = Field(
         1.0, gt=0, description="of rollouts, and of the policy that is trained (R1-Zero: 1, R1's last stage: 0.7)"
     )
-    engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
     lengths: tuple[LengthStage, ...] = Field(
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
-    style: StrictStyleName = Field("zero", description="prompt style: R1-Zero's template, or R1's chat format")
-    families: tuple[ReasoningName, ...] = Field(tuple(FAMILIES), min_length=1, description="families that are trained")
-    problems: StageName = Field("", description="the stage whose problems are asked, instead of the families'")
-    max_prompt_tokens: int = Field(256, gt=0, description="problems of a stage with longer prompts are passed over")
-    general: GeneralConfig | None = Field(None, description="general prompts and reward models; none: reasoning alone")
-    levels: tuple[Level, ...] = Field((1, 2, 3), min_length=1, description="levels that are trained")
-    chinese: float = Field(0.3, ge=0, le=1, description="share of problems in Chinese")
-    curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, description="which cells are drawn")
-    rubric: RubricConfig = Field(default_factory=RubricConfig, description="weights of the rewards")
-    grader_seconds: float = Field(
-        5.0, gt=0, description="time limit for grading one completion, beside what a program may take in the sandbox"
+    dynamic_rounds: int = Field(
+        1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes (DAPO)"
     )
+    engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
+    servers: RolloutServersConfig | None = Field(
+        None, description="vLLM or SGLang servers that sample; none: the built-in engine"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> SamplingConfig:
+        if self.lengths[0].from_step != 0:
+            raise ValueError("lengths: the first stage must start at step 0")
+        starts = [stage.from_step for stage in self.lengths]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"lengths: stages start at steps {starts}; expected each after the one before it")
+        return self
+
+    @property
+    def longest(self) -> int:
+        """The length limit that no step exceeds, in tokens."""
+        return max(stage.max_completion_tokens for stage in self.lengths)
+
+    def max_completion_tokens(self, step: int) -> int:
+        """The length limit at a step."""
+        return [stage.max_completion_tokens for stage in self.lengths if stage.from_step <= step][-1]
+
+
+class LossConfig(Config):
+    """The objective of R1 Eq. 1 and what variants of it there are."""
+
     normalization: Literal["token", "response", "constant"] = Field("token", description="how token losses add up")
     divide_by_std: bool = Field(
         True, description="divide advantages by the group's deviation (R1 Eq. 3); False: Dr. GRPO"
@@ -99,12 +121,6 @@ class GRPOConfig(Config):
     reference_reset_steps: int = Field(
         0, ge=0, description="steps after which the reference becomes the policy; 0: never"
     )
-    dynamic_sampling_rounds: int = Field(
-        1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes"
-    )
-    rollout_servers: RolloutServersConfig | None = Field(
-        None, description="vLLM or SGLang servers that sample; none: the built-in engine"
-    )
     importance_cap: float = Field(
         0.0,
         ge=0,
@@ -112,61 +128,80 @@ class GRPOConfig(Config):
         "trainer disagree; 0: not corrected",
     )
     mask_truncated: bool = Field(False, description="leave truncated completions out of the loss")
+    bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule during RL")
+    micro_tokens: int = Field(
+        16_384, gt=0, description="tokens per forward pass of the trainer; gradients add up over several"
+    )
+
+
+class HeldOutConfig(Config):
+    """Held-out problems, asked while the policy trains."""
+
+    every: int = Field(
+        20,
+        ge=0,
+        description="steps between held-out evaluations, beside one where 90% of answers become well-formed; 0: none",
+    )
+    problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
+    samples: int = Field(2, gt=0, description="samples per held-out problem")
+    levels: tuple[Level, ...] = Field((1, 2, 3, 4, 5), min_length=1, description="levels that are asked")
+
+
+class PreflightConfig(Config):
+    """Questions before the first step: is there anything for RL to find?"""
+
+    prompts: int = Field(32, ge=0, description="questions; 0 skips the check")
+    floor: float = Field(0.05, ge=0, le=1, description="pass@G below which training stops before it starts")
+
+
+class GRPOConfig(Config):
+    """Group Relative Policy Optimization (R1 Eqs. 1-3)."""
+
+    steps: int = Field(200, gt=0, description="rollout steps; each feeds `minibatches` updates")
+    prompts_per_step: int = Field(32, gt=0, description="questions per rollout (R1-Zero: 32 per update)")
+    group_size: int = Field(16, ge=2, description="completions per question, G (R1-Zero: 16)")
+    minibatches: int = Field(
+        1, gt=0, description="updates per rollout (R1-Zero: 16); above 1 the later ones are off-policy"
+    )
+    style: StrictStyleName = Field("zero", description="prompt style: R1-Zero's template, or R1's chat format")
+    prompts: PromptsConfig = Field(default_factory=PromptsConfig, description="which problems are asked")
+    general: GeneralConfig | None = Field(None, description="general prompts and reward models; none: reasoning alone")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="how completions are sampled")
+    rubric: RubricConfig = Field(default_factory=RubricConfig, description="weights of the rewards")
+    loss: LossConfig = Field(default_factory=LossConfig, description="the objective")
     optimizer: OptimizerConfig = Field(
         default_factory=lambda: OptimizerConfig(
             adam_lr=2e-4, muon_lr=0.0, weight_decay=0.0, warmup_steps=3, decay_from=0.6, final_lr=0.2
         ),
         description="rates and schedule (R1-Zero: 3e-6 at 671B)",
     )
-    bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule during RL")
-    micro_tokens: int = Field(
-        16_384, gt=0, description="tokens per forward pass of the trainer; gradients add up over several"
-    )
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
     lora: LoRAConfig | None = Field(
         None, description="train adapters alone, with the model without them as the reference; none: all weights"
     )
-    preflight_prompts: int = Field(32, ge=0, description="questions asked before the first step; 0 skips the check")
-    preflight_floor: float = Field(0.05, ge=0, le=1, description="pass@G below which training stops before it starts")
+    held_out: HeldOutConfig = Field(default_factory=HeldOutConfig, description="evaluation on the way")
+    preflight: PreflightConfig = Field(default_factory=PreflightConfig, description="the check before the first step")
     patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
-    eval_every: int = Field(
-        20,
-        ge=0,
-        description="steps between held-out evaluations, beside one where 90% of answers become well-formed; 0: none",
-    )
-    eval_problems_per_level: int = Field(12, gt=0, description="held-out problems per family and level")
-    eval_samples: int = Field(2, gt=0, description="samples per held-out problem")
-    eval_levels: tuple[Level, ...] = Field(
-        (1, 2, 3, 4, 5), min_length=1, description="levels of the held-out evaluations"
-    )
     keep_every: int = Field(0, ge=0, description="steps between models kept beside the final one; 0: none")
     log_rollouts: int = Field(2, ge=0, description="groups per step written to rollouts.jsonl")
 
     @model_validator(mode="after")
     def _check(self) -> GRPOConfig:
-        if self.minibatches > 1 and self.temperature != 1.0:
+        temperature, cap = self.sampling.temperature, self.loss.importance_cap
+        if self.minibatches > 1 and temperature != 1.0:
             raise ValueError(
-                f"minibatches = {self.minibatches} with temperature = {self.temperature}: later minibatches compare "
-                "with the log-probabilities of the sampler, which are those of temperature 1; set one of the two to 1"
+                f"minibatches = {self.minibatches} with sampling.temperature = {temperature}: later ones compare with "
+                "the log-probabilities of the sampler, which are those of temperature 1; set one of the two to 1"
             )
         if self.general is not None and self.general.from_step >= self.steps:
             raise ValueError(
                 f"general.from_step = {self.general.from_step} with steps = {self.steps}: no step would have general "
                 "prompts; lower general.from_step, or leave general out"
             )
-        if self.importance_cap and (self.minibatches > 1 or self.temperature != 1.0):
-            raise ValueError("importance_cap: takes minibatches = 1 and temperature = 1")
+        if cap and (self.minibatches > 1 or temperature != 1.0):
+            raise ValueError("loss.importance_cap: takes minibatches = 1 and sampling.temperature = 1")
         if self.lora is not None and self.lora.dropout:
             raise ValueError(f"lora.dropout = {self.lora.dropout}: must be 0, to train the policy that samples")
-        if self.lora is not None and self.reference_reset_steps:
-            raise ValueError("reference_reset_steps: must be 0 with lora, whose reference is always the base")
-        if self.lengths[0].from_step != 0:
-            raise ValueError("lengths: the first stage must start at step 0")
-        starts = [stage.from_step for stage in self.lengths]
-        if starts != sorted(set(starts)):
-            raise ValueError(f"lengths: stages start at steps {starts}; expected each after the one before it")
+        if self.lora is not None and self.loss.reference_reset_steps:
+            raise ValueError("loss.reference_reset_steps: must be 0 with lora, whose reference is always the base")
         return self
-
-    def max_completion_tokens(self, step: int) -> int:
-        """The length limit at a step."""
-        return [stage.max_completion_tokens for stage in self.lengths if stage.from_step <= step][-1]

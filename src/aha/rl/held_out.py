@@ -65,8 +65,8 @@ class HeldOut:
     def measure(self) -> tuple[dict[str, Any], str]:
         """The tables of a row of metrics, and the headline in words. All processes take part."""
         config = self._config
-        everything = self._sampled(self._suite, config.eval_samples)
-        trained = summarize([sample for sample in everything if sample.level in config.levels])
+        everything = self._sampled(self._suite, config.held_out.samples)
+        trained = summarize([sample for sample in everything if sample.level in config.prompts.levels])
         row: dict[str, Any] = {"evaluation": summarize(everything), "evaluation_trained_levels": trained}
         accuracy = trained["pass_at_1"]["mean"]
         words = "trained levels: " + ("not asked (eval_levels)" if accuracy is None else f"{accuracy:.1%}")
@@ -77,8 +77,8 @@ class HeldOut:
 
     def _sampled(self, suite: Sequence[Problem], samples: int) -> list[Sample]:
         config = self._config
-        longest = max(stage.max_completion_tokens for stage in config.lengths)
-        sampling = SamplingParams(config.temperature, max_completion_tokens=longest, n=samples)
+        longest = config.sampling.longest
+        sampling = SamplingParams(config.sampling.temperature, max_completion_tokens=longest, n=samples)
         seed = self._context.derive_seed("evaluation")
         return together(
             self._context.distributed, suite, lambda problems: evaluate(self._asker, problems, sampling, seed)

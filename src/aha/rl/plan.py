@@ -17,18 +17,18 @@ def describe_plan(config: GRPOConfig, model: LanguageModel, cells: int, processe
         processes: how many hold a copy of all this.
     """
     completions = config.steps * config.prompts_per_step * config.group_size
-    longest = max(stage.max_completion_tokens for stage in config.lengths)
-    has_reference = bool(config.kl_beta) and config.lora is None  # with adapters the base itself is the reference
+    longest = config.sampling.longest
+    has_reference = bool(config.loss.kl_beta) and config.lora is None  # with adapters the base itself is the reference
     copies = weights_bytes(model) * (2 if has_reference else 1)
-    context = config.max_prompt_tokens + longest
-    cache = model.new_cache(1, 8).bytes_per_token * context * config.engine_rows
+    context = config.prompts.max_tokens + longest
+    cache = model.new_cache(1, 8).bytes_per_token * context * config.sampling.engine_rows
     parts = [
         f"{config.steps} steps of {config.prompts_per_step} prompts x {config.group_size} completions",
         f"at most {longest} tokens each, {completions * longest / 1e6:.1f}M in all",
         f"{cells} kinds of problems",
         f"memory: {in_words(copies)} for weights{' and reference' if has_reference else ''}",
         f"{in_words(training_bytes(model))} for gradients and optimizer",
-        f"up to {in_words(cache)} for the cache of {config.engine_rows} samples",
+        f"up to {in_words(cache)} for the cache of {config.sampling.engine_rows} samples",
     ]
     if processes > 1:
         parts.append(f"in each of {processes} processes")

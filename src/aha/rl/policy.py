@@ -14,11 +14,13 @@ from torch import Tensor
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
+from aha.models.lora_linear import adapted_layers
 from aha.models.parts import own
-from aha.rl.config import GRPOConfig
+from aha.rl.config import LossConfig
 from aha.rl.loss import importance_weights, policy_loss, token_weights
 from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
+from aha.training.optimizer import OptimizerConfig
 from aha.training.parallel import ParallelConfig
 from aha.training.sharding import idle_pass, spread
 from aha.training.update import PassReport, Update
@@ -30,7 +32,7 @@ SUMS = ("loss", "balance_loss", "kl", "clip_low", "clip_high", "entropy", "gap",
 """What is summed over micro-batches and processes: all but the losses and the tokens are weighted by tokens."""
 
 
-def trainable(rollout: Rollout, config: GRPOConfig) -> bool:
+def trainable(rollout: Rollout, config: LossConfig) -> bool:
     """Whether a rollout has a place in the loss at all."""
     if rollout.reward is None or not rollout.completion_token_ids:
         return False
@@ -74,30 +76,38 @@ class PolicyUpdate:
 
     Args:
         model: the policy, whole. Its multi-token prediction modules are left as they are.
-        config: of the algorithm.
+        config: the objective.
+        optimizer: rates and schedule.
+        total_steps: of the schedule.
         distributed: the processes that share a batch.
         parallel: how policy and reference are spread over them.
+        temperature: of the rollouts, and so of the policy that is trained.
     """
 
     def __init__(
         self,
         model: LanguageModel,
-        config: GRPOConfig,
+        config: LossConfig,
+        optimizer: OptimizerConfig,
+        total_steps: int,
         distributed: Distributed,
         parallel: ParallelConfig = DATA_PARALLEL,
+        temperature: float = 1.0,
     ) -> None:
         self.model, self.config, self.distributed, self.parallel = model, config, distributed, parallel
+        self.temperature = temperature
+        has_adapters = any(adapted_layers(model))
         self.reference: LanguageModel | None = None
-        if config.kl_beta and config.lora is None:
+        if config.kl_beta and not has_adapters:
             self.reference = spread(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
         self.update = Update(
             model,
-            config.optimizer,
-            config.steps * config.minibatches,
+            optimizer,
+            total_steps,
             distributed,
             parallel,
             sums=SUMS,
-            bias_update_rate=config.bias_update_rate if config.lora is None else 0.0,
+            bias_update_rate=0.0 if has_adapters else config.bias_update_rate,
         )
 
     @torch.no_grad()
@@ -108,11 +118,12 @@ class PolicyUpdate:
             for name, tensor in self.reference.state_dict().items():
                 own(tensor).copy_(own(current[name]))
 
-    def step(self, groups: Sequence[RolloutGroup], on_policy: bool, last: bool = True) -> dict[str, Any]:
+    def step(self, groups: Sequence[RolloutGroup], limit: int, on_policy: bool, last: bool = True) -> dict[str, Any]:
         """One update on this process's groups (possibly none), together with all other processes.
 
         Args:
             groups: with rewards and advantages.
+            limit: of completions in this rollout, in tokens: the constant of "constant" normalization.
             on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's
                 log-probabilities are only compared, not used.
             last: the next update is on a new rollout, so the routers may be balanced.
@@ -130,12 +141,12 @@ class PolicyUpdate:
         gaps = [0.0]
         stepped = self.update.step(
             list(micro_batches(active, self.config.micro_tokens)),
-            lambda batch: self._backward(batch, tokens, responses, on_policy, gaps),
+            lambda batch: self._backward(batch, tokens, responses, limit, on_policy, gaps),
             self._matching_backward,
             balance_routers=last,
         )
         metrics = self._metrics(stepped.sums, tokens) | stepped.metrics
-        if on_policy and self.config.temperature == 1.0:
+        if on_policy and self.temperature == 1.0:
             metrics["sampling/sampling_logp_difference/mean"] = stepped.sums["gap"] / max(1.0, stepped.sums["tokens"])
             metrics["sampling/sampling_logp_difference/max"] = max(self.distributed.all_gather_object(max(gaps)))
         return metrics
@@ -159,7 +170,13 @@ class PolicyUpdate:
         return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
 
     def _backward(
-        self, batch: list[RolloutGroup], total_tokens: int, total_responses: int, on_policy: bool, gaps: list[float]
+        self,
+        batch: list[RolloutGroup],
+        total_tokens: int,
+        total_responses: int,
+        limit: int,
+        on_policy: bool,
+        gaps: list[float],
     ) -> PassReport:
         """Adds a micro-batch's gradient, and its largest distance from the sampler to `gaps`."""
         device = self.distributed.device
@@ -177,7 +194,7 @@ class PolicyUpdate:
             hidden.hidden_ND[layout.predicts_N],
             self.model.head_weight,
             targets_M,
-            temperature=self.config.temperature,
+            temperature=self.temperature,
         )
         sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
         old_M = logprobs_M.detach() if on_policy else sampled_M
@@ -189,7 +206,7 @@ class PolicyUpdate:
             self.config.normalization,
             total_tokens,
             total_responses,
-            self.config.lengths[-1].max_completion_tokens,
+            limit,
         ).to(device)
         importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap)
         weights_M = weights_M * importance_M
@@ -227,7 +244,7 @@ class PolicyUpdate:
             return None
         with self._as_reference() as reference:
             hidden = reference(token_ids_N, layout)
-        predicting_MD, temperature = hidden.hidden_ND[layout.predicts_N], self.config.temperature
+        predicting_MD, temperature = hidden.hidden_ND[layout.predicts_N], self.temperature
         return chunked_logprobs(predicting_MD, reference.head_weight, targets_M, False, temperature)[0]
 
     def _as_reference(self) -> AbstractContextManager[LanguageModel]:

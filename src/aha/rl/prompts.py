@@ -38,17 +38,19 @@ class GeneratedPrompts:
 
     def __init__(self, config: GRPOConfig) -> None:
         self._config = config
-        self.cells: Sequence[Cell] = [(family, level) for family in config.families for level in config.levels]
+        prompts = config.prompts
+        self.cells: Sequence[Cell] = [(family, level) for family in prompts.families for level in prompts.levels]
 
     def draw(self, rng: random.Random, cell: Cell, number: int) -> Problem:
         """Any problem of the cell: there are so many that none need be counted."""
-        language: Language = "zh" if rng.random() < self._config.chinese else "en"
+        language: Language = "zh" if rng.random() < self._config.prompts.chinese else "en"
         return draw(rng, get_family(cell[0]), cell[1], language, held_out=False)
 
     def held_out(self) -> list[Problem]:
         """The held-out suite of the same families, at all levels that are measured."""
-        config = self._config
-        return list(held_out_suite(config.families, config.eval_levels, config.eval_problems_per_level, SUITE_SEED))
+        held_out = self._config.held_out
+        families = self._config.prompts.families
+        return list(held_out_suite(families, held_out.levels, held_out.problems_per_level, SUITE_SEED))
 
 
 class StoredPrompts:
@@ -56,13 +58,14 @@ class StoredPrompts:
 
     def __init__(self, config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> None:
         self._config, self._tokenizer = config, tokenizer
-        folder = context.parent_folder(config.problems)
-        self._stored = StoredProblems(folder, context.derive_seed("problems"), self._wanted(config.levels))
+        folder = context.parent_folder(config.prompts.stage)
+        self._stored = StoredProblems(folder, context.derive_seed("problems"), self._wanted(config.prompts.levels))
         self.cells: Sequence[Cell] = self._stored.cells
         if self._stored.passed_over:
             context.progress.say(
                 f"{context.name}: {self._stored.passed_over} training problems are not of levels "
-                f"{', '.join(map(str, config.levels))} or have more than max_prompt_tokens = {config.max_prompt_tokens}"
+                f"{', '.join(map(str, config.prompts.levels))} or have more than prompts.max_tokens = "
+                f"{config.prompts.max_tokens}"
             )
 
     def draw(self, rng: random.Random, cell: Cell, number: int) -> Problem:
@@ -71,18 +74,19 @@ class StoredPrompts:
 
     def held_out(self) -> list[Problem]:
         """The first held-out problems of each cell, at the levels that are measured."""
-        return self._stored.held_out(self._config.eval_problems_per_level, self._wanted(self._config.eval_levels))
+        held_out = self._config.held_out
+        return self._stored.held_out(held_out.problems_per_level, self._wanted(held_out.levels))
 
     def _wanted(self, levels: Sequence[int]) -> Callable[[Problem], bool]:
         style = PromptStyle.named(self._config.style)
 
         def wanted(problem: Problem) -> bool:
             length = len(style.prompt(self._tokenizer, problem))
-            return problem.level in levels and length <= self._config.max_prompt_tokens
+            return problem.level in levels and length <= self._config.prompts.max_tokens
 
         return wanted
 
 
 def make_prompts(config: GRPOConfig, tokenizer: Tokenizer, context: StageContext) -> Prompts:
     """The prompts that a configuration asks for."""
-    return StoredPrompts(config, tokenizer, context) if config.problems else GeneratedPrompts(config)
+    return StoredPrompts(config, tokenizer, context) if config.prompts.stage else GeneratedPrompts(config)

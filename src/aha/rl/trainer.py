@@ -80,7 +80,7 @@ class ReinforcementLearning:
 
     def _generator(self, config: GRPOConfig, context: StageContext) -> MakeGenerator:
         """The built-in engine, or servers that get their weights from rank 0."""
-        servers, distributed = config.rollout_servers, context.distributed
+        servers, distributed = config.sampling.servers, context.distributed
         if servers is None:
             return self._make_generator
         assert self._make_remote is not None, "the recipe gives the stage no way to reach servers"
@@ -106,25 +106,33 @@ class GRPOTrainer(TrainingLoop):
         make_generator: MakeGenerator,
     ) -> None:
         self.config, self.model, self.tokenizer = config, model, tokenizer
-        self.longest = max(stage.max_completion_tokens for stage in config.lengths)
+        self.longest = config.sampling.longest
         played = copy.deepcopy(model).requires_grad_(False) if context.parallel.spreads else model
-        self.policy = PolicyUpdate(model, config, context.distributed, context.parallel)
+        self.policy = PolicyUpdate(
+            model,
+            config.loss,
+            config.optimizer,
+            config.steps * config.minibatches,
+            context.distributed,
+            context.parallel,
+            temperature=config.sampling.temperature,
+        )
         super().__init__(context, self.policy.update, config.steps)
-        context_tokens = config.max_prompt_tokens + self.longest
+        context_tokens = config.prompts.max_tokens + self.longest
         if context_tokens > (known := model.config.max_position_embeddings):
             context.progress.say(
-                f"{context.name}: note: prompts of {config.max_prompt_tokens} tokens and completions of {self.longest} "
-                f"may be longer than the {known} positions of the model; lower max_prompt_tokens or lengths"
+                f"{context.name}: note: prompts of {config.prompts.max_tokens} and completions of {self.longest} "
+                f"tokens may be longer than the {known} positions of the model; lower prompts.max_tokens or sampling.lengths"
             )
-        self.generator = make_generator(played, max_rows=config.engine_rows, max_context=context_tokens)
+        self.generator = make_generator(played, max_rows=config.sampling.engine_rows, max_context=context_tokens)
         style = PromptStyle.named(config.style)
         self.asker = Asker(self.generator, tokenizer, style)
-        self.grader = Grader(config.rubric, config.grader_seconds, style.answer_tags, context.progress.say)
+        self.grader = Grader(config.rubric, config.rubric.seconds, style.answer_tags, context.progress.say)
         self.preference = preference_reward(config, tokenizer, context)
         prompts = make_prompts(config, tokenizer, context)
         need_judges(family for family, _ in prompts.cells)  # the workers that grade can only drop samples
         self.held_out = HeldOut(config, self.asker, context, self.preference, prompts)
-        self.curriculum = Curriculum(config.curriculum, prompts.cells, prompts.draw)
+        self.curriculum = Curriculum(config.prompts.curriculum, prompts.cells, prompts.draw)
         self.silent_steps = 0
         self.well_formed: bool | None = None
         self._newly_well_formed = False
@@ -137,7 +145,11 @@ class GRPOTrainer(TrainingLoop):
             plan = describe_plan(config, self.model, len(self.curriculum.accuracy), context.distributed.world_size)
             context.progress.say(f"{context.name}: {plan}")
             self._preflight()
-        if self._newly_well_formed or done in (0, self.steps) or (config.eval_every and done % config.eval_every == 0):
+        if (
+            self._newly_well_formed
+            or done in (0, self.steps)
+            or (config.held_out.every and done % config.held_out.every == 0)
+        ):
             self._evaluate(done)
         if config.keep_every and done % config.keep_every == 0 and 0 < done < self.steps:
             self.save(context.folder / f"model-step-{done:05d}")
@@ -147,15 +159,15 @@ class GRPOTrainer(TrainingLoop):
         config, context = self.config, self.context
         if (
             self.policy.reference is not None
-            and config.reference_reset_steps
+            and config.loss.reference_reset_steps
             and step
-            and step % config.reference_reset_steps == 0
+            and step % config.loss.reference_reset_steps == 0
         ):
             self.policy.reset_reference()
         started = perf_counter()
         groups, facts = self._rollouts(step)
         sampled = perf_counter()
-        assign_advantages(groups, config.divide_by_std)
+        assign_advantages(groups, config.loss.divide_by_std)
         metrics = step_metrics(facts)
         self._watch_for_signal(facts)
         share = metrics.get("rewards/format/mean")
@@ -164,7 +176,7 @@ class GRPOTrainer(TrainingLoop):
         metrics |= over_updates(self._updates(step, self._with_signal(groups, facts)))
         self.tokens_trained += metrics["tokens_trained"]
         self.num_tokens += sum(group["tokens"] for group in facts)
-        metrics["max_completion_tokens"] = float(config.max_completion_tokens(step))
+        metrics["max_completion_tokens"] = float(config.sampling.max_completion_tokens(step))
         finished = perf_counter()
         tokens = sum(length for group in facts for length in group["lengths"])
         context.timings.write(
@@ -184,13 +196,13 @@ class GRPOTrainer(TrainingLoop):
         config, distributed = self.config, self.context.distributed
         groups: list[RolloutGroup] = []
         facts: list[dict[str, Any]] = []
-        for round_number in range(config.dynamic_sampling_rounds):
+        for round_number in range(config.sampling.dynamic_rounds):
             problems = self._problems(step, round_number)
             own = distributed.share(len(problems))
             new = sample_groups(
                 self.asker,
                 [problems[i] for i in own],
-                self._sampling(config.max_completion_tokens(step)),
+                self._sampling(config.sampling.max_completion_tokens(step)),
                 [self.context.derive_seed("rollout", step, round_number, i) for i in own],
             )
             self._grade(new)
@@ -202,12 +214,12 @@ class GRPOTrainer(TrainingLoop):
 
     def _sampling(self, limit: int) -> SamplingParams:
         """How a group is sampled, with a limit in tokens."""
-        return SamplingParams(self.config.temperature, max_completion_tokens=limit, n=self.config.group_size)
+        return SamplingParams(self.config.sampling.temperature, max_completion_tokens=limit, n=self.config.group_size)
 
     def _with_signal(self, groups: list[RolloutGroup], facts: Sequence[dict[str, Any]]) -> list[RolloutGroup]:
         """With dynamic sampling, this process's among the first `prompts_per_step` groups that are not silent."""
         config, distributed = self.config, self.context.distributed
-        if config.dynamic_sampling_rounds == 1:
+        if config.sampling.dynamic_rounds == 1:
             return groups
         count = config.prompts_per_step
         chosen = set(first_with_signal([group["rewards"] for group in facts], count))
@@ -235,18 +247,19 @@ class GRPOTrainer(TrainingLoop):
         """A training prompt of a general family, all families alike."""
         assert self.config.general is not None
         family = get_general(rng.choice(self.config.general.families))
-        language: Language = "zh" if rng.random() < self.config.chinese else "en"
+        language: Language = "zh" if rng.random() < self.config.prompts.chinese else "en"
         return draw(rng, family, rng.choice(family.levels), language, held_out=False)
 
     def _updates(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
         """All updates of a rollout; the processes' groups are split at random into minibatches."""
         config = self.config
+        limit = config.sampling.max_completion_tokens(step)
         order = list(range(len(groups)))
         random.Random(self.context.derive_seed("minibatches", step)).shuffle(order)
         results = []
         for part in range(config.minibatches):
             chosen = [groups[i] for i in order[part :: config.minibatches]]
-            results.append(self.policy.step(chosen, on_policy=part == 0, last=part + 1 == config.minibatches))
+            results.append(self.policy.step(chosen, limit, on_policy=part == 0, last=part + 1 == config.minibatches))
         self.generator.load_weights(Whole(self.model.state_dict()), step + 1)
         return results
 
@@ -262,10 +275,10 @@ class GRPOTrainer(TrainingLoop):
     def _preflight(self) -> None:
         """Asks the base inside the think tag, on training problems: is there anything for RL to find?"""
         config, distributed = self.config, self.context.distributed
-        if not config.preflight_prompts:
+        if not config.preflight.prompts:
             return
         rng = random.Random(self.context.derive_seed("preflight"))
-        problems = [self.curriculum.sample(rng) for _ in range(config.preflight_prompts)]
+        problems = [self.curriculum.sample(rng) for _ in range(config.preflight.prompts)]
         own = distributed.share(len(problems))
         thinking = PromptStyle.named("zero_think" if config.style == "zero" else config.style)
         groups = sample_groups(
@@ -286,17 +299,17 @@ class GRPOTrainer(TrainingLoop):
             f"before training, when it thinks, the model solves {once:.1%} of the training problems at one try "
             f"and {ever:.1%} within {config.group_size} tries"
         )
-        if ever < config.preflight_floor:
+        if ever < config.preflight.floor:
             raise NothingToLearnError(
                 f"the base solves {once:.1%} when it thinks and {ever:.1%} within {config.group_size} tries (at least "
-                f"{config.preflight_floor:.0%} is needed): groups without a right answer teach nothing. "
+                f"{config.preflight.floor:.0%} is needed): groups without a right answer teach nothing. "
                 "Pretrain longer, with "
                 "more worked solutions, or train on easier levels"
             )
 
     def _evaluate(self, done: int) -> None:
         """Held-out evaluation, logged and said."""
-        if self.config.eval_every:
+        if self.config.held_out.every:
             row, words = self.held_out.measure()
             self.context.metrics.write({"step": done, **row})
             self.context.progress.say(f"held-out accuracy after {done} steps, {words}")

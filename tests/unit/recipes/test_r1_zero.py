@@ -11,7 +11,7 @@ from aha.recipes.registry import resolve
 def test_every_arm_differs_from_the_main_one_in_one_thing() -> None:
     stages = {spec.name: spec for spec in r1_zero_arms().stages()}
     main = stages["r1-zero"].config.model_dump()
-    for arm, key in (("random-reward", "rubric"), ("format-only", "rubric"), ("bias-off", "bias_update_rate")):
+    for arm, key in (("random-reward", "rubric"), ("format-only", "rubric"), ("bias-off", "loss")):
         other = stages[arm].config.model_dump()
         # Where the form is all that pays, there comes a step from which no group has a signal: that is the finding.
         assert {name for name in main if main[name] != other[name]} - {"patience"} == {key}
@@ -46,8 +46,8 @@ def test_adding_an_arm_redoes_nothing() -> None:
         ),
         ("evaluation.problems=[stored]", "evaluation.problems.0 = 'stored': no stage of that name"),
         (
-            "rl.problems=evaluation",
-            "rl.problems = 'evaluation': no stage of that name before 'r1-zero'; there are: pretr",
+            "rl.prompts.stage=evaluation",
+            "rl.prompts.stage = 'evaluation': no stage of that name before 'r1-zero'; there are: pretr",
         ),
         (
             "rl.general={helpful: helpful-rm, harmless: harmless-rm}",
@@ -67,11 +67,14 @@ def test_settings_that_name_no_stage_are_refused_before_anything_starts(override
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("rl.families=[riddle, arithmetik]", "^rl.families.1 = 'arithmetik': unknown reasoning family 'arithmetik' "),
-        ("rl.families=[facts]", "known: arithmetic, countdown, motion, program, riddle$"),
+        (
+            "rl.prompts.families=[riddle, arithmetik]",
+            "^rl.prompts.families.1 = 'arithmetik': unknown reasoning family 'arithmetik' ",
+        ),
+        ("rl.prompts.families=[facts]", "known: arithmetic, countdown, motion, program, riddle$"),
         ("pretrain.corpus.families=[facts]", "^pretrain.corpus.families.0 = 'facts': unknown reasoning family"),
         ("evaluation.general=[riddle]", "^evaluation.general.0 = 'riddle': unknown general family 'riddle'"),
-        ("rl.levels=[6]", "^rl.levels.0 = 6: levels are 1 to 5"),
+        ("rl.prompts.levels=[6]", "^rl.prompts.levels.0 = 6: levels are 1 to 5"),
     ],
 )
 def test_a_wrong_family_is_named_with_its_setting_and_what_may_stand_there(override: str, words: str) -> None:

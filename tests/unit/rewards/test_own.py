@@ -163,9 +163,9 @@ def test_a_stage_is_redone_when_its_reward_changes(mine: str, base: Tokenizer, t
         recipe="grpo", model=str(tmp_path / "run/base/model"), task="gsm8k", data=str(DATA / "gsm8k/test.jsonl")
     )
     with_reward = [
-        own.model_copy(update={"rl": own.rl.model_copy(update={"rubric": rubric})}),
-        small.model_copy(update={"rl": small.rl.model_copy(update={"rubric": rubric})}),
-        whole.model_copy(update={"reasoning_rl": whole.reasoning_rl.model_copy(update={"rubric": rubric})}),
+        own.changed(rl={"rubric": rubric}),
+        small.changed(rl={"rubric": rubric}),
+        whole.changed(reasoning_rl={"rubric": rubric}),
     ]
     before = [identities(config) for config in with_reward]
     path.write_text(path.read_text().replace("'x'", "'y'"))

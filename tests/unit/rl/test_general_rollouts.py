@@ -20,7 +20,7 @@ from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
 
-from ..conftest import MakeContext
+from ..conftest import MakeContext, nested
 from ..generators import Replies
 
 
@@ -83,8 +83,8 @@ def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward)
 
 def test_off_policy_updates_need_the_samplers_temperature() -> None:
     with pytest.raises(ValueError, match="set one of the two to 1"):
-        GRPOConfig(minibatches=2, temperature=0.7)
-    assert GRPOConfig(temperature=0.7).minibatches == 1
+        GRPOConfig(minibatches=2, **nested({"sampling.temperature": 0.7}))
+    assert GRPOConfig(**nested({"sampling.temperature": 0.7})).minibatches == 1
 
 
 def test_both_reward_models_are_needed() -> None:
@@ -107,7 +107,11 @@ def test_held_out_answers_reach_the_reward_models_in_either_form(
 ) -> None:
     """Under R1-Zero's template the completion brings its own think tag, in the chat format the prompt has it."""
     general = GeneralConfig(families=("facts",), helpful="h", harmless="s", eval_per_level=2, eval_samples=2)
-    config = GRPOConfig(style=style, families=("riddle",), eval_levels=(1,), eval_problems_per_level=1, general=general)
+    config = GRPOConfig(
+        style=style,
+        general=general,
+        **nested({"prompts.families": ("riddle",), "held_out.levels": (1,), "held_out.problems_per_level": 1}),
+    )
     asked = [*held_out_suite(["facts"], (1, 2, 3), 2, SUITE_SEED), *GeneratedPrompts(config).held_out()]
 
     def reply(problem: Problem, rng: random.Random) -> str:

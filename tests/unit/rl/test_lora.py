@@ -20,19 +20,20 @@ from aha.training.optimizer import OptimizerConfig
 from aha.training.trained_model import ComputeConfig
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
 
-from ..conftest import MakeContext
+from ..conftest import MakeContext, nested
 
 LORA = LoRAConfig(r=4, alpha=8.0)
 
 
 def config(**changes: object) -> GRPOConfig:
     settings = {
-        "steps": 2, "prompts_per_step": 2, "group_size": 4, "eval_every": 0, "preflight_prompts": 0, "kl_beta": 0.05,
-        "lengths": (LengthStage(from_step=0, max_completion_tokens=12),), "lora": LORA,
+        "steps": 2, "prompts_per_step": 2, "group_size": 4, "held_out.every": 0, "preflight.prompts": 0,
+        "loss.kl_beta": 0.05,
+        "sampling.lengths": (LengthStage(from_step=0, max_completion_tokens=12),), "lora": LORA,
         "rubric": RubricConfig(accuracy=0.0, format=0.0, random=1.0),
         "optimizer": OptimizerConfig(adam_lr=0.05, muon_lr=0.0, weight_decay=0.1, warmup_steps=0),
     }  # fmt: skip
-    return GRPOConfig.model_validate({**settings, **changes})
+    return GRPOConfig.model_validate(nested({**settings, **changes}))
 
 
 def test_a_run_moves_only_adapters_and_exports_them_merged_and_alone(
@@ -63,7 +64,7 @@ def test_the_reference_is_the_base_and_no_copy_of_it(make_context: MakeContext, 
     context = make_context("r1-zero", config(), ("base",))
     model = add_adapters(load_pretrained(context.run.path / "base" / "model"), LORA, seed=3)
     frozen = {name: p.clone() for name, p in model.named_parameters() if "lora_" not in name}
-    update = PolicyUpdate(model, config(), context.distributed)
+    update = PolicyUpdate(model, config().loss, config().optimizer, 2, context.distributed)
     assert update.reference is None
     problem = Problem("countdown", "math", 1, "en", "?", "1")
     rollouts = [
@@ -71,8 +72,8 @@ def test_the_reference_is_the_base_and_no_copy_of_it(make_context: MakeContext, 
         for i in range(2)
     ]
     group = RolloutGroup(problem, (10, 20, 30), rollouts)
-    first = update.step([group], on_policy=True)
-    second = update.step([group], on_policy=True)
+    first = update.step([group], 12, on_policy=True)
+    second = update.step([group], 12, on_policy=True)
     assert first["kl"] == pytest.approx(0.0, abs=1e-6)
     assert second["kl"] > 1e-4
     update.reference = load_pretrained(context.run.path / "base" / "model")
@@ -93,7 +94,7 @@ def test_settings_that_contradict_adapters_are_refused() -> None:
     with pytest.raises(ValueError, match=r"lora\.dropout = 0\.1: must be 0"):
         config(lora=LoRAConfig(dropout=0.1))
     with pytest.raises(ValueError, match="reference_reset_steps: must be 0 with lora"):
-        config(reference_reset_steps=5)
+        config(**{"loss.reference_reset_steps": 5})
 
 
 def test_bfloat16_with_activations_computed_again(make_context: MakeContext, base: Tokenizer) -> None:

@@ -15,6 +15,8 @@ from aha.rl.prompts import GeneratedPrompts
 from aha.tasks.families import get_family, is_held_out
 from aha.types import FinishReason, Rollout, RolloutGroup
 
+from ..conftest import nested
+
 
 def group(*rows: tuple[float | None, float, float, int]) -> RolloutGroup:
     problem = get_family("arithmetic").sample(random.Random(0), 2, "en")
@@ -76,24 +78,26 @@ def test_silence_has_a_plain_reason(rows: list[tuple[float | None, float, float,
 
 def make(config: GRPOConfig) -> Curriculum:
     prompts = GeneratedPrompts(config)
-    return Curriculum(config.curriculum, prompts.cells, prompts.draw)
+    return Curriculum(config.prompts.curriculum, prompts.cells, prompts.draw)
 
 
 def test_the_curriculum_prefers_the_edge_and_never_draws_held_out_problems() -> None:
-    curriculum = make(GRPOConfig(families=("arithmetic", "motion"), levels=(1, 2)))
+    curriculum = make(GRPOConfig(**nested({"prompts.families": ("arithmetic", "motion"), "prompts.levels": (1, 2)})))
     curriculum.update([("arithmetic", 1, 1.0)] * 60 + [("motion", 2, 0.0)] * 60)
     rng = random.Random(0)
     drawn = [curriculum.sample(rng) for _ in range(800)]
     cells = Counter((problem.family, problem.level) for problem in drawn)
     assert cells["arithmetic", 2] > 2 * cells["motion", 2] > 2 * cells["arithmetic", 1] > 0
     assert not any(is_held_out(problem) for problem in drawn)
-    copy = make(GRPOConfig(families=("arithmetic", "motion"), levels=(1, 2)))
+    copy = make(GRPOConfig(**nested({"prompts.families": ("arithmetic", "motion"), "prompts.levels": (1, 2)})))
     copy.load_state(curriculum.state())
     assert copy.accuracy == curriculum.accuracy and copy.drawn == curriculum.drawn and sum(copy.drawn.values()) == 800
 
 
 def test_without_the_curriculum_all_cells_are_alike() -> None:
-    config = GRPOConfig(families=("arithmetic",), curriculum=CurriculumConfig(enabled=False))
+    config = GRPOConfig(
+        **nested({"prompts.families": ("arithmetic",), "prompts.curriculum": CurriculumConfig(enabled=False)})
+    )
     curriculum = make(config)
     curriculum.update([("arithmetic", 1, 1.0)] * 60)
     assert {curriculum.weight(cell) for cell in curriculum.accuracy} == {1.0}
@@ -101,17 +105,21 @@ def test_without_the_curriculum_all_cells_are_alike() -> None:
 
 def test_the_length_schedule_jumps() -> None:
     config = GRPOConfig(
-        lengths=(
-            LengthStage(from_step=0, max_completion_tokens=64),
-            LengthStage(from_step=10, max_completion_tokens=128),
+        **nested(
+            {
+                "sampling.lengths": (
+                    LengthStage(from_step=0, max_completion_tokens=64),
+                    LengthStage(from_step=10, max_completion_tokens=128),
+                )
+            }
         )
     )
-    assert [config.max_completion_tokens(step) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
+    assert [config.sampling.max_completion_tokens(step) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
     with pytest.raises(ValueError, match="first stage must start at step 0"):
-        GRPOConfig(lengths=(LengthStage(from_step=5, max_completion_tokens=64),))
+        GRPOConfig(**nested({"sampling.lengths": (LengthStage(from_step=5, max_completion_tokens=64),)}))
     unsorted = [LengthStage(from_step=step, max_completion_tokens=64) for step in (0, 20, 10)]
     with pytest.raises(ValueError, match="expected each after the one before it"):
-        GRPOConfig(lengths=tuple(unsorted))
+        GRPOConfig(**nested({"sampling.lengths": tuple(unsorted)}))
 
 
 @pytest.mark.parametrize(

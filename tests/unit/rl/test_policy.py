@@ -12,10 +12,11 @@ from aha.models.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.moe import max_violation
-from aha.rl.config import GRPOConfig
+from aha.rl.config import LossConfig
 from aha.rl.policy import PolicyUpdate, micro_batches
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
+from aha.training.optimizer import OptimizerConfig
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
 
 from ..conftest import MakeContext
@@ -28,13 +29,17 @@ PROBLEM = Problem("countdown", "math", 1, "en", "?", "1")
 @pytest.fixture
 def model(make_context: MakeContext, base: Tokenizer) -> LanguageModel:
     """The small base with random weights."""
-    context = make_context("r1-zero", GRPOConfig(), ())
+    context = make_context("r1-zero", LossConfig(), ())
     return load_pretrained(context.run.path / "base" / "model")
 
 
-def update_of(model: LanguageModel, **changes: object) -> PolicyUpdate:
-    settings = {"steps": 4, "optimizer": {"adam_lr": 0.01, "muon_lr": 0.0, "warmup_steps": 0}}
-    return PolicyUpdate(model, GRPOConfig.model_validate({**settings, **changes}), Distributed())
+LIMIT = 16
+"""Of completions, in tokens."""
+
+
+def update_of(model: LanguageModel, temperature: float = 1.0, **changes: object) -> PolicyUpdate:
+    optimizer = OptimizerConfig(adam_lr=0.01, muon_lr=0.0, warmup_steps=0)
+    return PolicyUpdate(model, LossConfig(**changes), optimizer, 4, Distributed(), temperature=temperature)
 
 
 @torch.no_grad()
@@ -59,7 +64,7 @@ def test_the_distance_from_the_sampler_and_the_entropy_are_of_the_tokens_with_an
 ) -> None:
     (first, first_entropy), _, (last, last_entropy) = (scored(model, ids) for ids in COMPLETIONS)
     sampled = [(first - 0.25).tolist(), [-3.0] * 2, (last + torch.tensor([0.0, 1.5, 0.0, 0.0])).tolist()]
-    row = update_of(model).step([group(sampled, [1.0, 0.0, -1.0])], on_policy=True)
+    row = update_of(model).step([group(sampled, [1.0, 0.0, -1.0])], LIMIT, on_policy=True)
     assert row["tokens_trained"] == 7
     assert row["sampling/sampling_logp_difference/mean"] == pytest.approx((3 * 0.25 + 1.5) / 7, abs=1e-5)
     assert row["sampling/sampling_logp_difference/max"] == pytest.approx(1.5, abs=1e-5)
@@ -73,7 +78,7 @@ def test_clipped_tokens_are_a_share_of_all_tokens(model: LanguageModel) -> None:
     first, middle, last = (scored(model, ids)[0] for ids in COMPLETIONS)
     above, below = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([1.0, 0.0, 1.0, 0.0])
     sampled = [(first + above).tolist(), middle.tolist(), (last + below).tolist()]
-    row = update_of(model).step([group(sampled, [1.0, 0.0, -1.0])], on_policy=False)
+    row = update_of(model).step([group(sampled, [1.0, 0.0, -1.0])], LIMIT, on_policy=False)
     assert row["clip_ratio/high_mean"] == pytest.approx(1 / 9)
     assert row["clip_ratio/low_mean"] == pytest.approx(2 / 9)
     assert row["clip_ratio/region_mean"] == pytest.approx(3 / 9)
@@ -84,23 +89,25 @@ def test_with_a_reference_every_token_is_measured(model: LanguageModel) -> None:
     scores = [scored(model, ids) for ids in COMPLETIONS]
     update = update_of(model, kl_beta=0.1)
     groups = [group([taken.tolist() for taken, _ in scores], [1.0, 0.0, -1.0])]
-    row = update.step(groups, on_policy=True)
+    row = update.step(groups, LIMIT, on_policy=True)
     assert row["tokens_trained"] == 9
     expected = float(torch.cat([entropy for _, entropy in scores]).mean())
     assert row["entropy/trained_tokens"] == pytest.approx(expected, abs=1e-5)
     assert row["kl"] == pytest.approx(0.0, abs=1e-6)
-    assert update.step(groups, on_policy=True)["kl"] > 1e-5
+    assert update.step(groups, LIMIT, on_policy=True)["kl"] > 1e-5
 
 
 def test_at_another_temperature_than_the_samplers_no_distance_is_claimed(model: LanguageModel) -> None:
     sampled = [[-3.0] * len(ids) for ids in COMPLETIONS]
-    row = update_of(model, temperature=0.7).step([group(sampled, [1.0, 0.0, -1.0])], on_policy=True)
+    row = update_of(model, temperature=0.7).step([group(sampled, [1.0, 0.0, -1.0])], LIMIT, on_policy=True)
     assert not any("logp_difference" in name for name in row)
 
 
 def test_the_load_of_every_expert(model: LanguageModel) -> None:
     config = model.config
-    row = update_of(model).step([group([[-3.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.0, -1.0])], on_policy=True)
+    row = update_of(model).step(
+        [group([[-3.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.0, -1.0])], LIMIT, on_policy=True
+    )
     load = torch.tensor(row["expert_load"])
     assert load.shape == (config.num_moe_layers, config.num_experts)
     assert load.sum(1).tolist() == [(len(PROMPT) + 7) * 2] * config.num_moe_layers, "two experts for every token"
@@ -109,7 +116,7 @@ def test_the_load_of_every_expert(model: LanguageModel) -> None:
 
 def weights_after(model: LanguageModel, groups: Sequence[RolloutGroup], **changes: object) -> dict[str, torch.Tensor]:
     policy = copy.deepcopy(model)
-    update_of(policy, **changes).step(groups, on_policy=True)
+    update_of(policy, **changes).step(groups, LIMIT, on_policy=True)
     return policy.state_dict()
 
 
@@ -144,7 +151,7 @@ def test_a_group_that_is_too_large_goes_in_parts(model: LanguageModel) -> None:
     def gradients(limit: int) -> dict[str, torch.Tensor]:
         policy = copy.deepcopy(model)
         update = update_of(policy, micro_tokens=limit, kl_beta=0.1)
-        update.step([whole], on_policy=True)
+        update.step([whole], LIMIT, on_policy=True)
         return {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
 
     expected, parts = gradients(64), gradients(8)

@@ -11,7 +11,7 @@ from aha.tasks.stored import TRAIN, read_stored
 from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 
-from ..conftest import MakeContext
+from ..conftest import MakeContext, nested
 
 
 def rows(path: Path, first: int) -> Source:
@@ -30,7 +30,16 @@ def test_stored_problems_are_trained_on_and_measured_by_at_the_levels_asked_for(
 ) -> None:
     sources = {name: rows(tmp_path / f"{name}.jsonl", first) for name, first in (("train", 0), ("held_out", 50))}
     Problems().run(make_context("problems", ProblemsConfig(task="rows", **sources)))
-    config = GRPOConfig(problems="problems", levels=(2,), eval_levels=(2, 3), eval_problems_per_level=4)
+    config = GRPOConfig(
+        **nested(
+            {
+                "prompts.stage": "problems",
+                "prompts.levels": (2,),
+                "held_out.levels": (2, 3),
+                "held_out.problems_per_level": 4,
+            }
+        )
+    )
     prompts = make_prompts(config, base, make_context("grpo", config, ("problems",)))
     assert [level for _, level in prompts.cells] == [2]
     assert [problem.level for problem in prompts.held_out()] == [2] * 4 + [3] * 4
@@ -45,7 +54,9 @@ def test_what_is_too_long_is_neither_trained_on_nor_measured_by(
     longest = max(
         len(PromptStyle.named("zero").prompt(base, p)) for p in read_stored(context.folder / TRAIN) if p.level > 1
     )
-    config = GRPOConfig(problems="problems", levels=(1, 2, 3), max_prompt_tokens=longest)
+    config = GRPOConfig(
+        **nested({"prompts.stage": "problems", "prompts.levels": (1, 2, 3), "prompts.max_tokens": longest})
+    )
     prompts = make_prompts(config, base, make_context("grpo", config, ("problems",)))
     assert [level for _, level in prompts.cells] == [2, 3]
     assert {problem.level for problem in prompts.held_out()} == {2, 3}

@@ -20,7 +20,7 @@ from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
 from aha.types import RolloutGroup
 
-from ..conftest import MakeContext
+from ..conftest import MakeContext, nested
 
 Script = Callable[[int], Sequence[float]]
 """The accuracies of a group, from its number in the order of sampling."""
@@ -37,11 +37,11 @@ def make_trainer(make_context: MakeContext, base: Tokenizer, monkeypatch: pytest
 
     def make(script: Script, **changes: Any) -> GRPOTrainer:
         settings = {
-            "steps": 1, "prompts_per_step": 3, "group_size": 4, "eval_every": 0, "preflight_prompts": 0,
-            "lengths": [{"from_step": 0, "max_completion_tokens": 8}],
+            "steps": 1, "prompts_per_step": 3, "group_size": 4, "held_out.every": 0, "preflight.prompts": 0,
+            "sampling.lengths": [{"from_step": 0, "max_completion_tokens": 8}],
             "optimizer": {"adam_lr": 0.02, "muon_lr": 0.0, "warmup_steps": 0, "schedule": "constant"},
         }  # fmt: skip
-        config = GRPOConfig.model_validate({**settings, **changes})
+        config = GRPOConfig.model_validate(nested({**settings, **changes}))
         seen = 0
 
         def grade(_: Grader, groups: Sequence[RolloutGroup]) -> None:
@@ -68,9 +68,9 @@ def updates_of(trainer: GRPOTrainer) -> list[tuple[list[RolloutGroup], bool]]:
     seen: list[tuple[list[RolloutGroup], bool]] = []
     update = trainer.policy.step
 
-    def step(groups: Sequence[RolloutGroup], on_policy: bool, last: bool) -> dict[str, Any]:
+    def step(groups: Sequence[RolloutGroup], limit: int, on_policy: bool, last: bool) -> dict[str, Any]:
         seen.append((list(groups), on_policy))
-        return update(groups, on_policy, last)
+        return update(groups, limit, on_policy, last)
 
     trainer.policy.step = step  # type: ignore[method-assign]
     return seen
@@ -98,7 +98,7 @@ def numbers(found: Sequence[RolloutGroup], among: Sequence[RolloutGroup]) -> lis
 
 def test_dynamic_sampling_fills_a_step_with_the_first_groups_that_carry_a_signal(make_trainer: MakeTrainer) -> None:
     script = [SILENT, MIXED, MIXED, SILENT, MIXED, MIXED, MIXED]
-    trainer = make_trainer(lambda number: script[number], dynamic_sampling_rounds=4)
+    trainer = make_trainer(lambda number: script[number], **{"sampling.dynamic_rounds": 4})
     everything, trained = sampled(trainer), updates_of(trainer)
     metrics = trainer.step(0)
     (groups,), ((kept, _),) = everything, trained
@@ -109,7 +109,7 @@ def test_dynamic_sampling_fills_a_step_with_the_first_groups_that_carry_a_signal
 
 
 def test_dynamic_sampling_ends_with_its_rounds(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(lambda number: MIXED if number == 5 else SILENT, dynamic_sampling_rounds=2)
+    trainer = make_trainer(lambda number: MIXED if number == 5 else SILENT, **{"sampling.dynamic_rounds": 2})
     everything, trained = sampled(trainer), updates_of(trainer)
     trainer.step(0)
     assert len(everything[0]) == 6 and numbers(trained[0][0], everything[0]) == [5]
@@ -124,7 +124,7 @@ def test_without_dynamic_sampling_silent_groups_count(make_trainer: MakeTrainer)
 
 def test_each_process_trains_its_part_of_the_groups_that_are_kept(make_trainer: MakeTrainer) -> None:
     """Two rounds of three in two processes: groups 0, 2, 3, 5 and 1, 4."""
-    trainer = make_trainer(lambda number: MIXED, dynamic_sampling_rounds=2)
+    trainer = make_trainer(lambda number: MIXED, **{"sampling.dynamic_rounds": 2})
     groups, _ = trainer._rollouts(0)
     groups += trainer._rollouts(1)[0]
     facts = [{"rewards": rewards} for rewards in (SILENT, MIXED, MIXED, MIXED, MIXED, MIXED)]
@@ -154,7 +154,7 @@ def test_minibatches_are_several_updates_of_one_rollout(make_trainer: MakeTraine
 
 @pytest.mark.parametrize("every", [0, 2])
 def test_the_reference_becomes_the_policy(make_trainer: MakeTrainer, every: int) -> None:
-    trainer = make_trainer(lambda number: MIXED, steps=5, kl_beta=0.01, reference_reset_steps=every)
+    trainer = make_trainer(lambda number: MIXED, steps=5, **{"loss.kl_beta": 0.01, "loss.reference_reset_steps": every})
     trainer.train()
     near = [row["kl"] < 1e-7 for row in rows_of(trainer)]
     assert near == ([True, False, True, False, True] if every else [True, False, False, False, False])
@@ -188,14 +188,16 @@ def test_tokens_are_counted_over_steps_each_completion_with_its_prompt(make_trai
 def test_a_base_that_finds_nothing_is_told_before_the_first_step(make_trainer: MakeTrainer) -> None:
     """Of two problems one is solved, by one of four samples."""
     script = [(1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)]
-    settings = {"steps": 1, "preflight_prompts": 2}
-    trainer = make_trainer(lambda number: script[number], **settings, preflight_floor=0.51)
+    settings = {"steps": 1, "preflight.prompts": 2}
+    trainer = make_trainer(lambda number: script[number], **settings, **{"preflight.floor": 0.51})
     with pytest.raises(NothingToLearnError, match=r"the base solves 12\.5% when it thinks and 50\.0% within 4 tries"):
         trainer.train()
     assert rows_of(trainer) == [
         {"stage": "r1-zero-0", "step": -1, "preflight/pass_at_1": 0.125, "preflight/pass_at_group": 0.5}
     ]
-    trainer = make_trainer(lambda number: [*script, MIXED, MIXED, MIXED][number], **settings, preflight_floor=0.5)
+    trainer = make_trainer(
+        lambda number: [*script, MIXED, MIXED, MIXED][number], **settings, **{"preflight.floor": 0.5}
+    )
     trainer.train()
     assert [row["step"] for row in rows_of(trainer)] == [-1, 0]
 

@@ -21,7 +21,7 @@ from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
 from aha.models.presets import preset
 from aha.models.reward_model import RewardModel, save_reward_model
-from aha.rl.config import GRPOConfig, LengthStage
+from aha.rl.config import LossConfig
 from aha.rl.policy import PolicyUpdate
 from aha.runs import RunFolder
 from aha.stages.pretrain import PretrainConfig, Pretrainer, build_model, make_rows, train_tokenizer
@@ -112,7 +112,7 @@ def sft(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str
     config = SFTConfig.model_validate(
         {
             "sources": ({"stage": "data"},), "examples_per_step": job.get("examples_per_step", 5),
-            "validation_examples": 3, "micro_tokens": 60,
+            "validation_examples": 3, "loss.micro_tokens": 60,
             "optimizer": {"adam_lr": 1e-3, "muon_lr": job.get("muon_lr", 0.0), "warmup_steps": 0},
             "lora": {"r": 3, "alpha": 8.0} if job.get("lora") else None,
         }
@@ -131,7 +131,7 @@ def reward(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[
     tokenizer = Tokenizer.train(TEXTS, 320, CHAT_TEMPLATE)
     config = RewardModelConfig.model_validate(
         {
-            "preference": "helpful", "data": "data", "examples_per_step": 5, "micro_tokens": 60, "epochs": 2,
+            "preference": "helpful", "data": "data", "examples_per_step": 5, "loss.micro_tokens": 60, "epochs": 2,
             "optimizer": {"adam_lr": 1e-3, "muon_lr": job.get("muon_lr", 0.0), "warmup_steps": 0},
         }
     )  # fmt: skip
@@ -153,15 +153,13 @@ def reward(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[
 
 def grpo(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str, Any]:
     """Updates on made-up groups: in the second step the second of two processes has none."""
-    config = GRPOConfig.model_validate(
-        {
-            "steps": 10, "kl_beta": 0.05, "micro_tokens": 20, "lora": {"r": 3} if job.get("lora") else None,
-            "lengths": (LengthStage(from_step=0, max_completion_tokens=12),),
-            "optimizer": OptimizerConfig(adam_lr=1e-3, muon_lr=0.0, warmup_steps=0),
-        }
-    )  # fmt: skip
+    loss, optimizer = (
+        LossConfig(kl_beta=0.05, micro_tokens=20),
+        OptimizerConfig(adam_lr=1e-3, muon_lr=0.0, warmup_steps=0),
+    )
     parallel = ParallelConfig.model_validate(job.get("parallel", {}))
-    update = PolicyUpdate(model_of(job, 96), config, distributed, parallel)
+    model = model_of(job, 96)
+    update = PolicyUpdate(model, loss, optimizer, 10, distributed, parallel)
     problem = Problem("countdown", "math", 1, "en", "?", "1")
     rows = []
     for step in range(10):
@@ -173,7 +171,7 @@ def grpo(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[st
             ]
             groups.append(RolloutGroup(problem, (10, 20 + step, 30 + index), rollouts))
         own = [groups[i] for i in distributed.share(len(groups))]
-        rows.append(update.step(own, on_policy=True))
+        rows.append(update.step(own, 12, on_policy=True))
         if step == 5 and not job.get("lora"):
             update.reset_reference()
     return {"rows": rows}
