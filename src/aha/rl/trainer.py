@@ -122,7 +122,7 @@ class GRPOTrainer(TrainingLoop):
         if context_tokens > (known := model.config.max_position_embeddings):
             context.progress.say(
                 f"{context.name}: note: prompts of {config.prompts.max_tokens} and completions of {self.longest} "
-                f"tokens may be longer than the {known} positions of the model; lower prompts.max_tokens or sampling.lengths"
+                f"tokens exceed the {known} positions of the model; lower prompts.max_tokens or sampling.lengths"
             )
         self.generator = make_generator(played, max_rows=config.sampling.engine_rows, max_context=context_tokens)
         style = PromptStyle.named(config.style)

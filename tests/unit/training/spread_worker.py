@@ -112,7 +112,7 @@ def sft(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str
     config = SFTConfig.model_validate(
         {
             "sources": ({"stage": "data"},), "examples_per_step": job.get("examples_per_step", 5),
-            "validation_examples": 3, "loss.micro_tokens": 60,
+            "validation_examples": 3, "micro_tokens": 60,
             "optimizer": {"adam_lr": 1e-3, "muon_lr": job.get("muon_lr", 0.0), "warmup_steps": 0},
             "lora": {"r": 3, "alpha": 8.0} if job.get("lora") else None,
         }
@@ -131,7 +131,7 @@ def reward(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[
     tokenizer = Tokenizer.train(TEXTS, 320, CHAT_TEMPLATE)
     config = RewardModelConfig.model_validate(
         {
-            "preference": "helpful", "data": "data", "examples_per_step": 5, "loss.micro_tokens": 60, "epochs": 2,
+            "preference": "helpful", "data": "data", "examples_per_step": 5, "micro_tokens": 60, "epochs": 2,
             "optimizer": {"adam_lr": 1e-3, "muon_lr": job.get("muon_lr", 0.0), "warmup_steps": 0},
         }
     )  # fmt: skip
