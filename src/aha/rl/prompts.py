@@ -60,7 +60,7 @@ class StoredPrompts:
         self._stored = StoredProblems(folder, context.derive_seed("problems"), self._wanted(config.levels))
         self.cells: Sequence[Cell] = self._stored.cells
         if self._stored.passed_over:
-            context.progress.say(
+            context.progress.notify(
                 f"{context.name}: {self._stored.passed_over} training problems are not of levels "
                 f"{', '.join(map(str, config.levels))} or have more than max_prompt_tokens = {config.max_prompt_tokens}"
             )

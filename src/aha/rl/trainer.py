@@ -44,7 +44,7 @@ from aha.types import Language, Problem, RolloutGroup, SamplingParams
 MakeRemote = Callable[[RolloutServersConfig, LanguageModel, int, bool, Callable[[], None]], Generator]
 """Builds a generator over servers: settings, model, context, whether this process brings the weights, a barrier."""
 REFERENCE = "reference."
-SHOWN = ("reward", "rewards/accuracy/mean", "rewards/preference/mean", "completions/mean_length")
+VISIBLE = ("reward", "rewards/accuracy/mean", "rewards/preference/mean", "completions/mean_length")
 """Figures beside the progress bar."""
 
 
@@ -110,14 +110,14 @@ class GRPOTrainer:
         self.update = PolicyUpdate(model, config, context.distributed, context.parallel)
         context_tokens = config.max_prompt_tokens + self.longest
         if context_tokens > (known := model.config.max_position_embeddings):
-            context.progress.say(
+            context.progress.notify(
                 f"{context.name}: note: prompts of {config.max_prompt_tokens} tokens and completions of {self.longest} "
                 f"may be longer than the {known} positions of the model; lower max_prompt_tokens or lengths"
             )
         self.generator = make_generator(played, max_rows=config.engine_rows, max_context=context_tokens)
         style = PromptStyle.named(config.style)
         self.asker = Asker(self.generator, tokenizer, style)
-        self.grader = Grader(config.rubric, config.grader_seconds, style.answer_tags, context.progress.say)
+        self.grader = Grader(config.rubric, config.grader_seconds, style.answer_tags, context.progress.notify)
         self.preference = preference_reward(config, tokenizer, context)
         prompts = make_prompts(config, tokenizer, context)
         need_judges(family for family, _ in prompts.cells)  # the workers that grade can only drop samples
@@ -137,7 +137,7 @@ class GRPOTrainer:
         if start == 0:
             cells = len(self.curriculum.accuracy)
             plan = describe_plan(config, self.model, cells, context.distributed.world_size)
-            context.progress.say(f"{context.name}: {plan}")
+            context.progress.notify(f"{context.name}: {plan}")
             self._preflight()
             self._evaluate(0)
         with context.progress.task(context.name, config.steps, start) as task:
@@ -153,7 +153,7 @@ class GRPOTrainer:
                     self.save(context.folder / f"model-step-{done:05d}")
                 task.update(
                     done,
-                    {name: metrics[name] for name in SHOWN if name in metrics},
+                    {name: metrics[name] for name in VISIBLE if name in metrics},
                 )
                 if context.checkpointer.due():
                     context.checkpointer.save(done, *self._state())
@@ -270,7 +270,7 @@ class GRPOTrainer:
         self.silent_steps = self.silent_steps + 1 if silent else 0
         if silent:
             verdict = no_signal_verdict(facts)
-            self.context.progress.say(f"no signal in this step: {verdict}")
+            self.context.progress.notify(f"no signal in this step: {verdict}")
             if self.silent_steps >= self.config.patience:
                 raise NothingToLearnError(f"{self.silent_steps} steps in a row without any signal: {verdict}")
 
@@ -297,7 +297,7 @@ class GRPOTrainer:
         once = sum(pass_at_k(n, c, 1) for n, c in right) / max(1, len(right))
         ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
         self.context.metrics.write({"step": -1, "preflight/pass_at_1": once, "preflight/pass_at_group": ever})
-        self.context.progress.say(
+        self.context.progress.notify(
             f"before training, when it thinks, the model solves {once:.1%} of the training problems at one try "
             f"and {ever:.1%} within {config.group_size} tries"
         )
@@ -314,11 +314,11 @@ class GRPOTrainer:
         if self.config.eval_every:
             row, words = self.held_out.measure()
             self.context.metrics.write({"step": done, **row})
-            self.context.progress.say(f"held-out accuracy after {done} steps, {words}")
+            self.context.progress.notify(f"held-out accuracy after {done} steps, {words}")
 
     def _log_rollouts(self, step: int, groups: list[RolloutGroup]) -> None:
         """A few groups of rank 0 with all their completions, as text."""
-        for group in of_each_sort(groups, self.config.log_rollouts):
+        for group in stratified(groups, self.config.log_rollouts):
             self.context.rollouts.write(
                 {
                     "step": step,
@@ -372,7 +372,7 @@ class GRPOTrainer:
         return saved.step
 
 
-def of_each_sort(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:
+def stratified(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:
     """The first groups of reasoning and of general prompts by turns, so that few show both where there are both."""
     sorts = ([group for group in groups if (group.problem.family in GENERAL) == general] for general in (False, True))
     turns = (group for turn in itertools.zip_longest(*sorts) for group in turn if group is not None)

@@ -118,7 +118,7 @@ def fitting(context: StageContext, examples: Examples, config: ModelConfig) -> E
         raise ConfigError(f"{context.name}: all {len(examples)} conversations are longer than {longest} tokens")
     if len(fit) < len(examples):
         left_out = len(examples) - len(fit)
-        context.progress.say(f"{context.name}: {left_out} conversations of more than {longest} tokens are left out")
+        context.progress.notify(f"{context.name}: {left_out} conversations of more than {longest} tokens are left out")
     return examples.only(fit)
 
 
@@ -183,7 +183,7 @@ class SFTTrainer:
         saved = context.checkpointer.load()
         start = self._restore(saved) if saved else 0
         if start == 0:
-            context.progress.say(f"{context.name}: {self.plan()}")
+            context.progress.notify(f"{context.name}: {self.plan()}")
             context.metrics.write({"step": 0, "held_out_loss": self.validate()})
         with context.progress.task(context.name, self.steps, start) as task:
             for step in range(start, self.steps):
