@@ -25,7 +25,7 @@ class Prompts(Protocol):
     """What can be drawn from."""
 
     def draw(self, rng: random.Random, cell: Cell, number: int) -> Problem:
-        """A training problem: the so-and-so-manieth of the cell, from 0."""
+        """Training problem `number` of the cell, counted from 0."""
         ...
 
     def held_out(self) -> list[Problem]:
