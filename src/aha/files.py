@@ -7,11 +7,13 @@ stopped at.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from aha.errors import ConfigError, RunFolderError
 
 _BLOCK = 1 << 20
 _TEMPORARY = ".tmp-"
-"""In the name of a file that `write_atomic` is writing; the process's number follows."""
+"""In the name of what `atomic` is writing; the process's number follows."""
 
 
 def canonical_json(value: Any) -> str:
@@ -71,30 +73,58 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a small file so that it is whole or untouched, and on the disk when this returns.
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Gives a temporary path for a file or a folder to be made at, which takes the place of `path` at the end.
+
+    `path` is whole or untouched, and on the disk when the block ends. A folder cannot take the place of another one.
 
     Raises:
-        RunFolderError: the file cannot be written; what was there before is intact.
+        RunFolderError: it cannot be written; what was there before is intact.
     """
     temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        for inner in temporary.rglob("*") if temporary.is_dir() else ():
+            _sync(inner)
+        _sync(temporary)
         temporary.replace(path)
         sync_folder(path.parent)
+    except RunFolderError:
+        raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RunFolderError(cannot_write(path, error)) from error
+    finally:
+        _remove(temporary)
+
+
+def _sync(path: Path) -> None:
+    (sync_folder if path.is_dir() else sync_file)(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a small file through `atomic`.
+
+    Raises:
+        RunFolderError: as `atomic`.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Removes what killed processes left of `write_atomic` in a folder; what a living one is writing stays."""
+    """Removes what killed processes left of `atomic` in a folder; what a living one is writing stays."""
     for path in folder.glob(f".*{_TEMPORARY}*"):
         if not is_alive(path.name.rpartition(_TEMPORARY)[2]):
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def is_alive(pid: str) -> bool:

@@ -116,7 +116,7 @@ class Judge(Protocol):
     """Says what answers to a problem are worth."""
 
     def verify(self, problem: Problem, answer: str) -> bool:
-        """Whether an answer, read from a completion, is right. Raises GradingError where there is no telling."""
+        """Whether an answer, read from a completion, is right. Raises GradingError if it cannot be judged here."""
         ...
 
     def canonical(self, problem: Problem, answer: str) -> str | None:

@@ -4,10 +4,13 @@
         config.yaml         the resolved configuration; `aha run config.yaml` re-runs it
         environment.json    versions, git commit, machine, number of processes: what is not configuration
         lineage.json        which stage was fed by which
-        metrics.jsonl       one row per logged step, each starting with its stage: a function of configuration and
-        seed alone timings.jsonl       the wall-clock figures of the same steps; these differ from run to run
-        rollouts.jsonl      sampled completions with their rewards summary.json        the results in short <stage>/
-        stage.json, done.json, cost.json, model/, checkpoints/ while running, and its share of the logs
+        metrics.jsonl       one row per logged step: a function of configuration and seed alone
+        timings.jsonl       the wall-clock figures of the same steps, which differ from run to run
+        rollouts.jsonl      sampled completions with their rewards
+        summary.json        the results in short
+        <stage>/            stage.json, done.json, cost.json, model/, the stage's logs, checkpoints/ while it runs
+
+Each row of a log starts with its stage.
 
 A run may be killed at any moment. The logs of a stage live in its folder and are mirrored into the run's; a
 checkpoint records how long they were, and a resumed stage cuts them back to that, so that the finished files are
@@ -31,7 +34,7 @@ import yaml
 
 from aha.environment import environment
 from aha.errors import RunFolderError
-from aha.files import cannot_write, is_alive, read_json, write_atomic, write_json
+from aha.files import atomic, cannot_write, is_alive, read_json, write_atomic, write_json
 
 LOGS = ("metrics", "timings", "rollouts")
 """The append-only logs of a stage and of a run."""
@@ -78,6 +81,19 @@ class JsonlLog:
                 raise RunFolderError(
                     f"cannot write {str(self.path)!r}: the disk is full; free some space and run again"
                 )
+
+    def lock(self) -> None:
+        """Keeps other processes from locking the log until it is closed.
+
+        Raises:
+            RunFolderError: another process has locked it.
+        """
+        try:
+            fcntl.flock(self._descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunFolderError(
+                f"{str(self.path)!r} is in use by another process: wait for it, or choose another --out"
+            ) from error
 
     def sync(self) -> int:
         """Flushes the log to the disk and returns its length in bytes, to be kept in a checkpoint."""
@@ -260,18 +276,12 @@ class RunFolder:
         """Rebuilds the run's logs from those of the given stages, in that order."""
         names = list(stages)
         for log in LOGS:
-            target, temporary = self.path / f"{log}.jsonl", self.path / f".{log}.jsonl.tmp"
-            try:
-                with temporary.open("wb") as out:
-                    for name in names:
-                        part = self.stage_folder(name) / f"{log}.jsonl"
-                        if part.exists():
-                            with part.open("rb") as source:
-                                shutil.copyfileobj(source, out)
-                temporary.replace(target)
-            except OSError as error:
-                temporary.unlink(missing_ok=True)
-                raise RunFolderError(cannot_write(target, error)) from error
+            with atomic(self.path / f"{log}.jsonl") as temporary, temporary.open("wb") as out:
+                for name in names:
+                    part = self.stage_folder(name) / f"{log}.jsonl"
+                    if part.exists():
+                        with part.open("rb") as source:
+                            shutil.copyfileobj(source, out)
 
     def logs(self, stage: str, enabled: bool = True) -> StageLogs:
         """A stage's logs, not yet open; each row starts with the stage's name. Not enabled, they discard rows."""

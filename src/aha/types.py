@@ -71,7 +71,7 @@ class Problem:
         text = json.dumps([self.family, identity], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def told(self, instruction: str) -> Problem:
+    def with_hint(self, instruction: str) -> Problem:
         """The same problem with an instruction below its question."""
         return replace(self, question=f"{self.question}\n\n{instruction}") if instruction else self
 

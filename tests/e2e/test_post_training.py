@@ -200,7 +200,7 @@ def teacher(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("teacher")
     with open_dataset("gsm8k") as task:
         problems = load_dataset(task, ROWS)
-        asked = [problem.told(task.instruction).question for problem in problems]
+        asked = [problem.with_hint(task.instruction).question for problem in problems]
     rows = [
         {"question": question, "answer": f"The answer is {problem.answer}.", "reasoning": "I count."}
         for question, problem in zip(asked, problems, strict=True)

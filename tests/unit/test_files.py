@@ -12,6 +12,7 @@ import pytest
 
 from aha.errors import RunFolderError
 from aha.files import (
+    atomic,
     canonical_json,
     clear_unfinished,
     derive_seed,
@@ -41,6 +42,20 @@ def test_derived_seeds_depend_on_every_part_and_on_nothing_else() -> None:
     assert len(seeds) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(0, "pretrain", 12) == 7143034635359764343
+
+
+def test_atomic_makes_folders_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with pytest.raises(KeyboardInterrupt), atomic(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "half").write_text("x")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with atomic(folder) as temporary:
+        (temporary / "inner").mkdir(parents=True)
+        (temporary / "inner" / "file").write_text("x")
+        assert not folder.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and (folder / "inner" / "file").read_text() == "x"
 
 
 def test_write_atomic_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:

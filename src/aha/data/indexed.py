@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from aha.errors import ConfigError, RunFolderError
-from aha.files import cannot_write, sync_folder
+from aha.errors import ConfigError
+from aha.files import atomic
 
 T = TypeVar("T")
 
@@ -72,16 +72,9 @@ def write_rows(path: Path, rows: Iterable[Any]) -> int:
     Raises:
         RunFolderError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     count = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
-                count += 1
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunFolderError(cannot_write(path, error)) from error
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+            count += 1
     return count

@@ -22,7 +22,7 @@ SKIPPING = " (to skip some bad rows instead: --set 'train={path: FILE, bad_share
 GYM_ROWS = {"train": 10_000, "test": 500}
 """Puzzles that reasoning-gym is asked for where no limit is set."""
 GYM_SECONDS, GYM_AT_ONCE = 30.0, 256
-SHOWN = 5
+COMPLAINTS = 5
 """Bad rows that are reported one by one."""
 HOPELESS = 100
 """Bad rows after which a source is given up once they are more than their share of the rows so far."""
@@ -118,7 +118,7 @@ def _count(reading: Reading, complaint: str, source: Source) -> None:
     if source.bad_share == 0.0:
         raise ConfigError(f"{complaint}{'' if source.path.startswith(GYM) else SKIPPING}")
     reading.bad += 1
-    if len(reading.complaints) < SHOWN:
+    if len(reading.complaints) < COMPLAINTS:
         reading.complaints.append(complaint)
     if reading.bad >= HOPELESS:
         _check_share(reading, source, f"{reading.bad} of the first {reading.rows} rows, which is where reading ended,")

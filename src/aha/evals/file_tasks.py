@@ -39,4 +39,4 @@ class FileTaskSettings(Config):
         problems = load_dataset(task, Path(self.data) if self.data else None)
         first = {one.question: one for one in reversed(problems)}
         different = [one for one in problems if first[one.question] is one]
-        return [one.told(told) for one in different[: self.problems_limit or None]]
+        return [one.with_hint(told) for one in different[: self.problems_limit or None]]

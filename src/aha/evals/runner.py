@@ -92,7 +92,7 @@ def grade_sample(problem: Problem, index: int, text: str, tokens: int, truncated
     """Grades one completion: strictly where the style is strict, leniently elsewhere."""
     judge = judge_of(problem.family)
     reading = read_completion(problem, text, truncated, style)
-    parsed, shown, answer = reading.parsed, reading.shown, reading.answer
+    parsed, visible, answer = reading.parsed, reading.visible, reading.answer
     correct = reading.counts and is_right(problem, answer)
     thinking = parsed.thinking if parsed.well_formed else text.replace(THINK, "").split(END_THINK)[0]
     steps = judge.check_steps(problem, thinking)
@@ -114,12 +114,12 @@ def grade_sample(problem: Problem, index: int, text: str, tokens: int, truncated
         sum(count_reflections(thinking).values()),
         answer,
         text,
-        score=GENERAL[problem.family].score(problem, shown) if problem.family in GENERAL else float(correct),
+        score=GENERAL[problem.family].score(problem, visible) if problem.family in GENERAL else float(correct),
         language_consistency=language_consistency(thinking, problem.language),
         repetition=repetition_rate(thinking),
-        summary=bool(shown) and final_answer(shown) != "",
-        answer_in_language=language_consistency(shown, problem.language) == 1.0 if shown.strip() else None,
-        refused=problem.family == "requests" and refuses(shown, problem.language),
+        summary=bool(visible) and final_answer(visible) != "",
+        answer_in_language=language_consistency(visible, problem.language) == 1.0 if visible.strip() else None,
+        refused=problem.family == "requests" and refuses(visible, problem.language),
         vote=reading.vote,
         rejected=rejected,
         wrong_rejected=wrong_rejected,

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from aha.configuration import Config, StageName
 from aha.evals.scaling import Answered, Curves, curves_of, from_json, report, to_json
 from aha.evals.scaling_rows import Job, Rewards, ScalingSettings, answer, unfit_method
-from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
+from aha.evals.stage import LONGEST_PROMPT, SamplingStage
 from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.models.reward_model import BACKBONE, RewardScorer, load_reward_model
@@ -55,35 +55,27 @@ class ScalingConfig(ScalingSettings):
         return tuple(dict.fromkeys(names))
 
 
-class Scaling:
-    """The stage: reads its parents' models, writes `rollouts.jsonl` and `scaling.json`.
-
-    Args:
-        make_generator: the engine; recipes pass the built-in one.
-    """
+class Scaling(SamplingStage):
+    """The stage: reads its parents' models, writes `rollouts.jsonl` and `scaling.json`."""
 
     kind: ClassVar[str] = "scaling"
 
-    def __init__(self, make_generator: MakeGenerator) -> None:
-        self._make_generator = make_generator
-
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[ScalingConfig]) -> StageResult:
         """Does one piece of work after another; what is finished is not repeated after an interruption."""
         config = context.config
-        assert isinstance(config, ScalingConfig)
         saved = context.checkpointer.load()
         found: dict[str, Curves] = (
             {name: from_json(rows) for name, rows in saved.state["curves"].items()} if saved else {}
         )
         work = [(number, suite, job) for number, suite in enumerate(config.suites) for job in config.jobs()]
         start = saved.step if saved else 0
-        rewards = self._rewards(context, config)
+        rewards = self._rewards(context)
         respondents: dict[int, Respondent] = {}
         with context.progress.task(context.name, len(work), start) as task:
             for done, (number, suite, job) in enumerate(work[start:], start + 1):
                 if number not in respondents:
-                    respondents = {number: self._respondent(context, config, suite)}
-                rows = self._all_rows(context, config, job, respondents[number], rewards)
+                    respondents = {number: self._respondent(context, suite)}
+                rows = self._all_rows(context, job, respondents[number], rewards)
                 for row in rows:
                     context.rollouts.write({"model": suite.stage, "style": suite.style, **asdict(row)})
                 seed = context.derive_seed("subsets")
@@ -101,12 +93,14 @@ class Scaling:
         return StageResult()
 
     @staticmethod
-    def _rewards(context: StageContext, config: ScalingConfig) -> Rewards | None:
+    def _rewards(context: StageContext[ScalingConfig]) -> Rewards | None:
+        config = context.config
         if not config.reward_model:
             return None
         return load_rewards(context.parent_folder(config.reward_model), context.distributed.device)
 
-    def _respondent(self, context: StageContext, config: ScalingConfig, suite: ScalingSuite) -> Respondent:
+    def _respondent(self, context: StageContext[ScalingConfig], suite: ScalingSuite) -> Respondent:
+        config = context.config
         folder = context.parent_model_folder(suite.stage)
         model = load_pretrained(folder, device=context.distributed.device)
         generator = self._make_generator(model, max_rows=256, max_context=LONGEST_PROMPT + config.room)
@@ -121,9 +115,10 @@ class Scaling:
 
     @staticmethod
     def _all_rows(
-        context: StageContext, config: ScalingConfig, job: Job, respondent: Respondent, rewards: Rewards | None
+        context: StageContext[ScalingConfig], job: Job, respondent: Respondent, rewards: Rewards | None
     ) -> list[Answered]:
         """All processes' rows of one piece of work, in a fixed order."""
+        config = context.config
         own = config.problems()[context.distributed.rank :: context.distributed.world_size]
         rows = [asdict(row) for row in answer(job, respondent, own, config, rewards)]
         gathered = [Answered(**row) for part in context.distributed.all_gather_object(rows) for row in part]
@@ -148,6 +143,6 @@ def load_rewards(folder: Path, device: torch.device | str = "cpu") -> Rewards:
     preference = about["preference"]
 
     def judged(problem: Problem, one: Candidate) -> list[int]:
-        return judged_token_ids(tokenizer, preference, problem.question, one.thinking, one.shown or one.answer)
+        return judged_token_ids(tokenizer, preference, problem.question, one.thinking, one.visible or one.answer)
 
     return lambda problems, candidates: scores_by_model(scorer.rewards, judged, problems, candidates)

@@ -74,22 +74,25 @@ class MakeGenerator(Protocol):
         ...
 
 
-class Evaluation:
-    """The stage: reads its parents' models, writes `samples.jsonl` and `results.json`.
+class SamplingStage:
+    """A stage that samples.
 
     Args:
         make_generator: the engine; recipes pass the built-in one.
     """
 
-    kind: ClassVar[str] = "evaluation"
-
     def __init__(self, make_generator: MakeGenerator) -> None:
         self._make_generator = make_generator
 
-    def run(self, context: StageContext) -> StageResult:
+
+class Evaluation(SamplingStage):
+    """The stage: reads its parents' models, writes `samples.jsonl` and `results.json`."""
+
+    kind: ClassVar[str] = "evaluation"
+
+    def run(self, context: StageContext[EvaluationConfig]) -> StageResult:
         """Evaluates suite after suite; what is finished is not repeated after an interruption."""
         config = context.config
-        assert isinstance(config, EvaluationConfig)
         saved = context.checkpointer.load()
         results: dict[str, dict[str, Any]] = saved.state["results"] if saved else {}
         experts: dict[str, Any] = saved.state["experts"] if saved else {}
@@ -110,7 +113,7 @@ class Evaluation:
                 accuracy = results[stage][style]["trained_levels"]["pass_at_1"]["mean"]
                 found = "not asked at trained levels" if accuracy is None else f"{accuracy:.1%}"
                 task.update(done, {stage: f"{style} {found}"})
-                context.progress.say(f"{stage}, asked as {style!r}: held-out accuracy {found}")
+                context.progress.notify(f"{stage}, asked as {style!r}: held-out accuracy {found}")
                 if context.checkpointer.due():
                     context.checkpointer.save(done, {}, {"results": results, "experts": experts})
         if context.distributed.is_first:
@@ -119,13 +122,13 @@ class Evaluation:
         return StageResult(about={stage: headline(by_style) for stage, by_style in results.items()})
 
     @staticmethod
-    def _load(context: StageContext, stage: str) -> tuple[LanguageModel, Tokenizer]:
+    def _load(context: StageContext[EvaluationConfig], stage: str) -> tuple[LanguageModel, Tokenizer]:
         folder = context.parent_model_folder(stage)
         return load_pretrained(folder, device=context.distributed.device), Tokenizer.load(folder)
 
     def _evaluate(
         self,
-        context: StageContext,
+        context: StageContext[EvaluationConfig],
         config: EvaluationConfig,
         model: LanguageModel,
         tokenizer: Tokenizer,

@@ -101,12 +101,17 @@ def number(text: str) -> Fraction | None:
     return -value if (match["sign"] or "").startswith("-") else value
 
 
-def number_answer(text: str) -> Fraction | None:
-    """The number that a text gives as its answer: what it states, else its last line."""
+def given_answer(text: str) -> str:
+    """What a text gives as its answer: what it states, else its last line; empty if its boxes disagree."""
     answer = stated(text)
-    if answer is None and not boxed(text):
-        answer = text.strip().rsplit("\n", 1)[-1]
-    return None if answer is None else number(answer)
+    if answer is None:
+        return "" if boxed(text) else text.strip().rsplit("\n", 1)[-1]
+    return answer
+
+
+def number_answer(text: str) -> Fraction | None:
+    """The number that a text gives as its answer."""
+    return number(given_answer(text))
 
 
 def same_number(text: str, gold: str) -> bool:

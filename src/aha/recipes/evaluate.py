@@ -18,8 +18,8 @@ from aha import __version__
 from aha.configuration import override_config
 from aha.errors import UnknownNameError
 from aha.evals.file_tasks import FileTaskSettings
-from aha.evals.kept import RESULTS, KeptSamples, content_of, identity
 from aha.evals.runner import Sample, evaluate
+from aha.evals.sample_store import RESULTS, SampleStore, content_of, identity
 from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, names_of, write_json
 from aha.inference.engine import Engine
@@ -126,7 +126,7 @@ def evaluate_models(
     }
     folder = out or Path("evaluations") / f"{'-'.join(names)[:60]}-{fingerprint(settings)[:10]}"
     results: dict[str, dict[str, Any]] = {}
-    with KeptSamples(folder, settings) as kept:
+    with SampleStore(folder, settings) as kept:
         for name, path in zip(names, checkpoints, strict=True):
             for label, config in configs.items():
                 for style in config.styles:
@@ -159,7 +159,7 @@ class Measurement:
     seed: int
 
 
-def _measure(work: Measurement, kept: KeptSamples | None) -> list[Sample]:
+def _measure(work: Measurement, kept: SampleStore | None) -> list[Sample]:
     """All samples: those that are kept, and those that were missing."""
     sets = _questions(work.config)
     found = dict(kept.of(work.name, work.heading)) if kept else {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aha.errors import RunFolderError
-from aha.files import clear_unfinished, file_sha256, read_json, sync_file, sync_folder, write_json
+from aha.files import atomic, clear_unfinished, file_sha256, read_json, sync_file, sync_folder, write_json
 from aha.recipes.recipe import RecipeConfig, StageSpec, identities
 from aha.recipes.registry import make_stage
 from aha.runs import RunFolder
@@ -62,7 +62,7 @@ class Pipeline:
         for spec in self.specs:
             done = self._distributed.broadcast_object(self._prepare(spec) if self._distributed.is_first else None)
             if done:
-                self._progress.say(f"{spec.name}: done before, kept")
+                self._progress.notify(f"{spec.name}: done before, kept")
             else:
                 self._run_stage(spec)
         if self._distributed.is_first:
@@ -80,7 +80,7 @@ class Pipeline:
             self._stop,
             self.config.checkpoint_seconds,
             self.config.keep_checkpoints,
-            lambda message: self._progress.say(f"{spec.name}: {message}"),
+            lambda message: self._progress.notify(f"{spec.name}: {message}"),
         )
         step = checkpointer.find()
         if self._distributed.is_first:
@@ -91,7 +91,7 @@ class Pipeline:
             self._write_lineage()
         logs.open()
         started = "starts" if step is None else f"continues after step {step}"
-        self._progress.say(f"{spec.name}: {started}")
+        self._progress.notify(f"{spec.name}: {started}")
         context = StageContext(
             self.run_folder,
             spec.name,
@@ -113,7 +113,7 @@ class Pipeline:
         if self._distributed.is_first:
             self._finish(spec, result, checkpointer.seconds, memory)
         self._distributed.barrier()
-        self._progress.say(f"{spec.name}: done in {duration(checkpointer.seconds)}")
+        self._progress.notify(f"{spec.name}: done in {duration(checkpointer.seconds)}")
 
     # What follows runs on rank 0 alone.
 
@@ -132,12 +132,9 @@ class Pipeline:
                 return True
             self._move_aside(folder, fault)
         if not folder.exists():
-            temporary = folder.with_name(f".{folder.name}.tmp")
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            write_json(temporary / STAGE, self._description(spec))
-            temporary.rename(folder)
-            sync_folder(folder.parent)
+            with atomic(folder) as temporary:
+                temporary.mkdir()
+                write_json(temporary / STAGE, self._description(spec))
         return False
 
     def _description(self, spec: StageSpec) -> dict[str, Any]:
@@ -154,7 +151,9 @@ class Pipeline:
     def _move_aside(self, folder: Path, reason: str) -> None:
         taken = (folder.with_name(f"{folder.name}.old{number or ''}") for number in itertools.count())
         aside = next(path for path in taken if not path.exists())
-        self._progress.say(f"{folder.name}: {reason}; what was there is now in {aside.name!r}, and the stage is redone")
+        self._progress.notify(
+            f"{folder.name}: {reason}; what was there is now in {aside.name!r}, and the stage is redone"
+        )
         folder.rename(aside)
         sync_folder(folder.parent)
 

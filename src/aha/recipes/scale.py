@@ -15,8 +15,8 @@ from aha import __version__
 from aha.configuration import override_config
 from aha.errors import ConfigError
 from aha.evals.file_tasks import FileTaskSettings
-from aha.evals.kept import content_of
-from aha.evals.kept_lines import KeptPieces
+from aha.evals.resumable_log import PieceStore
+from aha.evals.sample_store import content_of
 from aha.evals.scaling import METHODS, Answered, curves_of, report
 from aha.evals.scaling_rows import WITHOUT_REWARDS, ScalingSettings, answer, unfit_method
 from aha.evals.scaling_stage import load_rewards
@@ -96,7 +96,7 @@ def scale(
             *(file_sha256(file) for file in beside if file.is_file()),
         ]
     part = None if out is None else out.with_name(f"{out.name}.part")
-    with KeptPieces(part, asks) as kept:
+    with PieceStore(part, asks) as kept:
         rows = measure(checkpoint, config, style, seed, kept)
     subset_seed = derive_seed(seed, "subsets")
     curves = curves_of(rows, config.methods, config.max_completion_tokens, config.subsets, subset_seed)
@@ -137,7 +137,7 @@ def settings_for(style: PromptStyle, tasks: Sequence[str], overrides: Sequence[s
     return config
 
 
-def measure(checkpoint: Path, config: ModelScaling, style: PromptStyle, seed: int, kept: KeptPieces) -> list[Answered]:
+def measure(checkpoint: Path, config: ModelScaling, style: PromptStyle, seed: int, kept: PieceStore) -> list[Answered]:
     """Samples everything that the methods need, with progress; pieces of work that are kept are not done again.
 
     Raises:

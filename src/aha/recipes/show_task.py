@@ -68,7 +68,7 @@ def show_task(
         shown = _Shown(task, prompt, rewards)
         for problem in random.Random(f"show {seed} {name}").sample(problems, min(count, len(problems))):
             about, gold = str(problem.facts["_id"]), task.gold(problem)
-            shown.show(problem.told(task.instruction), about, gold, task.wrong_answers(problem))
+            shown.show(problem.with_hint(task.instruction), about, gold, task.wrong_answers(problem))
         shown.sum_up(f"{len(problems):,} problems; ")
 
 

@@ -137,7 +137,7 @@ def measured(rows: Sequence[ModelRow]) -> list[Column]:
     return [column for column in COLUMNS if any(value(row, column) is not None for row in rows)]
 
 
-def told(row: ModelRow) -> dict[str, Any]:
+def settings_of(row: ModelRow) -> dict[str, Any]:
     """The settings that a row's numbers depend on; those that say nothing are left out."""
     skipped = () if row.settings.get("general") else ("general_per_level", "general_samples")
     found = {key: row.settings.get(key) for key in MEASURED_WITH if key not in skipped}
@@ -149,7 +149,7 @@ def marks(rows: Sequence[ModelRow]) -> tuple[list[str], dict[str, str]]:
 
     What they share says `shared`.
     """
-    settings = [told(row) for row in rows]
+    settings = [settings_of(row) for row in rows]
     differ = [key for key in MEASURED_WITH if any(own.get(key) != settings[0].get(key) for own in settings)]
     if not differ:
         return [], {}
@@ -160,7 +160,7 @@ def marks(rows: Sequence[ModelRow]) -> tuple[list[str], dict[str, str]]:
 
 def shared(rows: Sequence[ModelRow]) -> str:
     """The settings with which all rows were measured; empty where they have none in common."""
-    settings = [told(row) for row in rows]
+    settings = [settings_of(row) for row in rows]
     same = [
         key for key in MEASURED_WITH if key in settings[0] and all(own.get(key) == settings[0][key] for own in settings)
     ]
@@ -230,7 +230,7 @@ def as_json(rows: Sequence[ModelRow]) -> list[dict[str, Any]]:
             "style": row.style,
             **{column.title: value(row, column) for column in columns},
             "levels": row.results.get("all_levels", {}).get("by_domain_level", {}),
-            "settings": told(row),
+            "settings": settings_of(row),
         }
         for row in rows
     ]

@@ -17,7 +17,7 @@ from aha.types import Language, Problem
 
 
 def accuracy(problem: Problem, parsed: Parsed) -> float | None:
-    """1 for a right answer in a well-formed completion; None where there is no telling."""
+    """1 for a right answer in a well-formed completion; None if it cannot be judged."""
     try:
         return float(parsed.well_formed and judge_of(problem.family).verify(problem, answer_for(problem, parsed)))
     except GradingError:

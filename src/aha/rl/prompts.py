@@ -25,7 +25,7 @@ class Prompts(Protocol):
     """What can be drawn from."""
 
     def draw(self, rng: random.Random, cell: Cell, number: int) -> Problem:
-        """A training problem: the so-and-so-manieth of the cell, from 0."""
+        """Training problem `number` of the cell, counted from 0."""
         ...
 
     def held_out(self) -> list[Problem]:
@@ -62,7 +62,7 @@ class StoredPrompts:
         self._stored = StoredProblems(folder, context.derive_seed("problems"), self._wanted(config.prompts.levels))
         self.cells: Sequence[Cell] = self._stored.cells
         if self._stored.passed_over:
-            context.progress.say(
+            context.progress.notify(
                 f"{context.name}: {self._stored.passed_over} training problems are not of levels "
                 f"{', '.join(map(str, config.prompts.levels))} or have more than prompts.max_tokens = "
                 f"{config.prompts.max_tokens}"

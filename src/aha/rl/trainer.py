@@ -120,14 +120,14 @@ class GRPOTrainer(TrainingLoop):
         super().__init__(context, self.policy.update, config.steps)
         context_tokens = config.prompts.max_tokens + self.longest
         if context_tokens > (known := model.config.max_position_embeddings):
-            context.progress.say(
+            context.progress.notify(
                 f"{context.name}: note: prompts of {config.prompts.max_tokens} and completions of {self.longest} "
                 f"tokens exceed the {known} positions of the model; lower prompts.max_tokens or sampling.lengths"
             )
         self.generator = make_generator(played, max_rows=config.sampling.engine_rows, max_context=context_tokens)
         style = PromptStyle.named(config.style)
         self.asker = Asker(self.generator, tokenizer, style)
-        self.grader = Grader(config.rubric, config.rubric.seconds, style.answer_tags, context.progress.say)
+        self.grader = Grader(config.rubric, config.rubric.seconds, style.answer_tags, context.progress.notify)
         self.preference = preference_reward(config, tokenizer, context)
         prompts = make_prompts(config, tokenizer, context)
         need_judges(family for family, _ in prompts.cells)  # the workers that grade can only drop samples
@@ -143,7 +143,7 @@ class GRPOTrainer(TrainingLoop):
         config, context = self.config, self.context
         if done == 0:
             plan = describe_plan(config, self.model, len(self.curriculum.accuracy), context.distributed.world_size)
-            context.progress.say(f"{context.name}: {plan}")
+            context.progress.notify(f"{context.name}: {plan}")
             self._preflight()
         if (
             self._newly_well_formed
@@ -268,7 +268,7 @@ class GRPOTrainer(TrainingLoop):
         self.silent_steps = self.silent_steps + 1 if silent else 0
         if silent:
             verdict = no_signal_verdict(facts)
-            self.context.progress.say(f"no signal in this step: {verdict}")
+            self.context.progress.notify(f"no signal in this step: {verdict}")
             if self.silent_steps >= self.config.patience:
                 raise NothingToLearnError(f"{self.silent_steps} steps in a row without any signal: {verdict}")
 
@@ -295,7 +295,7 @@ class GRPOTrainer(TrainingLoop):
         once = sum(pass_at_k(n, c, 1) for n, c in right) / max(1, len(right))
         ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
         self.context.metrics.write({"step": -1, "preflight/pass_at_1": once, "preflight/pass_at_group": ever})
-        self.context.progress.say(
+        self.context.progress.notify(
             f"before training, when it thinks, the model solves {once:.1%} of the training problems at one try "
             f"and {ever:.1%} within {config.group_size} tries"
         )
@@ -312,11 +312,11 @@ class GRPOTrainer(TrainingLoop):
         if self.config.held_out.every:
             row, words = self.held_out.measure()
             self.context.metrics.write({"step": done, **row})
-            self.context.progress.say(f"held-out accuracy after {done} steps, {words}")
+            self.context.progress.notify(f"held-out accuracy after {done} steps, {words}")
 
     def _log_rollouts(self, step: int, groups: list[RolloutGroup]) -> None:
         """A few groups of rank 0 with all their completions, as text."""
-        for group in of_each_sort(groups, self.config.log_rollouts):
+        for group in stratified(groups, self.config.log_rollouts):
             self.context.rollouts.write(
                 {
                     "step": step,
@@ -368,7 +368,7 @@ class GRPOTrainer(TrainingLoop):
         self.generator.load_weights(Whole(self.model.state_dict()), state["weights_version"])
 
 
-def of_each_sort(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:
+def stratified(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:
     """The first groups of reasoning and of general prompts by turns, so that few show both where there are both."""
     sorts = ([group for group in groups if (group.problem.family in GENERAL) == general] for general in (False, True))
     turns = (group for turn in itertools.zip_longest(*sorts) for group in turn if group is not None)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from aha.errors import ConfigError
 from aha.serve.config import ServeConfig
 from aha.serve.errors import ApiError
+from aha.serve.judging import Vote, judge
 from aha.serve.responses import ModelList
 from aha.serve.served import ServedModel
-from aha.serve.voting import Vote, majority_vote
 
 
 class Catalog:
@@ -21,7 +21,7 @@ class Catalog:
         vote: how votes are counted.
     """
 
-    def __init__(self, models: Sequence[ServedModel], config: ServeConfig, vote: Vote = majority_vote) -> None:
+    def __init__(self, models: Sequence[ServedModel], config: ServeConfig, vote: Vote = judge) -> None:
         self._models = {model.name: model for model in models}
         if len(self._models) < len(models):
             raise ConfigError("two models have one name")

@@ -62,9 +62,13 @@ class ChatEndpoint:
         )
 
     def _vote(self, replies: Sequence[Reply]) -> tuple[int, Votes]:
-        outcome = self._catalog.vote([reply.content for reply in replies])
-        votes = Votes(answer=outcome.answer, count=outcome.count, of=len(replies), counts=outcome.counts)
-        return outcome.winner, votes
+        judged = self._catalog.vote([reply.content for reply in replies])
+        first = judged.groups[0] if judged.groups else None
+        counts = {group.answer: group.count for group in judged.groups}
+        votes = Votes(
+            answer=first.answer if first else None, count=first.count if first else 0, of=len(replies), counts=counts
+        )
+        return judged.winner, votes
 
     async def _stream(self, generation: Generation, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         choices = self._ballot(generation, request) if request.votes else self._choices(generation, request)

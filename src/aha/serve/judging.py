@@ -7,19 +7,25 @@ requests, and no client can say what the right answer is.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 from pydantic import BaseModel, Field
 
 from aha.errors import UnknownNameError
+from aha.grading.math_answers import MAX_CHARACTERS, boxed, number
 from aha.serve.errors import ApiError
 from aha.serve.schemas import Name, Strict
-from aha.serve.voting import canonical, named_answer
 from aha.tasks.families import FAMILIES, GENERAL, draw, get_family
 from aha.test_time.voting import majority
+from aha.text.thinking import final_answer, has_substance
 from aha.types import Language, Problem
 
 NUMBERS = 2**31
+ANSWER_CHARACTERS = 200
+"""An answer to be counted is short."""
+_NUMERIC = re.compile(r"(?:\\[dt]?frac|\\[,;:! $%]|[-+−0-9\s.,/$€£¥%*`(){}=])+")
+"""What may stand in an answer that is nothing but a number: not the words that make two answers different things."""
 
 
 class ProblemName(Strict):
@@ -62,6 +68,10 @@ class Judgement(BaseModel):
     """A right answer, where a problem was named."""
 
 
+Vote = Callable[[Sequence[str]], Judgement]
+"""From the samples' contents, in order, to how they voted."""
+
+
 def find_problem(name: ProblemName) -> Problem:
     """The held-out problem of that name.
 
@@ -82,7 +92,7 @@ def find_problem(name: ProblemName) -> Problem:
         raise ApiError(404, "no held-out problem was found at this level", "level", "level_not_found") from None
 
 
-def judge(replies: Sequence[str], problem: Problem | None) -> Judgement:
+def judge(replies: Sequence[str], problem: Problem | None = None) -> Judgement:
     """Groups what replies answer, by the family's equivalence or by value, and scores it where there is a problem."""
     answers = [_answer(reply, problem) for reply in replies]
     votes = [_vote(answer, problem) for answer in answers]
@@ -101,6 +111,28 @@ def judge(replies: Sequence[str], problem: Problem | None) -> Judgement:
         winner=0 if chosen is None else votes.index(chosen),
         gold=None if problem is None else problem.answer,
     )
+
+
+def named_answer(content: str) -> str | None:
+    r"""The answer that a reply names: after "the answer is", else in its last `\boxed{}`, else its last line.
+
+    A box after "the answer is" is opened too. A line that says nothing, without a letter or a digit, is none.
+    """
+    if named := final_answer(content) or _last_box(content):
+        return (_last_box(named) or named)[:ANSWER_CHARACTERS]
+    lines = [line.strip() for line in content.splitlines() if has_substance(line)]
+    return lines[-1].rstrip(".。")[:ANSWER_CHARACTERS] if lines else None
+
+
+def _last_box(text: str) -> str:
+    start = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
+    return next(reversed(boxed(text[start : start + MAX_CHARACTERS])), "") if start >= 0 else ""
+
+
+def canonical(answer: str) -> str:
+    r"""What an answer to a free question counts as: a number by its value (0.5, 1/2, \frac{1}{2}), else its text."""
+    value = number(answer) if _NUMERIC.fullmatch(answer) else None
+    return answer if value is None else str(value)
 
 
 def _answer(reply: str, problem: Problem | None) -> str | None:

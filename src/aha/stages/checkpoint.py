@@ -28,10 +28,9 @@ class Checkpoint:
 
     kind: ClassVar[str] = "checkpoint"
 
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[CheckpointConfig]) -> StageResult:
         """Links the folder."""
         config = context.config
-        assert isinstance(config, CheckpointConfig)
         folder = Path(config.path).resolve()
         model = load_config(folder)
         name = type(model).__name__.removesuffix("Config")

@@ -29,10 +29,9 @@ class OwnConversations:
 
     kind: ClassVar[str] = "conversations"
 
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[ConversationsConfig]) -> StageResult:
         """Streams the rows through."""
         config = context.config
-        assert isinstance(config, ConversationsConfig)
         audit = {}
         if context.distributed.is_first:
             reading = Reading()
@@ -41,8 +40,8 @@ class OwnConversations:
             audit = {"rows": reading.rows, "bad_rows": reading.bad, "complaints": reading.complaints, "kept": kept}
             write_json(context.folder / AUDIT, audit)
             for complaint in reading.complaints:
-                context.progress.say(f"{context.name}: skipped {complaint}")
-            context.progress.say(f"{context.name}: {kept} conversations")
+                context.progress.notify(f"{context.name}: skipped {complaint}")
+            context.progress.notify(f"{context.name}: {kept} conversations")
         return StageResult(context.distributed.broadcast_object(audit))
 
 

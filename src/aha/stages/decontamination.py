@@ -47,15 +47,14 @@ class Decontamination:
 
     kind: ClassVar[str] = "decontamination"
 
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[DecontaminationConfig]) -> StageResult:
         """Filters; the held-out problems stay as they are."""
         config = context.config
-        assert isinstance(config, DecontaminationConfig)
         report: dict[str, Any] = {}
         if context.distributed.is_first:
-            report = _Filter(context, config).write()
+            report = _Filter(context).write()
             write_json(context.folder / AUDIT, report)
-            context.progress.say(
+            context.progress.notify(
                 f"{context.name}: {report['dropped']} of {report['in']} {report['what']} {_overlap(config.words)}, "
                 "and are left out"
             )
@@ -65,7 +64,8 @@ class Decontamination:
 class _Filter:
     """Streams a stage's files through."""
 
-    def __init__(self, context: StageContext, config: DecontaminationConfig) -> None:
+    def __init__(self, context: StageContext[DecontaminationConfig]) -> None:
+        config = context.config
         self._context, self._config = context, config
         self._source = context.parent_folder(config.source)
         self._grams = NGrams(config.words)

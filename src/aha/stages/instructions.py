@@ -56,10 +56,9 @@ class Instructions:
 
     kind: ClassVar[str] = "instructions"
 
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[InstructionsConfig]) -> StageResult:
         """Writes the conversations."""
         config = context.config
-        assert isinstance(config, InstructionsConfig)
         counts: dict[str, int] = {}
         if context.distributed.is_first:
             written = list(instructions(config, context.derive_seed("conversations")))

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from aha.configuration import Config, StageName
-from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
+from aha.evals.stage import LONGEST_PROMPT, SamplingStage
 from aha.files import write_atomic, write_json
 from aha.models.hf import load_pretrained
 from aha.rewards.preference import preference_of
@@ -55,30 +55,22 @@ class PreferencesConfig(Config):
     judge_floor: float = Field(0.7, ge=0, le=1, description="agreement with the world's scores from which V3 decides")
 
 
-class Preferences:
-    """The stage: writes `pairs.jsonl`, `labelled.jsonl` and `audit.json`.
-
-    Args:
-        make_generator: the engine; recipes pass the built-in one.
-    """
+class Preferences(SamplingStage):
+    """The stage: writes `pairs.jsonl`, `labelled.jsonl` and `audit.json`."""
 
     kind: ClassVar[str] = "preferences"
 
-    def __init__(self, make_generator: MakeGenerator) -> None:
-        self._make_generator = make_generator
-
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[PreferencesConfig]) -> StageResult:
         """Samples, compares, writes."""
         config = context.config
-        assert isinstance(config, PreferencesConfig)
-        problems, groups = self._responses(context, config)
+        problems, groups = self._responses(context)
         candidates = [
             pair
             for problem, group in zip(problems, groups, strict=True)
             if preference_of(problem) == "helpful"
             for pair in candidate_pairs(problem, group, config.pairs_per_prompt)
         ]
-        pairs, audit = self._judged(context, config, candidates)
+        pairs, audit = self._judged(context, candidates)
         sides = ([pair for pair in pairs if pair["held_out"] == side] for side in (False, True))
         pairs = [pair for side in sides for pair in balanced(side, context.derive_seed("balance"))]
         labelled = [row for p, group in zip(problems, groups, strict=True) for row in labels(p, group)]
@@ -98,8 +90,9 @@ class Preferences:
         context.distributed.barrier()
         return StageResult(audit)
 
-    def _responses(self, context: StageContext, config: PreferencesConfig) -> tuple[list[Problem], list[list[Row]]]:
+    def _responses(self, context: StageContext[PreferencesConfig]) -> tuple[list[Problem], list[list[Row]]]:
         """Prompts, and each one's different well-formed responses with their thinking."""
+        config = context.config
         parent = context.parent_model_folder()
         model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
         longest = LONGEST_PROMPT + config.max_completion_tokens
@@ -108,7 +101,7 @@ class Preferences:
             *general_prompts(config.families, config.prompts, config.chinese, context.derive_seed("prompts")),
             *held_out_suite(config.families, LEVELS, config.held_out_per_level, context.derive_seed("held-out")),
         ]
-        context.progress.say(f"{context.name}: {len(problems)} prompts, {config.samples} responses each")
+        context.progress.notify(f"{context.name}: {len(problems)} prompts, {config.samples} responses each")
 
         sampling = SamplingParams(
             config.temperature, max_completion_tokens=config.max_completion_tokens, n=config.samples
@@ -122,9 +115,10 @@ class Preferences:
         return problems, sample_in_batches(context, problems, rows_of, config.prompts_at_once)
 
     def _judged(
-        self, context: StageContext, config: PreferencesConfig, candidates: list[dict[str, Any]]
+        self, context: StageContext[PreferencesConfig], candidates: list[dict[str, Any]]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Pairs with a verdict, and who gave it."""
+        config = context.config
         audit: dict[str, Any] = {"candidates": len(candidates), "judge": "the world's scores"}
         if config.judge and candidates:
             folder = context.parent_model_folder(config.judge)
@@ -137,7 +131,7 @@ class Preferences:
             agreement = sum((v == 1.0) == (c["scores"][0] > c["scores"][1]) for v, c in clear) / max(1, len(clear))
             decides = bool(clear) and agreement >= config.judge_floor
             audit |= {"orders_agree": len(clear) / len(candidates), "agreement": agreement, "floor": config.judge_floor}
-            context.progress.say(
+            context.progress.notify(
                 f"{context.name}: V3's two orders agree on {len(clear) / len(candidates):.1%} of {len(candidates)} "
                 f"pairs, and there with the world's scores on {agreement:.1%}: "
                 f"{'V3 decides' if decides else 'the scores decide'}"

@@ -128,7 +128,7 @@ def make_rows(config: PretrainConfig, tokenizer: Tokenizer, context: StageContex
     context.distributed.barrier()
     text = TokenizedText(context.folder, tokenizer.vocab_size)
     words = f"{text.num_tokens(False):,} tokens to train on, {text.num_tokens(True):,} held out"
-    context.progress.say(f"{context.name}: {words}")
+    context.progress.notify(f"{context.name}: {words}")
 
     def row(number: int, length: int) -> list[list[int]]:
         held_out = number >= VALIDATION_ROW

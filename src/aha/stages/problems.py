@@ -44,19 +44,18 @@ class Problems:
 
     kind: ClassVar[str] = "problems"
 
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[ProblemsConfig]) -> StageResult:
         """Reads both sources. Training problems that are held out as well are left out of training."""
         config = context.config
-        assert isinstance(config, ProblemsConfig)
         audit: dict[str, Any] = {}
         if context.distributed.is_first:
             with open_dataset(config.task) as task:
                 task.prepare()
-                audit = _Splitting(config, task, context).write()
+                audit = _Splitting(task, context).write()
             write_json(context.folder / AUDIT, audit)
             for complaint in audit["complaints"]:
-                context.progress.say(f"{context.name}: skipped {complaint}")
-            context.progress.say(f"{context.name}: {audit['train']} training problems, {audit['held_out']} held out")
+                context.progress.notify(f"{context.name}: skipped {complaint}")
+            context.progress.notify(f"{context.name}: {audit['train']} training problems, {audit['held_out']} held out")
         audit = context.distributed.broadcast_object(audit if context.distributed.is_first else None)
         return StageResult(audit)
 
@@ -64,7 +63,8 @@ class Problems:
 class _Splitting:
     """Streams the sources into the stage's files."""
 
-    def __init__(self, config: ProblemsConfig, task: DatasetTask, context: StageContext) -> None:
+    def __init__(self, task: DatasetTask, context: StageContext[ProblemsConfig]) -> None:
+        config = context.config
         self._config, self._task, self._context = config, task, context
         self._reading, self._held_reading = Reading(), Reading()
         self._held_keys: set[str] = set()
@@ -120,7 +120,7 @@ class _Splitting:
             return
         told = self._task.instruction if self._config.instruction is None else self._config.instruction
         for problem in read_problems(self._task, source, reading):
-            yield problem.told(told)
+            yield problem.with_hint(told)
 
     def _examples(self, problems: Iterable[Problem]) -> Iterator[Conversation]:
         for problem in problems:

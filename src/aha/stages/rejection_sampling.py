@@ -21,7 +21,7 @@ from aha.configuration import Config, StageName
 from aha.data.conversations import Conversation, write_conversations
 from aha.errors import ConfigError
 from aha.evals.readability import longest_paragraph, repetition_rate
-from aha.evals.stage import LONGEST_PROMPT, MakeGenerator
+from aha.evals.stage import LONGEST_PROMPT, SamplingStage
 from aha.files import write_json
 from aha.models.hf import load_pretrained
 from aha.rewards.rules import accuracy, language_consistency
@@ -77,27 +77,19 @@ class RejectionSamplingConfig(Config):
     prompts_at_once: int = Field(128, gt=0, description="problems between two checkpoints")
 
 
-class RejectionSampling:
-    """The stage: writes `examples.jsonl` and `audit.json`.
-
-    Args:
-        make_generator: the engine; recipes pass the built-in one.
-    """
+class RejectionSampling(SamplingStage):
+    """The stage: writes `examples.jsonl` and `audit.json`."""
 
     kind: ClassVar[str] = "rejection_sampling"
 
-    def __init__(self, make_generator: MakeGenerator) -> None:
-        self._make_generator = make_generator
-
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[RejectionSamplingConfig]) -> StageResult:
         """Samples batch after batch; what is finished is not repeated after an interruption."""
         config = context.config
-        assert isinstance(config, RejectionSamplingConfig)
-        rows = self._sample(context, config)
-        assistant = self._assistant(context, config) if config.assistant else None
+        rows = self._sample(context)
+        assistant = self._assistant(context) if config.assistant else None
         judge = None
         if assistant is not None:
-            judge = self._judge(context, config, rows, assistant)
+            judge = self._judge(context, rows, assistant)
             if judge["has_a_say"]:
                 judge_readable(rows, config.filters, lambda items: context.distributed.spread(items, assistant.judge))
         kept, audit = select(rows, config.filters, rewritten=config.rewrite)
@@ -118,15 +110,16 @@ class RejectionSampling:
         context.distributed.barrier()
         return StageResult({"sampled": len(rows), "examples": len(conversations)})
 
-    def _sample(self, context: StageContext, config: RejectionSamplingConfig) -> list[Row]:
+    def _sample(self, context: StageContext[RejectionSamplingConfig]) -> list[Row]:
         """All samples of all processes, graded, as JSON rows in a fixed order."""
+        config = context.config
         parent = context.parent_model_folder()
         model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
         longest = config.max_prompt_tokens + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=config.engine_rows, max_context=longest)
-        problems = self._problems(context, config, tokenizer)
+        problems = self._problems(context, tokenizer)
         if len(problems) < config.prompts:
-            context.progress.say(f"{context.name}: {len(problems)} different problems ({config.prompts} asked for)")
+            context.progress.notify(f"{context.name}: {len(problems)} different problems ({config.prompts} asked for)")
 
         sampling = SamplingParams(
             config.temperature, max_completion_tokens=config.max_completion_tokens, n=config.samples
@@ -148,8 +141,9 @@ class RejectionSampling:
         groups = sample_in_batches(context, problems, rows_of, config.prompts_at_once, note)
         return [row for group in groups for row in group]
 
-    def _problems(self, context: StageContext, config: RejectionSamplingConfig, tokenizer: Tokenizer) -> list[Problem]:
+    def _problems(self, context: StageContext[RejectionSamplingConfig], tokenizer: Tokenizer) -> list[Problem]:
         """What is asked: the families' problems, or the first of another stage's in a shuffled order."""
+        config = context.config
         seed = context.derive_seed("problems")
         if not config.problems:
             return training_problems(config, seed)
@@ -163,33 +157,35 @@ class RejectionSampling:
         need_judges(family for family, _ in stored.cells)
         return list(itertools.islice(stored.once(), config.prompts))
 
-    def _assistant(self, context: StageContext, config: RejectionSamplingConfig) -> Assistant:
+    def _assistant(self, context: StageContext[RejectionSamplingConfig]) -> Assistant:
+        config = context.config
         folder = context.parent_model_folder(config.assistant)
         model = load_pretrained(folder, device=context.distributed.device)
         generator = self._make_generator(model, max_rows=256, max_context=2 * LONGEST_PROMPT)
         return Assistant(generator, Tokenizer.load(folder))
 
     def _judge(
-        self,
-        context: StageContext,
-        config: RejectionSamplingConfig,
-        rows: list[Row],
-        assistant: Assistant,
+        self, context: StageContext[RejectionSamplingConfig], rows: list[Row], assistant: Assistant
     ) -> dict[str, Any]:
         """How often V3, given the truth, agrees with the rules on sampled answers."""
+        config = context.config
         named = [row for row in rows if row["answer"]]
         chosen = random.Random(context.derive_seed("judge")).sample(named, min(config.judge_samples, len(named)))
         verdicts = context.distributed.spread([(_problem(row), row["answer"]) for row in chosen], assistant.judge)
         agreement = sum(v == row["right"] for v, row in zip(verdicts, chosen, strict=True)) / max(1, len(chosen))
         say = len(chosen) >= FEWEST_JUDGED and agreement >= config.judge_floor
-        context.progress.say(
+        context.progress.notify(
             f"{context.name}: V3, given the truth, agrees with the rules on {agreement:.1%} of {len(chosen)} answers: "
             f"{'it has a say' if say else 'the rules decide alone'}"
         )
         return {"samples": len(chosen), "agreement": agreement, "floor": config.judge_floor, "has_a_say": say}
 
     def _rewrite(
-        self, context: StageContext, kept: list[Row], assistant: Assistant | None, audit: dict[str, Any]
+        self,
+        context: StageContext[RejectionSamplingConfig],
+        kept: list[Row],
+        assistant: Assistant | None,
+        audit: dict[str, Any],
     ) -> list[Conversation]:
         """The reader's form of what is kept: thinking in one language, and a summary with the answer."""
         items = [(_problem(row), row["answer"]) for row in kept]

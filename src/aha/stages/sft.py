@@ -117,7 +117,7 @@ def fitting(context: StageContext, examples: Examples, config: ModelConfig) -> E
         raise ConfigError(f"{context.name}: all {len(examples)} conversations are longer than {longest} tokens")
     if len(fit) < len(examples):
         left_out = len(examples) - len(fit)
-        context.progress.say(f"{context.name}: {left_out} conversations of more than {longest} tokens are left out")
+        context.progress.notify(f"{context.name}: {left_out} conversations of more than {longest} tokens are left out")
     return examples.only(fit)
 
 
@@ -184,7 +184,7 @@ class SFTTrainer(TrainingLoop):
     def between_steps(self, done: int) -> None:
         """The plan at the start; the held-out loss before and after."""
         if done == 0:
-            self.context.progress.say(f"{self.context.name}: {self.plan()}")
+            self.context.progress.notify(f"{self.context.name}: {self.plan()}")
         if done in (0, self.steps):
             self.context.metrics.write({"step": done, "held_out_loss": self.validate()})
 

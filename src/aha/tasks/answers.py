@@ -1,4 +1,4 @@
-"""What a completion answers, under each prompt style: what is shown, what is checked, and what it says in a vote."""
+"""What a completion answers, under each prompt style: what is visible, what is checked, and what it says in a vote."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Reading:
     """One completion, read. Whether it is right is not said here: that takes the truth."""
 
     parsed: Parsed
-    shown: str
-    """What a user would be shown as the answer."""
+    visible: str
+    """What a user would see as the answer."""
     answer: str
     """What is checked against the problem."""
     counts: bool
@@ -45,9 +45,9 @@ def read_completion(problem: Problem, text: str, truncated: bool, style: PromptS
     parsed = style.parse(text, truncated)
     formed = parsed.well_formed or (forced and parsed.flaw is Flaw.EMPTY_THINKING)
     general = problem.family in GENERAL
-    shown = _shown(parsed.summary if formed else "", general, text, style)
+    visible = _visible(parsed.summary if formed else "", general, text, style)
     if general:
-        answer = shown
+        answer = visible
     elif style.strict:
         answer = answer_for(problem, parsed)
     elif is_dataset(problem.family):
@@ -56,10 +56,10 @@ def read_completion(problem: Problem, text: str, truncated: bool, style: PromptS
         answer = extract_leniently(text)
     counts = formed or not style.strict or general
     vote = judge_of(problem.family).canonical(problem, answer) if counts else None
-    return Reading(parsed, shown, answer, counts, vote)
+    return Reading(parsed, visible, answer, counts, vote)
 
 
-def _shown(summary: str, general: bool, text: str, style: PromptStyle) -> str:
+def _visible(summary: str, general: bool, text: str, style: PromptStyle) -> str:
     if style.name == "chat_direct":
         return text.strip()
     if not summary and style.name != "chat" and general:

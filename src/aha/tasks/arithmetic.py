@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from aha.grading.expressions import integer
+from aha.tasks.integer_answers import IntegerAnswers
 from aha.tasks.scribe import Scribe, apply
 from aha.tasks.steps import read_steps
 from aha.types import Domain, Language, Problem, Solution, Step, Style, Voice
@@ -26,7 +26,7 @@ def canonical_sum(terms: Sequence[int], ops: Sequence[str]) -> dict[str, list[in
     return {"product": sorted(terms[:2]), "sum": sorted(rest)} if opens == 2 else {"sum": sorted([terms[0], *rest])}
 
 
-class Arithmetic:
+class Arithmetic(IntegerAnswers):
     """Chains of `TERMS[level]` numbers whose running result stays within 0 and 99."""
 
     name = "arithmetic"
@@ -53,15 +53,6 @@ class Arithmetic:
         question = rng.choice(QUESTIONS[language]).format(expression)
         facts = {**canonical_sum(terms, ops), "_terms": terms, "_ops": "".join(ops)}
         return Problem(self.name, self.domain, level, language, question, str(value), facts)
-
-    def verify(self, problem: Problem, answer: str) -> bool:
-        """Equality of plain integers."""
-        return integer(answer) == int(problem.answer)
-
-    def canonical(self, problem: Problem, answer: str) -> str | None:
-        """The integer in plain digits."""
-        number = integer(answer)
-        return None if number is None else str(number)
 
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0

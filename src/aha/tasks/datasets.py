@@ -116,7 +116,7 @@ def find_source(task: DatasetTask, split: str, data: Path | None = None) -> Sour
         data: the data folder, or the file itself; else the environment variable AHA_DATA says.
 
     Raises:
-        ConfigError: there is no such folder or file, or no telling where the split is.
+        ConfigError: there is no such folder or file, or the split is not to be found in it.
     """
     if task.name.startswith(GYM):
         return Source(path=task.name, split=split)

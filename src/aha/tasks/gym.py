@@ -62,7 +62,7 @@ class Gym(FileTask):
         return self._problem(question, "" if answer is None else str(answer), facts)
 
     def from_answer(self, answer: str) -> Problem:
-        """There is no telling from an answer what was asked."""
+        """What was asked cannot be told from an answer alone."""
         raise ValueError(f"answers to {self.name!r} are judged by the puzzle: name the problem")
 
     def prepare(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aha.data.rows import json_value, text_of, written
 from aha.errors import ConfigError
-from aha.grading.math_answers import boxed, number, number_answer, stated
+from aha.grading.math_answers import given_answer, number, number_answer
 from aha.tasks.file_task import FileTask
 from aha.types import Problem
 
@@ -74,9 +74,7 @@ class OwnRows(FileTask):
 
 
 def _stated(text: str) -> str:
-    answer = stated(text)
-    if answer is None:
-        answer = "" if boxed(text) else text.strip().rsplit("\n", 1)[-1]
+    answer = given_answer(text)
     return answer if len(answer) <= MAX_ANSWER_CHARACTERS else ""
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aha.grading.expressions import integer
+from aha.tasks.integer_answers import IntegerAnswers
 from aha.tasks.scribe import Scribe
 from aha.tasks.steps import Equation, read_steps
 from aha.types import Domain, Language, Problem, Solution, Step, Style, Voice
@@ -33,7 +33,7 @@ def digit_sum(number: int) -> int:
     return sum(map(int, str(number)))
 
 
-class Riddle:
+class Riddle(IntegerAnswers):
     """A multiple in a range with a digit sum; from level 4 also a remainder."""
 
     name = "riddle"
@@ -65,15 +65,6 @@ class Riddle:
         rest = REMAINDERS[language].format(**facts) if "m" in facts else ""
         question = QUESTIONS[language].format(rest=rest, low=low, high=high, **facts)
         return Problem(self.name, self.domain, level, language, question, str(number), facts)
-
-    def verify(self, problem: Problem, answer: str) -> bool:
-        """Equality of plain integers."""
-        return integer(answer) == int(problem.answer)
-
-    def canonical(self, problem: Problem, answer: str) -> str | None:
-        """The integer in plain digits."""
-        number = integer(answer)
-        return None if number is None else str(number)
 
     def solve(
         self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0

@@ -33,8 +33,9 @@ class Candidate:
     thinking_tokens: int
     """Tokens up to the end of the thinking, of all where it has none."""
     thinking: str
-    """What it thought, and `shown` what a user would be shown as the answer: what reward models read."""
-    shown: str
+    """What it thought. Reward models read this and `visible`."""
+    visible: str
+    """What a user would see as the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class Respondent(Asker):
             not trace.ended,
             len(closed.before) if (closed := find_tag(self.tokenizer, ids, END_THINK)) else len(ids),
             reading.parsed.thinking or text.replace(THINK, "").split(END_THINK)[0].strip(),
-            reading.shown,
+            reading.visible,
         )
 
 

@@ -37,7 +37,7 @@ class Progress:
         self._clock = clock
         self._live: Live | None = None
 
-    def say(self, message: str) -> None:
+    def notify(self, message: str) -> None:
         """Prints one line that stays, above a live display."""
         if self._enabled:
             self._console.print(message, markup=False, soft_wrap=True)
@@ -80,7 +80,7 @@ class Task:
             self._live.stop()
             self._live = None
         if self._progress._enabled and self._said != self._done:
-            self._progress.say(self.line())
+            self._progress.notify(self.line())
 
     def update(self, done: int, figures: Mapping[str, float | str] | None = None) -> None:
         """Tells how many steps are done, and the figures to show beside."""
@@ -89,7 +89,7 @@ class Task:
         now = self._progress._clock()
         if self._progress._enabled and not self._live and now - self._shown >= PLAIN_SECONDS:
             self._shown, self._said = now, done
-            self._progress.say(self.line())
+            self._progress.notify(self.line())
 
     def seconds_left(self) -> float | None:
         """Estimated from the pace of this process, or None before its first step."""

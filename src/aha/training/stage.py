@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol
+
+from typing_extensions import TypeVar
 
 from aha.configuration import Config
 from aha.errors import ConfigError
@@ -39,16 +41,19 @@ class StageResult:
     tokens_trained: int = 0
 
 
+C = TypeVar("C", bound=Config, default=Config, covariant=True)
+"""The class of a stage's configuration."""
+
+
 @dataclass(frozen=True)
-class StageContext:
+class StageContext(Generic[C]):
     """All that a stage gets from the run around it."""
 
     run: RunFolder
     name: str
     folder: Path
     """The stage's own folder; it exists."""
-    config: Config
-    """Of the class that the stage expects."""
+    config: C
     seed: int
     """The run's seed. Derive others from it: `context.derive_seed("shuffle", epoch)`."""
     distributed: Distributed
@@ -105,6 +110,6 @@ class Stage(Protocol):
 
     kind: ClassVar[str]
 
-    def run(self, context: StageContext) -> StageResult:
+    def run(self, context: StageContext[Any]) -> StageResult:
         """Does the work, or the rest of it after an interruption. Called in every process."""
         ...

@@ -10,6 +10,7 @@ from aha.evals.runner import grade_sample
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.presets import tiny
 from aha.tasks.arithmetic import Arithmetic
+from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 from aha.types import Problem
 
@@ -30,7 +31,9 @@ def model(tokenizer: Tokenizer, dense_layers: int) -> DeepseekV3:
 
 
 def test_shares_of_every_expert_layer_and_the_transcript_that_rejects(tokenizer: Tokenizer) -> None:
-    samples = [grade_sample(SUM, number, text, 9, False, "zero") for number, text in enumerate((PLAIN, AHA))]
+    samples = [
+        grade_sample(SUM, number, text, 9, False, PromptStyle.named("zero")) for number, text in enumerate((PLAIN, AHA))
+    ]
     network = model(tokenizer, 1)
     before = torch.get_rng_state()
     found = expert_report(network, tokenizer, samples)
@@ -50,7 +53,7 @@ def test_shares_of_every_expert_layer_and_the_transcript_that_rejects(tokenizer:
 
 def test_shares_are_those_of_the_completion_alone(tokenizer: Tokenizer) -> None:
     """By hand: the router's choices on the last tokens of one sequence."""
-    (sample,) = [grade_sample(SUM, 0, PLAIN, 9, False, "zero")]
+    (sample,) = [grade_sample(SUM, 0, PLAIN, 9, False, PromptStyle.named("zero"))]
     network = model(tokenizer, 2)
     seen: list[torch.Tensor] = []
     handle = network.layers[2].mlp.gate.register_forward_hook(lambda _, __, output: seen.append(output.indices))
@@ -63,5 +66,5 @@ def test_shares_are_those_of_the_completion_alone(tokenizer: Tokenizer) -> None:
 
 
 def test_a_model_without_experts_has_none_to_show(tokenizer: Tokenizer) -> None:
-    (sample,) = [grade_sample(SUM, 0, PLAIN, 9, False, "zero")]
+    (sample,) = [grade_sample(SUM, 0, PLAIN, 9, False, PromptStyle.named("zero"))]
     assert expert_report(model(tokenizer, 3), tokenizer, [sample]) == {"by_domain": {}, "transcript": None}

@@ -90,6 +90,8 @@ def test_a_refusal_without_its_reason_or_without_end_is_not_explained() -> None:
 
 def test_domains_and_levels_are_reported_with_votes() -> None:
     texts = ["<think>a</think><answer>5</answer>"] * 3 + ["<think>a</think><answer>6</answer>"]
-    samples = [grade_sample(PROBLEM, index, text, 9, False, "zero") for index, text in enumerate(texts)]
+    samples = [
+        grade_sample(PROBLEM, index, text, 9, False, PromptStyle.named("zero")) for index, text in enumerate(texts)
+    ]
     cell = summarize(samples)["by_domain_level"]["math"]["1"]
     assert cell == {"pass_at_1": 0.75, "cons_at_k": 1.0, "pass_at_k": 1.0}

@@ -9,6 +9,7 @@ import pytest
 from aha.evals.metrics import bootstrap_interval, paired_interval, pass_at_k, rank_correlation, seed_interval
 from aha.evals.runner import Sample, by_problem, count_reflections, grade_sample, summarize
 from aha.tasks.families import held_out_suite
+from aha.text.prompt_style import PromptStyle
 
 
 @pytest.mark.parametrize(("n", "c"), [(5, 0), (5, 2), (6, 5), (4, 4)])
@@ -67,13 +68,15 @@ def test_reflections_are_whole_words_in_both_languages() -> None:
 def test_grading_is_strict_under_the_template_and_lenient_elsewhere() -> None:
     problem = next(iter(held_out_suite(["arithmetic"], (1,), 1, 0)))
     answer = problem.answer
-    strict = grade_sample(problem, 0, f"the answer is {answer}", 5, False, "zero")
-    lenient = grade_sample(problem, 0, f"the answer is {answer}", 5, False, "direct")
-    prefilled = grade_sample(problem, 0, f"1+1=2</think>\n<answer>{answer}</answer>", 9, False, "zero_think")
+    strict = grade_sample(problem, 0, f"the answer is {answer}", 5, False, PromptStyle.named("zero"))
+    lenient = grade_sample(problem, 0, f"the answer is {answer}", 5, False, PromptStyle.named("direct"))
+    prefilled = grade_sample(
+        problem, 0, f"1+1=2</think>\n<answer>{answer}</answer>", 9, False, PromptStyle.named("zero_think")
+    )
     assert (strict.correct, lenient.correct, prefilled.correct) == (False, True, True)
     assert prefilled.well_formed
     assert (prefilled.true_steps, prefilled.steps) == (1, 1)
-    cut = grade_sample(problem, 0, f"<think>1</think><answer>{answer}</answer>", 9, True, "zero")
+    cut = grade_sample(problem, 0, f"<think>1</think><answer>{answer}</answer>", 9, True, PromptStyle.named("zero"))
     assert not cut.correct
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aha.errors import ConfigError, RunFolderError, UnknownNameError
-from aha.evals.kept import KeptSamples
+from aha.evals.sample_store import SampleStore
 from aha.recipes.evaluate import PRESETS, evaluate_models
 from aha.text.tokenizer import Tokenizer
 
@@ -125,7 +125,7 @@ def test_another_evaluation_is_not_mixed_in(model: Path, tmp_path: Path) -> None
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("")
     with pytest.raises(RunFolderError, match="holds something else"):
-        KeptSamples(tmp_path / "other", {})
+        SampleStore(tmp_path / "other", {})
 
 
 def test_corrected_answers_are_another_evaluation(model: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_samples_that_cannot_be_read_are_said_and_left_as_they_are(model: Path, 
 def test_a_folder_in_use_is_refused(model: Path, tmp_path: Path) -> None:
     run(model, tmp_path / "out")
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
-    with KeptSamples(tmp_path / "out", settings), pytest.raises(RunFolderError, match=r"in use by process \d+"):
+    with SampleStore(tmp_path / "out", settings), pytest.raises(RunFolderError, match=r"in use by process \d+"):
         run(model, tmp_path / "out")
     run(model, tmp_path / "out")
 

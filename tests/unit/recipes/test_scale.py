@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import aha.recipes.scale as scaling
 from aha.cli import app
 from aha.errors import AhaError, CheckpointError, ConfigError, RunFolderError, UnknownNameError
-from aha.evals.kept_lines import KeptPieces
+from aha.evals.resumable_log import PieceStore
 from aha.evals.scaling_rows import Job
 from aha.recipes.recipe import identities
 from aha.recipes.registry import make_stage, resolve
@@ -94,7 +94,7 @@ def test_what_cannot_be_written_is_said_before_the_work(model: Path, tmp_path: P
         (tmp_path / "c.json.part").write_text(content)
         with pytest.raises(RunFolderError, match=r"^'.*c\.json\.part', line 1: damaged"):
             scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, tmp_path / "c.json", None, 0)
-    with KeptPieces(tmp_path / "d.json.part", {}), pytest.raises(RunFolderError, match="in use by another process"):
+    with PieceStore(tmp_path / "d.json.part", {}), pytest.raises(RunFolderError, match="in use by another process"):
         scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, tmp_path / "d.json", None, 0)
 
 

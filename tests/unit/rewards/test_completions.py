@@ -13,6 +13,7 @@ from aha.rewards.completions import answer_of, grade_file
 from aha.tasks.datasets import open_dataset
 from aha.tasks.families import FAMILIES, held_out_suite
 from aha.tasks.gsm8k import Gsm8k
+from aha.text.prompt_style import PromptStyle
 
 from ...foreign import write_tokenizer
 
@@ -150,5 +151,5 @@ def test_a_task_is_shown_as_a_model_sees_it_with_a_reward_of_ones_own(tmp_path: 
 def test_a_task_that_pays_wrong_answers_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(Gsm8k, "verify", lambda self, problem, answer: True)
     with pytest.raises(GradingError, match="wrong answers score 1"):
-        show_task("gsm8k", None, 1, "en", 0, DATA, None, "zero", [])
+        show_task("gsm8k", None, 1, "en", 0, DATA, None, PromptStyle.named("zero"), [])
     assert "scores 1" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from aha.rl.held_out import HeldOut
 from aha.rl.metrics import cell_accuracy, group_facts, step_metrics
 from aha.rl.prompts import SUITE_SEED, GeneratedPrompts
 from aha.rl.rollout import assign_advantages, grade_general
-from aha.rl.trainer import of_each_sort
+from aha.rl.trainer import stratified
 from aha.tasks.families import get_family, get_general, held_out_suite
 from aha.text.asker import Asker
 from aha.text.prompt_style import PromptStyle, StrictStyleName
@@ -128,7 +128,7 @@ def test_held_out_answers_reach_the_reward_models_in_either_form(
 def test_a_few_rollouts_show_both_sorts() -> None:
     general = [group("a"), group("b")]
     reasoning = [RolloutGroup(get_family("riddle").sample(random.Random(i), 1, "en"), (1,)) for i in range(3)]
-    assert of_each_sort([*reasoning, *general], 2) == [reasoning[0], general[0]]
-    assert of_each_sort([*reasoning, *general], 9) == [reasoning[0], general[0], reasoning[1], general[1], reasoning[2]]
-    assert of_each_sort(reasoning, 2) == reasoning[:2]
-    assert of_each_sort(general, 0) == []
+    assert stratified([*reasoning, *general], 2) == [reasoning[0], general[0]]
+    assert stratified([*reasoning, *general], 9) == [reasoning[0], general[0], reasoning[1], general[1], reasoning[2]]
+    assert stratified(reasoning, 2) == reasoning[:2]
+    assert stratified(general, 0) == []

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from aha.serve.budget import ThinkingBudget, budget_of, steering_of
+from aha.serve.judging import canonical, judge, named_answer
 from aha.serve.reply import Delta, ReplyReader
 from aha.serve.schemas import ChatRequest
-from aha.serve.voting import canonical, majority_vote, named_answer
 from aha.test_time.budget_forcing import ANSWER_TOKENS, WAIT
 from aha.text.incremental import Phase, Splitter, TagSplitter
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, EOS, THINK, Tokenizer
@@ -239,10 +239,10 @@ def test_how_a_request_steers() -> None:
 
 
 def test_votes_go_to_the_answer_named_most_often() -> None:
-    outcome = majority_vote(["The answer is 5.", "So: the answer is 4", "the answer is 4.", "", "answer: 6"])
-    assert (outcome.winner, outcome.answer, outcome.count) == (1, "4", 2)
-    assert outcome.counts == {"4": 2, "5": 1, "6": 1}
-    assert majority_vote(["", "!?"]).answer is None
+    outcome = judge(["The answer is 5.", "So: the answer is 4", "the answer is 4.", "", "answer: 6"])
+    assert (outcome.winner, outcome.groups[0].answer, outcome.groups[0].count) == (1, "4", 2)
+    assert {group.answer: group.count for group in outcome.groups} == {"4": 2, "5": 1, "6": 1}
+    assert judge(["", "!?"]).groups == []
 
 
 @pytest.mark.parametrize(
@@ -272,9 +272,9 @@ def test_an_answer_stands_after_its_cue_or_in_its_box_or_last(content: str, answ
 
 def test_numbers_vote_by_their_value() -> None:
     halves = ["The answer is 0.5.", "The answer is 1/2.", r"so \boxed{\frac{1}{2}}", r"the answer is $\frac12$"]
-    outcome = majority_vote(["The answer is 7.", *halves, "The answer is 7.0", "The answer is 7"])
-    assert (outcome.winner, outcome.answer, outcome.count) == (1, "0.5", 4)
-    assert outcome.counts == {"0.5": 4, "7": 3}
+    outcome = judge(["The answer is 7.", *halves, "The answer is 7.0", "The answer is 7"])
+    assert (outcome.winner, outcome.groups[0].answer, outcome.groups[0].count) == (1, "0.5", 4)
+    assert {group.answer: group.count for group in outcome.groups} == {"0.5": 4, "7": 3}
     apart = ["5 apples", "5 pears", "x = 5", "5", "room 5", "5/0", "5!", ">5", "(2, 3)", "2,3"]
     assert len({canonical(answer) for answer in apart}) == len(apart)
     assert canonical("1,080.50") == canonical("$1080.5$") == canonical(r"\frac{2161}{2}")

@@ -18,6 +18,7 @@ from aha.rewards.rubric import RubricConfig, grade
 from aha.stages.problems import Problems, ProblemsConfig
 from aha.tasks.datasets import find_source, make_dataset, open_dataset, read_problems
 from aha.tasks.stored import TRAIN, read_stored
+from aha.text.prompt_style import PromptStyle
 
 from ..conftest import MakeContext
 
@@ -88,7 +89,7 @@ def test_puzzles_without_one_gold_answer_are_judged_all_the_same(name: str) -> N
 def test_puzzles_without_one_gold_answer_are_shown_and_trained_on(
     make_context: MakeContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show_task("gym:rush_hour", None, 1, "en", 0, None, None, "zero", [])
+    show_task("gym:rush_hour", None, 1, "en", 0, None, None, PromptStyle.named("zero"), [])
     shown = capsys.readouterr().out
     assert "no one gold answer is known" in shown and "'None of it' scores 0" in shown
     assert "wrong answers that scored 1 above: 0" in shown and "broken" not in shown

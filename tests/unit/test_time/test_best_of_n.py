@@ -38,7 +38,7 @@ def test_a_reward_model_reads_what_it_is_given(ask: Any, five: Problem, make_pro
     judged_texts = []
 
     def judged(problem: Problem, one: Any) -> list[int]:
-        judged_texts.append((problem.question, one.shown))
+        judged_texts.append((problem.question, one.visible))
         return list(range(len(one.answer)))
 
     scores = scores_by_model(scorer.score, judged, problems, candidates)

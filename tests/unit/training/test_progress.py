@@ -41,7 +41,7 @@ def test_a_live_view_on_a_terminal_leaves_one_line() -> None:
     progress = Progress(console=Console(file=out, force_terminal=True, color_system=None, width=100))
     with progress.task("r1-zero", total=4) as task:
         task.update(2, {"reward": 0.5})
-        progress.say("a [note] of ours")
+        progress.notify("a [note] of ours")
     text = out.getvalue()
     assert "r1-zero" in text
     assert "reward 0.5" in text
@@ -53,7 +53,7 @@ def test_other_ranks_show_nothing() -> None:
     progress = Progress(enabled=False, console=Console(file=out))
     with progress.task("x", total=2) as task:
         task.update(2)
-        progress.say("x")
+        progress.notify("x")
     assert out.getvalue() == ""
 
 

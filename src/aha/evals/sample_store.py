@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from aha.errors import RunFolderError
-from aha.evals.kept_lines import KeptLines
+from aha.evals.resumable_log import ResumableLog
 from aha.evals.runner import Sample
 from aha.files import cannot_write, canonical_json, fingerprint, read_json, write_json
 from aha.runs import RunFolder
@@ -29,7 +28,7 @@ def content_of(problems: Iterable[Problem]) -> str:
     return fingerprint([(one.family, one.level, one.key, one.question, one.answer) for one in problems])[:16]
 
 
-class KeptSamples:
+class SampleStore:
     """The samples of one evaluation, in a folder; to be used as a context.
 
     Args:
@@ -57,7 +56,7 @@ class KeptSamples:
                 raise RunFolderError(f"{str(folder)!r} holds something else: choose another --out")
             else:
                 write_json(folder / SETTINGS, settings)
-            self._lines = KeptLines(folder / SAMPLES, self._take)
+            self._lines = ResumableLog(folder / SAMPLES, self._take)
         except RunFolderError:
             self._lock.release()
             raise
@@ -81,11 +80,9 @@ class KeptSamples:
         for sample in new:
             self._lines.add({"model": model, "style": style, **sample.to_json()})
 
-    def __enter__(self) -> KeptSamples:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lines.close()
         self._lock.release()

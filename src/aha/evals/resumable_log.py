@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from aha.errors import RunFolderError
-from aha.files import cannot_write, fingerprint, make_folder_of
+from aha.files import fingerprint, make_folder_of
+from aha.runs import JsonlLog
 
 Row = dict[str, Any]
 
 
-class KeptLines:
-    """A file of JSON rows that one process at a time adds to. What a killed process had not finished is cut off.
+class ResumableLog:
+    """A log that one process at a time adds to, and whose rows are read first; to be used as a context.
+
+    What a killed process had not finished is cut off.
 
     Args:
         path: of the file, which is made if it does not exist.
@@ -28,22 +29,15 @@ class KeptLines:
     """
 
     def __init__(self, path: Path, take: Callable[[Row], None]) -> None:
-        self._path = path
+        self._path, self._log = path, JsonlLog(path)
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise RunFolderError(cannot_write(path, error)) from error
-        try:
+            self._log.lock()
             self._read(take)
         except BaseException:
-            self.close()
+            self._log.close()
             raise
 
     def _read(self, take: Callable[[Row], None]) -> None:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunFolderError(f"{str(self._path)!r} is in use by another process: choose another --out") from error
         whole = 0
         for number, line in enumerate(self._path.read_bytes().split(b"\n")[:-1], start=1):
             try:
@@ -54,28 +48,22 @@ class KeptLines:
                     "another --out, or delete it"
                 ) from error
             whole += len(line) + 1
-        os.truncate(self._descriptor, whole)
-        os.lseek(self._descriptor, whole, os.SEEK_SET)
+        os.truncate(self._path, whole)
 
     def add(self, row: Row) -> None:
-        """Keeps a row, on disk when this returns.
+        """Keeps a row.
 
         Raises:
             RunFolderError: it cannot be written.
         """
-        data = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
-        except OSError as error:
-            raise RunFolderError(cannot_write(self._path, error)) from error
+        self._log.write(row)
 
     def close(self) -> None:
         """Gives the file free."""
-        os.close(self._descriptor)
+        self._log.close()
 
 
-class KeptPieces:
+class PieceStore:
     """The rows of each finished piece of work, in a file; to be used as a context. `done` deletes the file.
 
     Args:
@@ -92,7 +80,7 @@ class KeptPieces:
         if path is None:
             return
         make_folder_of(path)
-        self._lines = KeptLines(path, self._take)
+        self._lines = ResumableLog(path, self._take)
         if not self._known:
             self._lines.add({"settings": self._settings})
 
@@ -124,8 +112,6 @@ class KeptPieces:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._path is not None:
             self._lines.close()
