@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from aha.models.build import build
-from aha.models.hf import save_pretrained
-from aha.models.presets import preset
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.presets import preset
+from aha.models.model_from_config import build
 
 TEMPLATE = (
     "{%- for message in messages %}\n"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aha.models.config import DeepseekV3Config
-from aha.models.experts import RoutedExperts, sort_slots
+from aha.models.config.deepseek_v3 import DeepseekV3Config
+from aha.models.experts.layer import RoutedExperts
+from aha.models.experts.slots import sort_slots
 from aha.models.layers import SwiGLU
 from aha.models.layouts import Layout
 
@@ -122,6 +123,28 @@ class MoEOutput:
     """Tokens each expert got, int64 [E]."""
     balance_loss: Tensor | None
     """Eqs. 17-20 without alpha; None outside training or where alpha is 0."""
+
+
+@dataclass(slots=True)
+class RouterStats:
+    """What the mixture-of-experts layers of one pass report, in their order."""
+
+    counts: list[Tensor] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    complete: bool = False
+    """Whether the pass has ended: a layer that activation checkpointing computes again reports nothing more."""
+
+    def add(self, out: MoEOutput) -> None:
+        """Takes a layer's report."""
+        if self.complete:
+            return
+        self.counts.append(out.counts)
+        if out.balance_loss is not None:
+            self.losses.append(out.balance_loss)
+
+    def total_loss(self, alpha: float) -> Tensor | None:
+        """Sum over layers of alpha times the balance loss, or None where there is none."""
+        return torch.stack(self.losses).sum() * alpha if self.losses else None
 
 
 class DeepseekMoE(nn.Module):

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from aha.environment import gpus, memory_bytes
 from aha.errors import CheckpointError
-from aha.models.companions import tokens_in_use
-from aha.models.config import DeepseekV3Config
-from aha.models.count import describe, describe_dense
-from aha.models.dense_config import DenseConfig
-from aha.models.families import load_config
-from aha.models.memory import (
+from aha.model_folder import tokens_in_use
+from aha.models.config.base import ModelConfig
+from aha.models.config.deepseek_v3 import DeepseekV3Config
+from aha.models.config.dense import DenseConfig
+from aha.models.config.load import load_config
+from aha.models.config.memory_estimate import (
     ADAPTER_RANK,
     MICRO_TOKENS,
     REQUEST_TOKENS,
@@ -21,8 +21,8 @@ from aha.models.memory import (
     adapter_parameters,
     stage_memory,
 )
-from aha.models.model_config import ModelConfig
-from aha.models.presets import preset
+from aha.models.config.parameter_count import describe, describe_dense
+from aha.models.config.presets import preset
 from aha.text.chat_template import ChatTemplate
 
 GIB = 1 << 30

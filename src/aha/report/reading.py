@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aha.errors import AhaError
-from aha.models.count import total_and_active
-from aha.models.families import load_config
+from aha.models.config.load import load_config
+from aha.models.config.parameter_count import total_and_active
 from aha.runs import RunFolder
 
 Row = dict[str, Any]

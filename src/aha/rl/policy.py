@@ -15,14 +15,14 @@ from aha.models.language_model import LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
 from aha.models.moe import max_violation, update_router_bias
-from aha.models.parts import own
+from aha.models.sharded_tensors import local
 from aha.rl.config import GRPOConfig
 from aha.rl.loss import importance_weights, policy_loss, token_weights
 from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
 from aha.training.optimizer import Optimizer
 from aha.training.parallel import ParallelConfig
-from aha.training.sharding import idle_pass, idle_passes, spread
+from aha.training.sharding import dummy_pass, dummy_passes, shard
 from aha.types import FinishReason, Rollout, RolloutGroup
 
 DATA_PARALLEL = ParallelConfig()
@@ -92,8 +92,8 @@ class PolicyUpdate:
             parameter.requires_grad_(False)
         self.reference: LanguageModel | None = None
         if config.kl_beta and config.lora is None:
-            self.reference = spread(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
-        spread(model, parallel, distributed)
+            self.reference = shard(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
+        shard(model, parallel, distributed)
         self.optimizer = Optimizer(model, config.optimizer, config.steps * config.minibatches, distributed)
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ class PolicyUpdate:
         if self.reference is not None:
             current = self.model.state_dict()
             for name, tensor in self.reference.state_dict().items():
-                own(tensor).copy_(own(current[name]))
+                local(tensor).copy_(local(current[name]))
 
     def step(self, groups: Sequence[RolloutGroup], on_policy: bool) -> dict[str, Any]:
         """One update on this process's groups (possibly none), together with all other processes.
@@ -127,7 +127,7 @@ class PolicyUpdate:
         largest_gap = 0.0
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
         batches = list(micro_batches(active, self.config.micro_tokens))
-        idle = idle_passes(len(batches), self.parallel, self.distributed)
+        idle = dummy_passes(len(batches), self.parallel, self.distributed)
         for batch in batches:
             micro_sums, micro_gap, counts = self._backward(batch, int(totals[0]), int(totals[1]), on_policy)
             sums += micro_sums
@@ -140,10 +140,10 @@ class PolicyUpdate:
 
     def _idle(self) -> None:
         """The passes of a micro-batch, beside other processes' micro-batches."""
-        loss = idle_pass(self.model)
+        loss = dummy_pass(self.model)
         if self.config.kl_beta:
             with torch.no_grad(), self._as_reference() as reference:
-                idle_pass(reference)
+                dummy_pass(reference)
         loss.backward()
 
     def _kept(self, group: RolloutGroup) -> RolloutGroup:

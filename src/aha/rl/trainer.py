@@ -16,7 +16,7 @@ from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
 from aha.evals.stage import MakeGenerator
 from aha.models.language_model import LanguageModel
-from aha.models.parts import Whole, fill
+from aha.models.sharded_tensors import FullCopy, copy_into
 from aha.protocols import Generator
 from aha.rewards.rubric import Grader
 from aha.rl.advantage import first_with_signal, rewards_agree
@@ -256,7 +256,7 @@ class GRPOTrainer:
         for part in range(config.minibatches):
             chosen = [groups[i] for i in order[part :: config.minibatches]]
             results.append(self.update.step(chosen, on_policy=part == 0))
-        self.generator.load_weights(Whole(self.model.state_dict()), step + 1)
+        self.generator.load_weights(FullCopy(self.model.state_dict()), step + 1)
         return results
 
     def _watch_for_signal(self, facts: Sequence[dict[str, Any]]) -> None:
@@ -360,13 +360,13 @@ class GRPOTrainer:
         load_training_state(self.model, self.update.optimizer, saved.tensors, saved.state["optimizer_steps"])
         if self.update.reference is not None:
             for name, tensor in self.update.reference.state_dict().items():
-                fill(tensor, saved.tensors[REFERENCE + name])
+                copy_into(tensor, saved.tensors[REFERENCE + name])
         self.curriculum.load_state(saved.state["curriculum"])
         self.silent_steps = saved.state["silent_steps"]
         self.well_formed = saved.state["well_formed"]
         self.tokens_trained = saved.state["tokens_trained"]
         self.num_tokens = saved.state["num_tokens"]
-        self.generator.load_weights(Whole(self.model.state_dict()), saved.step)
+        self.generator.load_weights(FullCopy(self.model.state_dict()), saved.step)
         return saved.step
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from aha.configuration import Config
 from aha.data.stream import packed_documents
 from aha.files import derive_seed
-from aha.models.build import build
+from aha.models.config.base import ModelConfig
+from aha.models.config.presets import PRESETS, preset
 from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import Layout, MaskedRows, Rectangle
-from aha.models.model_config import ModelConfig
+from aha.models.model_from_config import build
 from aha.models.moe import max_violation, update_router_bias
-from aha.models.presets import PRESETS, preset
 from aha.tasks.corpus import CorpusConfig, document
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ from aha.training.checkpointer import Saved
 from aha.training.logprobs import chunked_logprobs
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
-from aha.training.sharding import idle_pass, idle_passes, rest, spread
+from aha.training.sharding import dummy_pass, dummy_passes, reshard, shard
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import save_trained
 
@@ -90,7 +90,7 @@ class Pretrain:
         config = context.config
         assert isinstance(config, PretrainConfig)
         tokenizer = train_tokenizer(config, context.seed)
-        model = spread(build_model(config, tokenizer, context), context.parallel, context.distributed)
+        model = shard(build_model(config, tokenizer, context), context.parallel, context.distributed)
         trainer = Pretrainer(config, model, tokenizer, context)
         trainer.train()
         loss = trainer.validate()
@@ -153,10 +153,10 @@ class Pretrainer:
         self.optimizer.zero_grad()
         size = config.micro_rows or max(1, len(rows))
         starts = range(0, len(rows), size)
-        idle = idle_passes(len(starts), self.context.parallel, distributed)
+        idle = dummy_passes(len(starts), self.context.parallel, distributed)
         parts = [self._backward(rows[start : start + size], start) for start in starts]
         for _ in range(idle):
-            idle_pass(self.model, self._trains_mtp).backward()
+            dummy_pass(self.model, self._trains_mtp).backward()
         parts = parts or [self._nothing()]
         report = torch.stack([losses for losses, _ in parts]).sum(0)
         counts = torch.stack([part for _, part in parts]).sum(0)
@@ -260,15 +260,15 @@ class Pretrainer:
         config, distributed = self.config, self.context.distributed
         rows = range(VALIDATION_ROW + distributed.rank, VALIDATION_ROW + config.validation_rows, distributed.world_size)
         total = torch.zeros(2, dtype=torch.float64)
-        idle = idle_passes(min(1, len(rows)), self.context.parallel, distributed)
+        idle = dummy_passes(min(1, len(rows)), self.context.parallel, distributed)
         if len(rows):
             ids_N, targets_N, documents = self._batch(rows)
             hidden = self.model(ids_N, self._layout(documents))
             logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.head_weight, targets_N, entropy=False)
             total += torch.tensor([-float(logprobs_N.double().sum()), float(logprobs_N.numel())])
         elif idle:
-            idle_pass(self.model)
-        rest(self.model)
+            dummy_pass(self.model)
+        reshard(self.model)
         distributed.all_reduce_sum([total])
         return float(total[0] / total[1]) if total[1] else None
 

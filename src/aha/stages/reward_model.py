@@ -22,7 +22,7 @@ from aha.stages.preferences import LABELLED, PAIRS
 from aha.text.tokenizer import Tokenizer
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
-from aha.training.sharding import idle_pass, idle_passes, rest, spread
+from aha.training.sharding import dummy_pass, dummy_passes, reshard, shard
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training
 
@@ -78,7 +78,7 @@ class RewardModelTraining:
         tokenizer = Tokenizer.load(parent)
         backbone = load_for_training(parent, context.distributed.device, config.compute, lora=None, seed=0)
         model = RewardModel(backbone)
-        spread(backbone, context.parallel, context.distributed)
+        shard(backbone, context.parallel, context.distributed)
         rows = read_rows(context.parent_folder(config.data) / (PAIRS if config.preference == "helpful" else LABELLED))
         trainer = RewardModelTrainer(config, model, tokenizer, rows, context)
         trainer.train()
@@ -164,7 +164,7 @@ class RewardModelTrainer:
         batch = [self.rows[i] for i in self.order[step * size : (step + 1) * size]]
         own = [self.judged(row) for row in batch[distributed.rank :: distributed.world_size]]
         parts = self._parts(own)
-        idle = idle_passes(len(parts), self.context.parallel, distributed)
+        idle = dummy_passes(len(parts), self.context.parallel, distributed)
         self.optimizer.zero_grad()
         loss = torch.zeros(1, dtype=torch.float64)
         for part in parts:
@@ -172,7 +172,7 @@ class RewardModelTrainer:
             (summed / len(batch)).backward()
             loss += float(summed.detach()) / len(batch)
         for _ in range(idle):
-            idle_pass(self.model.backbone).backward()
+            dummy_pass(self.model.backbone).backward()
         self.optimizer.sum_gradients(distributed, loss)
         self.optimizer.step()
         return float(loss)
@@ -202,7 +202,7 @@ class RewardModelTrainer:
         that the harmless model judges in RL. Every process measures all of them.
         """
         calibration, scores = (self._scored(rows) for rows in (self.calibration, self.held_out))
-        rest(self.model.backbone)
+        reshard(self.model.backbone)
         deviation = float(calibration.std()) if calibration.numel() > 1 else 0.0
         figures = {"mean": float(calibration.mean()), "std": max(deviation, 1e-3), "held_out": len(self.held_out)}
         if self.config.preference == "helpful":

@@ -16,10 +16,10 @@ from torch import Tensor
 from aha.configuration import Config, StageName
 from aha.data.conversations import ConversationFile, Example, Examples, epoch_order, micro_batches
 from aha.errors import ConfigError
+from aha.models.config.base import ModelConfig
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
-from aha.models.model_config import ModelConfig
 from aha.models.moe import update_router_bias
 from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ from aha.training.logprobs import chunked_logprobs
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
 from aha.training.plan import LATER, in_words, training_bytes, weights_bytes
-from aha.training.sharding import idle_pass, idle_passes, rest, spread
+from aha.training.sharding import dummy_pass, dummy_passes, reshard, shard
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training, save_trained
 
@@ -92,7 +92,7 @@ class SFT:
         model.generation_config = with_chat_ends(model.generation_config, tokenizer)
         examples = fitting(context, Examples(tokenizer, conversations(context, config)), model.config)
         need_enough(context, config, len(examples))
-        trainer = SFTTrainer(config, spread(model, context.parallel, context.distributed), examples, context)
+        trainer = SFTTrainer(config, shard(model, context.parallel, context.distributed), examples, context)
         trainer.train()
         loss = trainer.validate()
         save_trained(model, context.model_folder, tokenizer.files(), context.distributed)
@@ -219,7 +219,7 @@ class SFTTrainer:
         loss = torch.zeros(1, dtype=torch.float64)
         counts = torch.zeros(self.model.config.num_moe_layers, self.model.config.num_experts, dtype=torch.int64)
         parts = list(micro_batches(own, config.micro_tokens))
-        idle = idle_passes(len(parts), self.context.parallel, distributed)
+        idle = dummy_passes(len(parts), self.context.parallel, distributed)
         for part in parts:
             summed, part_counts, balance = self._losses(part)
             share = sum(sum(example.loss_mask) for example in part) / total
@@ -228,7 +228,7 @@ class SFTTrainer:
             loss += float(summed.detach()) / total
             counts += part_counts.cpu()
         for _ in range(idle):
-            idle_pass(self.model).backward()
+            dummy_pass(self.model).backward()
         self.optimizer.sum_gradients(distributed, loss)
         distributed.all_reduce_sum([counts])
         norm, factor, updated = self.optimizer.step()
@@ -265,12 +265,12 @@ class SFTTrainer:
         own = self.held_out[distributed.rank :: distributed.world_size]
         sums = torch.zeros(2, dtype=torch.float64)
         parts = list(micro_batches(own, self.config.micro_tokens))
-        idle = idle_passes(len(parts), self.context.parallel, distributed)
+        idle = dummy_passes(len(parts), self.context.parallel, distributed)
         for part in parts:
             summed, _, _ = self._losses(part)
             sums += torch.tensor([float(summed), float(sum(sum(example.loss_mask) for example in part))])
         for _ in range(idle):
-            idle_pass(self.model)
-        rest(self.model)
+            dummy_pass(self.model)
+        reshard(self.model)
         distributed.all_reduce_sum([sums])
         return float(sums[0] / sums[1]) if sums[1] else None

@@ -3,9 +3,9 @@
 import pytest
 
 from aha.errors import ConfigError, UnknownNameError
-from aha.models.config import DeepseekV3Config, RopeScaling
-from aha.models.families import read_config
-from aha.models.presets import PRESETS, preset, tiny
+from aha.models.config.deepseek_v3 import DeepseekV3Config, RopeScaling
+from aha.models.config.load import read_config
+from aha.models.config.presets import PRESETS, preset, tiny
 
 
 @pytest.mark.parametrize("name", PRESETS)

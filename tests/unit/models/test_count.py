@@ -6,13 +6,13 @@ import sys
 import pytest
 import torch
 
-from aha.models.config import DeepseekV3Config
-from aha.models.count import describe, describe_dense
+from aha.inference.decoding.cache import KeyValueCache
+from aha.models.config.deepseek_v3 import DeepseekV3Config
+from aha.models.config.dense import DenseConfig
+from aha.models.config.parameter_count import describe, describe_dense
+from aha.models.config.presets import V3_GATE, llama_tiny, preset, qwen2_tiny, qwen3_mini, qwen3_tiny, tiny, v2_lite, v3
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.dense import Dense
-from aha.models.dense_config import DenseConfig
-from aha.models.kv_cache import KeyValueCache
-from aha.models.presets import V3_GATE, llama_tiny, preset, qwen2_tiny, qwen3_mini, qwen3_tiny, tiny, v2_lite, v3
 
 CONFIGS = {
     "tiny": tiny(),
@@ -90,5 +90,6 @@ def test_the_small_dense_presets_have_their_sizes() -> None:
 
 
 def test_counting_needs_no_torch() -> None:
-    code = "import sys, aha.models.count, aha.models.families, aha.models.presets; assert 'torch' not in sys.modules"
+    modules = ", ".join(f"aha.models.config.{name}" for name in ("parameter_count", "load", "presets"))
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from aha.errors import CheckpointError, ConfigError
-from aha.models.dense_config import DenseConfig
-from aha.models.families import read_config
-from aha.models.model_config import Llama3Scaling, RopeScaling
-from aha.models.presets import llama_tiny, qwen2_tiny, qwen3_mini, qwen3_tiny
+from aha.models.config.base import Llama3Scaling, RopeScaling
+from aha.models.config.dense import DenseConfig
+from aha.models.config.load import read_config
+from aha.models.config.presets import llama_tiny, qwen2_tiny, qwen3_mini, qwen3_tiny
 from aha.models.rope import inverse_frequencies
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from aha.errors import CheckpointError, ConfigError
-from aha.models.build import build
-from aha.models.gguf_export import export_gguf, neighbouring_pairs
-from aha.models.hf import save_pretrained
-from aha.models.model_config import Llama3Scaling, RopeScaling
-from aha.models.presets import preset
+from aha.models.checkpoint.gguf_export import export_gguf, neighbouring_pairs
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.base import Llama3Scaling, RopeScaling
+from aha.models.config.presets import preset
+from aha.models.model_from_config import build
 from aha.models.rope import inverse_frequencies
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import BOS, CONTROL_TOKENS, EOS, Tokenizer

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aha.errors import CheckpointError
+from aha.models.checkpoint.fp8 import dequantize, quantize
+from aha.models.checkpoint.hf import HfTensors, load_config, load_pretrained, save_pretrained
+from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.fp8 import dequantize, quantize
-from aha.models.hf import HfTensors, load_config, load_pretrained, save_pretrained
-from aha.models.presets import tiny
 
 torch.set_num_threads(1)
 
@@ -59,7 +59,7 @@ def test_unexpected_tensor(folder: Path) -> None:
 
 def test_wrong_shape_is_seen_before_anything_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit(folder, model_norm_weight=torch.zeros(25))
-    monkeypatch.setattr("aha.models.checkpoint_files.TensorReader.read", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("aha.models.checkpoint.files.TensorReader.read", lambda *_: pytest.fail("read"))
     message = refusal(folder)
     assert "model.norm.weight" in message
     assert "[24]" in message
@@ -179,7 +179,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("aha.models.hf.write_json", fail)
+    monkeypatch.setattr("aha.models.checkpoint.hf.write_json", fail)
     with pytest.raises(OSError, match="disk full"):
         save_pretrained(model, tmp_path / "a")
     assert load_config(tmp_path / "a") == model.config

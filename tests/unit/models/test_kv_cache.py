@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from aha.models.kv_cache import DraftCache, KeyValueCache, LatentCache, RowCache
-from aha.models.presets import qwen3_tiny, tiny, v3
+from aha.inference.decoding.cache import DraftCache, KeyValueCache, LatentCache, RowCache
+from aha.models.config.presets import qwen3_tiny, tiny, v3
 
 torch.set_num_threads(1)
 

@@ -6,14 +6,14 @@ import sys
 import pytest
 import torch
 
-from aha.models.build import build
+from aha.models.config.base import ModelConfig
+from aha.models.config.memory_estimate import MICRO_TOKENS, adapter_parameters, layer_activations, stage_memory
+from aha.models.config.presets import preset, qwen3_mini, tiny
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
-from aha.models.memory import MICRO_TOKENS, adapter_parameters, layer_activations, stage_memory
-from aha.models.model_config import ModelConfig
-from aha.models.presets import preset, qwen3_mini, tiny
+from aha.models.model_from_config import build
 from aha.training.optimizer import Optimizer, OptimizerConfig
 
 torch.set_num_threads(1)

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aha.models.experts import _grouped_experts, sort_slots
+from aha.models.config.presets import tiny
+from aha.models.experts.products import grouped_experts
+from aha.models.experts.slots import sort_slots
 from aha.models.layouts import Ragged, Rectangle
 from aha.models.moe import DeepseekMoE, Router, max_violation, sequence_balance_loss, update_router_bias
-from aha.models.presets import tiny
 
 torch.set_num_threads(1)
 
@@ -149,7 +150,7 @@ def test_grouped_products_give_the_same() -> None:
     gates = routing.gates.detach().requires_grad_()
     experts, results = moe.experts, []
     for y in (
-        _grouped_experts(x, gates, experts.gate_up_proj, experts.down_proj, slots),
+        grouped_experts(x, gates, experts.gate_up_proj, experts.down_proj, slots),
         experts(x, gates, slots),
     ):
         results.append([y, *torch.autograd.grad((y * weights).sum(), [x, gates, *experts.parameters()])])

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from aha.errors import CheckpointError
 from aha.inference.engine import Engine
+from aha.models.checkpoint.hf import load_pretrained, save_pretrained
+from aha.models.config.presets import qwen2_tiny
 from aha.models.dense import Dense
-from aha.models.hf import load_pretrained, save_pretrained
 from aha.models.layouts import Ragged
-from aha.models.presets import qwen2_tiny
 from aha.training.logprobs import chunked_logprobs
 from aha.training.optimizer import Optimizer, OptimizerConfig
 from aha.types import Request, SamplingParams

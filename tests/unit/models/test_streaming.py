@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from aha.models.dense_config import DenseConfig
-from aha.models.hf_names import pieces
-from aha.models.presets import llama_tiny
+from aha.models.checkpoint.names import pieces
+from aha.models.config.dense import DenseConfig
+from aha.models.config.presets import llama_tiny
 
 SIZES = {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 64}
 SIZES |= {"intermediate_size": 4096, "num_hidden_layers": 4}
@@ -19,9 +19,9 @@ SIZES |= {"intermediate_size": 4096, "num_hidden_layers": 4}
 SCRIPT = """
 import sys, torch
 from pathlib import Path
-from aha.models.build import build
-from aha.models.hf import load_pretrained, save_pretrained
-from aha.models.presets import llama_tiny
+from aha.models.model_from_config import build
+from aha.models.checkpoint.hf import load_pretrained, save_pretrained
+from aha.models.config.presets import llama_tiny
 
 torch.set_num_threads(1)
 source, dtype, target = Path(sys.argv[1]), getattr(torch, sys.argv[2]), Path(sys.argv[3])

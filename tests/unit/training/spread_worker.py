@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from aha.data.conversations import Conversation, encode
-from aha.models.build import build
+from aha.models.config.presets import preset
 from aha.models.language_model import LanguageModel
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
-from aha.models.presets import preset
+from aha.models.model_from_config import build
 from aha.models.reward_model import RewardModel, save_reward_model
 from aha.rl.config import GRPOConfig, LengthStage
 from aha.rl.policy import PolicyUpdate
@@ -35,7 +35,7 @@ from aha.training.model_state import training_state
 from aha.training.optimizer import OptimizerConfig
 from aha.training.parallel import ParallelConfig
 from aha.training.progress import Progress
-from aha.training.sharding import spread
+from aha.training.sharding import shard
 from aha.training.stage import StageContext
 from aha.training.trained_model import save_trained
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
@@ -89,7 +89,7 @@ def pretrain(job: dict[str, Any], folder: Path, distributed: Distributed) -> dic
     )  # fmt: skip
     context = context_of(job, config, folder, distributed)
     tokenizer = train_tokenizer(config, 0)
-    model = spread(build_model(config, tokenizer, context), context.parallel, distributed)
+    model = shard(build_model(config, tokenizer, context), context.parallel, distributed)
     trainer = Pretrainer(config, model, tokenizer, context)
     saved = context.checkpointer.load()
     start = trainer._restore(saved) if saved else 0
@@ -119,7 +119,7 @@ def sft(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[str
         }
     )  # fmt: skip
     context = context_of(job, config, folder, distributed)
-    model = spread(model_of(job, tokenizer.vocab_size), context.parallel, distributed)
+    model = shard(model_of(job, tokenizer.vocab_size), context.parallel, distributed)
     model.activation_checkpointing = bool(job.get("activation_checkpointing"))
     trainer = SFTTrainer(config, model, examples, context)
     rows = [{**trainer.step(step), "held_out_loss": trainer.validate()} for step in range(10)]
@@ -145,7 +145,7 @@ def reward(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[
         for i in range(37)
     ]  # fmt: skip
     model = RewardModel(model_of(job, tokenizer.vocab_size))
-    spread(model.backbone, context.parallel, distributed)
+    shard(model.backbone, context.parallel, distributed)
     trainer = RewardModelTrainer(config, model, tokenizer, rows, context)
     measured = [{"loss": trainer.step(step), **trainer.measure()} for step in range(trainer.steps)]
     save_reward_model(model, folder / f"{job['name']}-rm", {}, tokenizer.files(), writes=distributed.is_first)
