@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from aha.models.config.presets import tiny
+from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.experts.products import grouped_experts
 from aha.models.experts.slots import sort_slots
 from aha.models.layouts import Ragged, Rectangle
@@ -156,3 +157,22 @@ def test_grouped_products_give_the_same() -> None:
         results.append([y, *torch.autograd.grad((y * weights).sum(), [x, gates, *experts.parameters()])])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_layers_that_are_computed_again_report_once() -> None:
+    """As activation checkpointing computes them, after the pass has ended."""
+    model = DeepseekV3(tiny(64, num_hidden_layers=3)).init_weights(torch.Generator().manual_seed(0)).train()
+    model.activation_checkpointing = True
+    kept = []
+    collect = model.collect
+    model.collect = lambda hidden, stats: kept.append(stats) or collect(hidden, stats)
+    hidden = model(torch.arange(8), Rectangle(1, 8))
+    (hidden.hidden_ND.sum() + hidden.balance_loss).backward()
+    (stats,) = kept
+    assert len(stats.counts) == len(stats.losses) == 2
+    assert model.layers[1].mlp.gate.weight.grad is not None
+
+
+def test_slots_are_counted_as_they_are() -> None:
+    indices = torch.tensor([[0, 3], [3, 1], [3, 0]])
+    assert sort_slots(indices, 5).counts.tolist() == [2, 1, 0, 3, 0]

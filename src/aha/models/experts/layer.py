@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 
 from aha.models.config.deepseek_v3 import DeepseekV3Config
-from aha.models.experts.parallel import Journey
+from aha.models.experts.parallel import SlotExchange
 from aha.models.experts.products import gated_sum, gated_sum_fixed
 from aha.models.experts.slots import Slots, sort_slots
 
@@ -34,11 +34,11 @@ class RoutedExperts(nn.Module):
             return gated_sum(x_ND, gates_NA, self.gate_up_proj, self.down_proj, slots)
         assert isinstance(self.gate_up_proj, DTensor) and isinstance(self.down_proj, DTensor)
         gate_up_XD, down_DF = self.gate_up_proj.to_local(), self.down_proj.to_local()
-        journey = Journey(slots.counts, self.group)
-        x_RD = journey.dispatch(x_ND.index_select(0, slots.token))
-        here = sort_slots(journey.expert_R.unsqueeze(-1), gate_up_XD.shape[0])
+        exchange = SlotExchange(slots.counts, self.group)
+        x_RD = exchange.dispatch(x_ND.index_select(0, slots.token))
+        here = sort_slots(exchange.expert_R.unsqueeze(-1), gate_up_XD.shape[0])
         y_RD = gated_sum(x_RD, gates_NA.new_ones(len(x_RD), 1), gate_up_XD, down_DF, here)
-        y_SD = journey.combine(y_RD)
+        y_SD = exchange.combine(y_RD)
         y_NAD = y_SD.index_select(0, slots.place.flatten()).unflatten(0, slots.place.shape)
         return (y_NAD * gates_NA.unsqueeze(-1)).sum(1).to(x_ND.dtype)
 

@@ -40,7 +40,7 @@ def exchange_rows(x_SD: Tensor, send: list[int], receive: list[int], group: dist
     return received_RD
 
 
-class Journey:
+class SlotExchange:
     """Where the slots of one pass go: made from their counts, once, for the way there and the way back.
 
     Args:

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from aha.inference.decoding.cache import DraftCache, KeyValueCache, LatentCache, RowCache
+from aha.models.config.dense import DenseConfig
+from aha.models.config.parameter_count import cache_bytes_per_token
 from aha.models.config.presets import qwen3_tiny, tiny, v3
 
 torch.set_num_threads(1)
@@ -116,3 +118,10 @@ def test_keys_and_values_are_views_of_the_entries() -> None:
     held.fork(1, [0])
     assert torch.equal(held.values[2][0], held.values[2][1])
     assert held.bytes_per_token == 3 * 24 * 4
+
+
+def test_bytes_of_a_token_are_those_of_the_arithmetic() -> None:
+    for config in (tiny(), v3(num_hidden_layers=4), qwen3_tiny()):
+        kind = KeyValueCache if isinstance(config, DenseConfig) else LatentCache
+        held = kind(config, 1, 1, device="meta")
+        assert held.bytes_per_token == cache_bytes_per_token(config, 4)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from aha.errors import CheckpointError
+from aha.models.checkpoint import files
 from aha.models.checkpoint.fp8 import dequantize, quantize
 from aha.models.checkpoint.hf import HfTensors, load_config, load_pretrained, save_pretrained
 from aha.models.config.presets import tiny
@@ -176,7 +178,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
     model = build()
     save_pretrained(model, tmp_path / "a")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr("aha.models.checkpoint.hf.write_json", fail)
@@ -226,3 +228,23 @@ def test_fp8_checkpoint_is_multiplied_out(folder: Path) -> None:
     assert "_scale_inv must have shape [1, 1], got [2, 1]" in refusal(folder)
     edit(folder, **{name + "_scale_inv": None})
     assert "without its" in refusal(folder)
+
+
+def test_a_file_is_opened_once_for_many_tensors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for its header and once for what it holds; again only after much has been read."""
+    opened = []
+
+    def counted(path: Path, **how: str) -> object:
+        opened.append(path)
+        return safe_open(path, **how)
+
+    monkeypatch.setattr(files, "safe_open", counted)
+    with files.TensorReader(folder) as reader:
+        names = sorted(reader.names())
+        for name in names:
+            reader.read(name)
+        assert len(opened) == 2 < len(names)
+        monkeypatch.setattr(files, "REMAP_BYTES", 0)
+        for name in names:
+            reader.read(name)
+        assert len(opened) == 2 + len(names)
