@@ -15,7 +15,7 @@ from shapes import arguments, config_of, dtype_of, heading, seconds, spread
 
 from aha.models.config.deepseek_v3 import DeepseekV3Config
 from aha.models.experts.layer import RoutedExperts
-from aha.models.experts.slots import sort_slots
+from aha.models.experts.products import sort_slots
 from aha.models.swiglu import swiglu
 
 

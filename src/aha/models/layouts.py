@@ -174,6 +174,7 @@ class Layout:
         found = []
         for prefix, members in groupby(range(self.num_segments), key=lambda i: self.prefixes[i]):
             if prefix >= 0:
+                # Siblings lie side by side, so their queries and their prompt's keys are one block without a mask.
                 span = list(members)
                 first, last = span[0], span[-1]
                 k_start = self.starts[prefix]

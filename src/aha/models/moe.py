@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from aha.models.config.deepseek_v3 import DeepseekV3Config
 from aha.models.experts.layer import RoutedExperts
-from aha.models.experts.slots import sort_slots
+from aha.models.experts.products import sort_slots
 from aha.models.layers import SwiGLU
 from aha.models.layouts import Layout
 

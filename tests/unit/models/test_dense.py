@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from aha.errors import CheckpointError
 from aha.inference.runner import Runner
-from aha.models.checkpoint.fp8 import dequantize, quantize
+from aha.models.checkpoint.fp8 import dequantize
 from aha.models.checkpoint.hf import HfTensors, load_config, load_pretrained, save_pretrained
 from aha.models.config.presets import llama_tiny, qwen2_tiny, qwen3_tiny, tiny
 from aha.models.dense import Dense
@@ -18,6 +18,8 @@ from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged, Rectangle
 from aha.models.model_from_config import build
 from aha.training.optimizer import Optimizer, OptimizerConfig
+
+from ...foreign import quantize
 
 torch.set_num_threads(1)
 

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.experts.products import grouped_experts
-from aha.models.experts.slots import sort_slots
+from aha.models.experts.products import grouped_experts, sort_slots
 from aha.models.layouts import Ragged, Rectangle
 from aha.models.moe import DeepseekMoE, Router, max_violation, sequence_balance_loss, update_router_bias
 

@@ -39,10 +39,12 @@ def draft(token_ids_BW: Tensor, cache: DraftCache, predict: Predict, logits: Cal
     starts_B = (lengths_B - window).clamp_(min=0)
     positions_N = (starts_B[:, None] + torch.arange(window, device=device)).flatten()
     slots_N = cache.slots(torch.arange(rows, device=device).repeat_interleave(window), positions_N)
+    # A row shorter than the window has padding behind its end: the mask must reach that far, and nothing reads it.
     longest = max(int(cache.lengths[:rows].max()), window)
     at = StepInputs(rows, slots_N, positions_N, longest, cache.causal_mask(positions_N, rows, longest))
     last_B1 = (lengths_B - starts_B - 1).unsqueeze(-1)
     last_of_N = (torch.arange(rows, device=device) * window) + last_B1.squeeze(-1)
+    # Room behind the known tokens for each module's guess, which the next module reads as if it were known.
     ids_BX = torch.cat([token_ids_BW, token_ids_BW.new_zeros(rows, cache.modules)], dim=-1)
     hidden_ND = cache.hidden(slots_N)
     for k in range(cache.modules):

@@ -70,6 +70,7 @@ class PackedAttention:
 
     def __init__(self, attention: MultiHeadLatentAttention, norm: RMSNorm) -> None:
         heads, latent, nope = attention.num_heads, attention.latent_dim, attention.nope_dim
+        # The norm's weight is part of the matrix behind it, so that a step divides by the norm and no more.
         self.down = fold(norm, effective_weight(attention.qkv_a_proj))
         self.normalize = Normalizer(norm.weight.numel(), norm.eps)
         self.normalize_latent = Normalizer(latent, LATENT_NORM_EPS)
@@ -81,9 +82,11 @@ class PackedAttention:
             self.normalize_query = Normalizer(attention.query_dim, LATENT_NORM_EPS)
         q_QHK = q_in.unflatten(-1, (heads, -1)) * attention.scale
         up_HXC = attention.kv_up_HXC
+        # q . (W_UK c) = (W_UK^T q) . c: with W_UK in the query's matrix, cached latents are never expanded to keys.
         absorbed_HQC = torch.bmm(q_QHK[..., :nope].transpose(0, 1), up_HXC[:, :nope])
         self.query_in = torch.cat([absorbed_HQC.transpose(0, 1), q_QHK[..., nope:]], dim=-1).flatten(1).contiguous()
         o_HVD = effective_weight(attention.o_proj).t().unflatten(0, (heads, -1))
+        # Likewise W_UV goes into the output's matrix. SDPA mixes the rotary part too: zero rows drop it again.
         out_HCD = torch.bmm(up_HXC[:, nope:].transpose(1, 2), o_HVD)
         self.latent_out = F.pad(out_HCD, (0, 0, 0, attention.rope_dim)).flatten(0, 1)
 
@@ -147,6 +150,7 @@ class PackedMoE:
 
     def _one(self, x_1D: Tensor, normed_1D: Tensor, indices_1A: Tensor, gates_1A: Tensor) -> None:
         chosen: list[int] = indices_1A.tolist()[0]
+        # Gates multiply the hidden activations, which are narrower than the outputs and lie in one matrix.
         gate, up = torch.cat([torch.mm(normed_1D, self.gate_up[e]) for e in chosen]).chunk(2, dim=-1)
         hidden_AF = F.silu(gate).mul_(up).mul_(gates_1A.t())
         for e, hidden_1F in zip(chosen, hidden_AF.split(1), strict=True):
@@ -155,6 +159,7 @@ class PackedMoE:
     def _many(self, x_BD: Tensor, normed_BD: Tensor, indices_BA: Tensor, gates_BA: Tensor) -> None:
         flat_S = indices_BA.view(-1)
         order_S = torch.argsort(flat_S, stable=True)
+        # Sorted by expert, an expert's tokens are neighbours: one product each, without gathering them one by one.
         splits: list[int] = torch.bincount(flat_S, minlength=len(self.down)).tolist()
         token_S = order_S // indices_BA.shape[1]
         x_SD = normed_BD.index_select(0, token_S)

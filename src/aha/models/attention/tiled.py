@@ -35,6 +35,7 @@ def tiled_forward(
     heads = q_NHK.shape[1]
     out_NHV = v_NHV.new_empty(v_NHV.shape)
     q, k_t, v, out = q_NHK.transpose(0, 1), k_NHK.permute(1, 2, 0), v_NHV.transpose(0, 1), out_NHV.transpose(0, 1)
+    # One allocation for the probabilities of all blocks: as many small ones would cost more than they hold.
     kept = q_NHK.new_empty(heads * _pairs(batches))
     hidden = torch.full((QUERIES, QUERIES), float("-inf"), dtype=kept.dtype).triu_(1)
     for (first, start, stop), p in _with_probabilities(batches, kept, heads):

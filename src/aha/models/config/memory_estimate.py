@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aha.models.config.base import ModelConfig
 from aha.models.config.deepseek_v3 import DeepseekV3Config
 from aha.models.config.dense import DenseConfig
-from aha.models.config.parameter_count import DenseDescription, ModelDescription, describe, describe_dense
+from aha.models.config.parameter_count import describe
 
 MICRO_TOKENS = 16_384
 """Tokens per forward pass of the trainers, their default."""
@@ -49,13 +49,8 @@ def stage_memory(config: ModelConfig, narrow: bool, checkpointing: bool) -> list
         narrow: computes in bfloat16, with float32 masters and gradients of what is trained; else all in float32.
         checkpointing: keeps one layer's activations and the inputs of the others.
     """
-    sizes: ModelDescription | DenseDescription
-    frozen = 0
-    if isinstance(config, DeepseekV3Config):
-        sizes = describe(config)
-        frozen = sizes.mtp_parameters
-    else:
-        sizes = describe_dense(_dense(config))
+    sizes = describe(config)
+    frozen = sizes.mtp_parameters
     number = 2 if narrow else 4
     trained = 16 + (2 if narrow else 0)  # float32 weight, gradient and two moments; the narrow weight beside
     weights = (sizes.total_parameters + frozen) * number

@@ -10,8 +10,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 
 from aha.models.config.deepseek_v3 import DeepseekV3Config
 from aha.models.experts.parallel import SlotExchange
-from aha.models.experts.products import gated_sum, gated_sum_fixed
-from aha.models.experts.slots import Slots, sort_slots
+from aha.models.experts.products import Slots, gated_sum, gated_sum_fixed, sort_slots
 
 
 class RoutedExperts(nn.Module):

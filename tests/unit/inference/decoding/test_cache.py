@@ -5,7 +5,7 @@ import torch
 
 from aha.inference.decoding.cache import DraftCache, KeyValueCache, LatentCache, RowCache
 from aha.models.config.dense import DenseConfig
-from aha.models.config.parameter_count import cache_bytes_per_token
+from aha.models.config.parameter_count import describe
 from aha.models.config.presets import qwen3_tiny, tiny, v3
 
 torch.set_num_threads(1)
@@ -124,4 +124,4 @@ def test_bytes_of_a_token_are_those_of_the_arithmetic() -> None:
     for config in (tiny(), v3(num_hidden_layers=4), qwen3_tiny()):
         kind = KeyValueCache if isinstance(config, DenseConfig) else LatentCache
         held = kind(config, 1, 1, device="meta")
-        assert held.bytes_per_token == cache_bytes_per_token(config, 4)
+        assert held.bytes_per_token == describe(config, 4).cache_bytes_per_token

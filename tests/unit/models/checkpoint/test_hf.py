@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from aha.errors import CheckpointError
 from aha.models.checkpoint import files
-from aha.models.checkpoint.fp8 import dequantize, quantize
+from aha.models.checkpoint.fp8 import dequantize
 from aha.models.checkpoint.hf import HfTensors, load_config, load_pretrained, save_pretrained
 from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
+
+from ....foreign import quantize
 
 torch.set_num_threads(1)
 
