@@ -5,7 +5,7 @@ import torch
 
 from aha.inference.decoding.cache import LatentCache
 from aha.inference.decoding.latent import AbsorbedDecoder
-from aha.inference.decoding.latent_packed import PackedDecoder
+from aha.inference.decoding.latent_packed import PackedLatentDecoder
 from aha.inference.runner import Runner
 from aha.models.config.deepseek_v3 import RopeScaling
 from aha.models.config.presets import tiny
@@ -48,7 +48,7 @@ def logprobs(logits: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("decoder_class", [AbsorbedDecoder, PackedDecoder])
+@pytest.mark.parametrize("decoder_class", [AbsorbedDecoder, PackedLatentDecoder])
 @torch.inference_mode()
 def test_cached_decoding_is_the_full_pass(variant: str, decoder_class: type) -> None:
     model = build(variant)

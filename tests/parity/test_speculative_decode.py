@@ -17,7 +17,7 @@ from aha.errors import GenerationError
 from aha.inference.decoding.cache import DraftCache
 from aha.inference.decoding.graphed import GraphedDecoder
 from aha.inference.decoding.latent import AbsorbedDecoder
-from aha.inference.decoding.latent_packed import PackedDecoder
+from aha.inference.decoding.latent_packed import PackedLatentDecoder
 from aha.inference.decoding.step import Decoder
 from aha.inference.engine import Engine
 from aha.inference.runner import Runner
@@ -131,7 +131,7 @@ def unlike() -> DeepseekV3:
     return DeepseekV3(config).init_weights().eval()
 
 
-@pytest.mark.parametrize("make", [PackedDecoder, AbsorbedDecoder])
+@pytest.mark.parametrize("make", [PackedLatentDecoder, AbsorbedDecoder])
 def test_drafts_are_the_modules_guesses_in_a_full_pass(
     unlike: DeepseekV3, make: Callable[[DeepseekV3], Decoder]
 ) -> None:

@@ -21,7 +21,7 @@ from aha.inference.decoding.dense_packed import PackedDenseDecoder
 from aha.inference.decoding.drafting import draft
 from aha.inference.decoding.graphed import CudaCapture, GraphedDecoder
 from aha.inference.decoding.latent import AbsorbedDecoder
-from aha.inference.decoding.latent_packed import PackedDecoder
+from aha.inference.decoding.latent_packed import PackedLatentDecoder
 from aha.inference.decoding.packed import can_pack
 from aha.inference.decoding.step import Decoder
 from aha.models.decoder_layer import DecoderLayer
@@ -121,7 +121,7 @@ class Runner:
         """Guesses at the next tokens of each row, one with each prediction module: see `drafting.draft`."""
         model, decoder = self.model, self.decoder()
         assert isinstance(model, DeepseekV3)
-        drafter = decoder if isinstance(decoder, PackedDecoder) else AbsorbedDecoder(model)
+        drafter = decoder if isinstance(decoder, PackedLatentDecoder) else AbsorbedDecoder(model)
         return draft(token_ids_BW, cache, drafter.predict, model.logits)
 
     def decoder(self) -> Decoder:
@@ -140,7 +140,7 @@ class Runner:
             decoder: AbsorbedDecoder | DenseDecoder = DenseDecoder(model)
         else:
             if can_pack(model):
-                return PackedDecoder(model)
+                return PackedLatentDecoder(model)
             decoder = AbsorbedDecoder(model)
         if not model.lm_head.weight.is_cuda:
             return decoder

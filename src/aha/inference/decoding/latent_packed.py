@@ -214,7 +214,7 @@ class PackedPredictor:
         return work.normed_BD * self.out_weight
 
 
-class PackedDecoder(PackedModel[LatentWorkspace]):
+class PackedLatentDecoder(PackedModel[LatentWorkspace]):
     """The decode step of a small DeepSeek-V3, with weights packed at construction; modules when they first draft."""
 
     def __init__(self, model: DeepseekV3) -> None:

@@ -16,12 +16,15 @@ from aha.models.layouts import Layout
 
 WIDEST, MULTIPLE = 256, 8
 """Of a head, in the flash kernels."""
+OLDEST = (8, 0)
+"""Compute capability that they need."""
 
 
 def serves(q_NHK: Tensor, v_NJV: Tensor) -> bool:
-    """Whether the kernel takes these heads: on CUDA, in 16 bits, at most 256 wide."""
+    """Whether the kernel takes these heads: on CUDA from Ampere on, in 16 bits, at most 256 wide."""
     narrow = q_NHK.dtype in (torch.bfloat16, torch.float16)
-    return q_NHK.is_cuda and narrow and max(q_NHK.shape[-1], v_NJV.shape[-1]) <= WIDEST
+    fits = narrow and max(q_NHK.shape[-1], v_NJV.shape[-1]) <= WIDEST
+    return q_NHK.is_cuda and fits and torch.cuda.get_device_capability(q_NHK.device) >= OLDEST
 
 
 def attend_varlen(q_NHK: Tensor, k_NJK: Tensor, v_NJV: Tensor, layout: Layout, scale: float) -> Tensor:

@@ -60,9 +60,13 @@ def test_sequences_end_to_end_are_padded_ones(
         (torch.bfloat16, (288, 128), False),
     ],
 )
-def test_the_flash_kernels_take_what_they_serve(dtype: torch.dtype, widths: tuple[int, int], served: bool) -> None:
-    on_cuda = [SimpleNamespace(is_cuda=True, dtype=dtype, shape=(16, 4, width)) for width in widths]
-    assert varlen.serves(*on_cuda) == served
+def test_the_flash_kernels_take_what_they_serve(
+    dtype: torch.dtype, widths: tuple[int, int], served: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cuda = [SimpleNamespace(is_cuda=True, device=0, dtype=dtype, shape=(16, 4, width)) for width in widths]
+    for capability, new_enough in (((9, 0), True), ((8, 0), True), ((7, 5), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert varlen.serves(*on_cuda) == (served and new_enough)
     assert not varlen.serves(*(torch.empty(16, 4, width, dtype=dtype) for width in widths))
 
 
