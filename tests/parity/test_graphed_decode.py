@@ -99,6 +99,8 @@ def test_another_cache_in_the_same_memory_gets_graphs_of_its_own() -> None:
     assert recorder.captures == 2
     decoder.step(torch.tensor([1, 2, 3]), second)
     assert recorder.captures == 2 and len(first.graphs) == len(second.graphs) == 1
+    GraphedDecoder(plain(model), recorder).step(torch.tensor([1, 2, 3]), second)
+    assert recorder.captures == 3 and len(second.graphs) == 1, "those of another decoder are dropped"
 
 
 @pytest.mark.gpu

@@ -76,6 +76,8 @@ class GraphedDecoder:
         # Not by address: a freed cache's memory may become the next one's, whose rows are of another length.
         graphs, key = cache.graphs, (self, rows, length, width)
         if key not in graphs:
+            for old in [old for old in graphs if old[0] is not self]:
+                del graphs[old]  # of a decoder whose weights have been replaced
             if len(graphs) >= MOST_GRAPHS:
                 del graphs[next(iter(graphs))]
             graphs[key] = self._record(cache, rows, length, width)
