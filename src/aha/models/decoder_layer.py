@@ -33,8 +33,5 @@ class DecoderLayer(nn.Module):
         attended_ND, entry = self.self_attn(self.input_layernorm(x_ND), layout, rotations_NR)
         x_ND = x_ND + attended_ND
         normed_ND = self.post_attention_layernorm(x_ND)
-        if isinstance(self.mlp, SwiGLU):
-            return x_ND + self.mlp(normed_ND), entry
-        out = self.mlp(normed_ND, layout)
-        stats.add(out)
-        return x_ND + out.y, entry
+        dense = isinstance(self.mlp, SwiGLU)
+        return x_ND + (self.mlp(normed_ND) if dense else self.mlp(normed_ND, layout, stats)), entry

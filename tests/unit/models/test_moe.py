@@ -8,7 +8,14 @@ from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.experts.products import grouped_experts, sort_slots
 from aha.models.layouts import Ragged, Rectangle
-from aha.models.moe import DeepseekMoE, Router, max_violation, sequence_balance_loss, update_router_bias
+from aha.models.moe import (
+    DeepseekMoE,
+    Router,
+    RouterStats,
+    max_violation,
+    sequence_balance_loss,
+    update_router_bias,
+)
 
 torch.set_num_threads(1)
 
@@ -43,7 +50,7 @@ def test_layer_is_the_sum_of_its_experts_with_gradients(changes: dict[str, objec
     moe = build(**changes)
     x = torch.randn(tokens, 12, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(tokens, 12, dtype=torch.float64)
-    found, expected = moe(x, Ragged([tokens])).y, plain_moe(moe, x)
+    found, expected = moe(x, Ragged([tokens]), RouterStats()), plain_moe(moe, x)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(moe.tokenwise(x), expected)
     inputs = [x, *moe.parameters()]
@@ -97,9 +104,10 @@ def test_balance_loss_of_even_routing_is_one() -> None:
 
 def test_balance_loss_only_in_training() -> None:
     moe, x = build().float(), torch.randn(6, 12)
-    assert moe(x, Ragged([6])).balance_loss is not None
-    assert moe.eval()(x, Ragged([6])).balance_loss is None
-    assert build(aux_loss_alpha=0.0).float()(x, Ragged([6])).balance_loss is None
+    for layer, training, losses in ((moe, True, 1), (moe, False, 0), (build(aux_loss_alpha=0.0).float(), True, 0)):
+        stats = RouterStats()
+        layer.train(training)(x, Ragged([6]), stats)
+        assert (len(stats.counts), len(stats.losses)) == (1, losses)
 
 
 def test_bias_moves_against_the_load() -> None:
