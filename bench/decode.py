@@ -26,9 +26,9 @@ import torch
 import transformers
 
 from aha.inference.engine import Engine
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.hf import save_pretrained
-from aha.models.presets import tiny
 from aha.types import Request, SamplingParams
 
 SHORT = 4

@@ -98,9 +98,9 @@ def make_model(folder: Path) -> None:
     """Random weights and a tokenizer, in Hugging Face layout."""
     import torch
 
+    from aha.models.checkpoint.hf import save_pretrained
+    from aha.models.config.presets import tiny
     from aha.models.deepseek_v3 import DeepseekV3
-    from aha.models.hf import save_pretrained
-    from aha.models.presets import tiny
     from aha.tasks.corpus import CorpusConfig, document
     from aha.text.templates import CHAT_TEMPLATE
     from aha.text.tokenizer import Tokenizer
@@ -126,7 +126,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
     from types import SimpleNamespace
 
     from aha.inference.engine import Engine
-    from aha.models.hf import load_pretrained
+    from aha.models.checkpoint.hf import load_pretrained
     from aha.rl.config import GRPOConfig, LengthStage, SamplingConfig
     from aha.rl.trainer import GRPOTrainer
     from aha.runs import JsonlLog

@@ -23,7 +23,7 @@ for name, value in {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_
 import torch
 
 from aha.inference.engine import Engine
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.tasks.families import FAMILIES, draw
 from aha.text.templates import zero_prompt

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from aha.data.stream import packed_documents
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.layouts import Rectangle
 from aha.recipes.r1_zero import r1_zero_tiny
 from aha.tasks.corpus import document

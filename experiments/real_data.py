@@ -26,7 +26,7 @@ import torch
 import aha as aha_package
 from aha.data.indexed import write_rows
 from aha.environment import git_commit
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.layouts import Rectangle
 from aha.text.tokenizer import Tokenizer
 

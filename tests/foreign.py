@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 
-from aha.models.build import build
-from aha.models.hf import save_pretrained
-from aha.models.presets import preset
+from aha.models.checkpoint.fp8 import BLOCK
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.presets import preset
+from aha.models.model_from_config import build
 
 TEMPLATE = (
     "{%- for message in messages %}\n"
@@ -68,3 +71,13 @@ def write_checkpoint(folder: Path, texts: Iterable[str], preset_name: str = "qwe
     model.init_weights(torch.Generator().manual_seed(0))
     files = {path.name: path.read_text(encoding="utf-8") for path in apart.iterdir()}
     save_pretrained(model, folder, tokenizer_files=files)
+
+
+def quantize(weight_XY: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the E4M3 weight and its scales; the largest magnitude of each block maps to 448."""
+    rows, columns = weight_XY.shape
+    padded = F.pad(weight_XY.float(), (0, -columns % BLOCK, 0, -rows % BLOCK))
+    blocks = padded.unflatten(0, (-1, BLOCK)).unflatten(2, (-1, BLOCK))
+    scale = blocks.abs().amax(dim=(1, 3)).clamp(min=1e-12) / 448.0
+    scaled = (blocks / scale[:, None, :, None]).flatten(2, 3).flatten(0, 1)[:rows, :columns]
+    return scaled.to(torch.float8_e4m3fn), scale

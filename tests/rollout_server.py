@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from aha.inference.engine import Engine
-from aha.models.hf import HfTensors, load_pretrained
+from aha.models.checkpoint.hf import HfTensors, load_pretrained
 from aha.types import Completion, Request, SamplingParams
 
 SAMPLING = {

@@ -18,7 +18,7 @@ import transformers
 from shapes import arguments, config_of, dtype_of, heading, random_model, seconds, spread
 
 from aha.inference.engine import Engine
-from aha.models.model_config import ModelConfig
+from aha.models.config.base import ModelConfig
 from aha.types import Request, SamplingParams
 
 

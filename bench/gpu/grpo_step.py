@@ -19,7 +19,7 @@ from generation import reference
 from shapes import arguments, config_of, dtype_of, heading, random_model, seconds, spread
 
 from aha.inference.engine import Engine
-from aha.models.model_config import ModelConfig
+from aha.models.config.base import ModelConfig
 from aha.rl.config import LossConfig
 from aha.rl.policy import PolicyUpdate
 from aha.rl.rollout import assign_advantages

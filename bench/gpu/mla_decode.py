@@ -13,6 +13,7 @@ import statistics
 import torch
 from shapes import arguments, config_of, dtype_of, heading, random_model, seconds, spread
 
+from aha.inference.runner import Runner
 from aha.models.language_model import LanguageModel
 
 SHORT = 16
@@ -43,12 +44,13 @@ def main() -> None:
 def step(model: LanguageModel, batch: int, context: int, options: object) -> tuple[list[float], int]:
     """Seconds of a decode step, and what one token holds in the cache. The context grows by the few steps timed."""
     device, repeats = str(getattr(options, "device", "cpu")), int(getattr(options, "repeats", 1))
-    cache = model.new_cache(batch, context + repeats + 8)
+    runner = Runner(model)
+    cache = runner.new_cache(batch, context + repeats + 8)
     prompt = list(range(3, 3 + SHORT - 1))
-    model.prefill([prompt] * batch, cache, range(batch))
+    runner.prefill([prompt] * batch, cache, range(batch))
     cache.start(range(batch), [context - 1] * batch)  # entries that were never written are zeros, and as slow to read
     ids = torch.full((batch,), 5, device=device)
-    return seconds(lambda: model.decode(ids, cache), device, repeats), cache.bytes_per_token
+    return seconds(lambda: runner.decode(ids, cache), device, repeats), cache.bytes_per_token
 
 
 def copy_rate(device: str) -> float:

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from shapes import arguments, config_of, dtype_of, heading, seconds, spread
 
-from aha.models.config import DeepseekV3Config
-from aha.models.experts import RoutedExperts, sort_slots
+from aha.models.config.deepseek_v3 import DeepseekV3Config
+from aha.models.experts.layer import RoutedExperts
+from aha.models.experts.products import sort_slots
 from aha.models.swiglu import swiglu
 
 

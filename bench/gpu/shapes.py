@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from aha.models.build import build
-from aha.models.dense_config import DenseConfig
+from aha.models.config.base import ModelConfig
+from aha.models.config.dense import DenseConfig
+from aha.models.config.presets import preset
 from aha.models.language_model import LanguageModel
-from aha.models.model_config import ModelConfig
-from aha.models.presets import preset
+from aha.models.model_from_config import build
 
 QWEN3_06B: dict[str, Any] = {
     "model_type": "qwen3",

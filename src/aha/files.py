@@ -140,9 +140,9 @@ def is_alive(pid: str) -> bool:
     return True
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON value, indented for people, atomically. Keys keep their order."""
-    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any, sort_keys: bool = False) -> None:
+    """Writes a JSON value, indented for people, atomically. Keys keep their order unless they are to be sorted."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False, sort_keys=sort_keys) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -42,6 +42,47 @@ def test_the_layers_are_those_of_the_document() -> None:
     assert shown == [layer & there for layer in held], "what is optional and not there is in no document"
 
 
+def imported(path: Path, modules: set[str]) -> set[str]:
+    """The modules of ours that one names anywhere: in functions and for type checkers too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports by a relative path"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (full & modules) or {str(node.module)}
+    return (found & modules) - {dotted(path)}
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import one another in a circle, the first again at the end; none where there is no circle."""
+    done: set[str] = set()
+
+    def search(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return [*way[way.index(module) :], module]
+        for other in sorted(graph[module] - done):
+            if found := search(other, [*way, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := search(module, []))), [])
+
+
+def test_circles_are_found() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b", "c", "b"]
+    assert cycle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    modules = {dotted(path) for path in MODULES}
+    graph = {dotted(path): imported(path, modules) for path in MODULES}
+    assert sum(map(len, graph.values())) > 800
+    assert " -> ".join(cycle(graph)) == ""
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_every_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} lacks a docstring"

@@ -19,12 +19,12 @@ import yaml
 from aha.errors import GradingError
 from aha.grading.sandbox.local import Sandbox
 from aha.inference.engine import Engine
-from aha.models.adapter_files import save_adapter
-from aha.models.build import build
-from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.checkpoint.adapter import save_adapter
+from aha.models.checkpoint.hf import load_pretrained, save_pretrained
+from aha.models.config.presets import preset
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
-from aha.models.presets import preset
+from aha.models.model_from_config import build
 from aha.tasks.families import held_out_suite
 from aha.test_time.budget_forcing import think_at_least
 from aha.test_time.candidates import Respondent

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from aha.models.adapter_files import save_adapter
-from aha.models.build import build
-from aha.models.hf import save_pretrained
+from aha.models.checkpoint.adapter import save_adapter
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.presets import preset
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
-from aha.models.presets import preset
+from aha.models.model_from_config import build
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
 

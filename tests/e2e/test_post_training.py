@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.layouts import Rectangle
 from aha.tasks.datasets import load_dataset, open_dataset
 

@@ -65,7 +65,7 @@ def test_students_open_in_transformers(smoke: Path) -> None:
     transformers = pytest.importorskip("transformers")
     import torch
 
-    from aha.models.hf import load_pretrained
+    from aha.models.checkpoint.hf import load_pretrained
     from aha.models.layouts import Ragged
 
     for student, kind in (("qwen3", "Qwen3ForCausalLM"), ("llama", "LlamaForCausalLM")):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.presets import preset
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.hf import save_pretrained
-from aha.models.presets import preset
 from aha.text.tokenizer import Tokenizer
 
 KEY = "a-key-of-this-test"

@@ -70,7 +70,7 @@ def test_transformers_opens_the_result(smoke: Path) -> None:
     transformers = pytest.importorskip("transformers")
     import torch
 
-    from aha.models.hf import load_pretrained
+    from aha.models.checkpoint.hf import load_pretrained
     from aha.models.layouts import Ragged
 
     folder = smoke / "r1-zero" / "model"

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from aha.models.attention import attend_fused, attend_padded
+from aha.models.attention.cpu import attend_fused
+from aha.models.attention.padded import attend_padded
+from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.layouts import Layout, PromptGroup, Ragged, Rectangle, SharedPrefix
-from aha.models.presets import tiny
+from aha.models.mla import rotated
 
 torch.set_num_threads(1)
 
@@ -85,7 +87,7 @@ def test_fused_attention_is_padded_attention(layout: Layout, kv_heads: int, qk_d
     inputs = [torch.randn(layout.num_tokens, *s, dtype=torch.float64, requires_grad=True) for s in shapes]
     gradient = torch.randn(layout.num_tokens, 4, v_dim, dtype=torch.float64)
     fused = attend_fused(*inputs, layout, 0.3)
-    padded = attend_padded(*inputs, layout.lengths, layout.prefixes, 0.3)
+    padded = attend_padded(*inputs, layout, 0.3)
     torch.testing.assert_close(fused, padded)
     for a, b in zip(
         torch.autograd.grad(fused, inputs, gradient), torch.autograd.grad(padded, inputs, gradient), strict=True
@@ -105,11 +107,13 @@ def test_fused_cpu_attention_is_the_plain_one() -> None:
         if plain:
             query, latent, rope = attention.down(x)
             kv = attention.kv_b_proj(attention.kv_a_layernorm(latent)).unflatten(-1, (4, -1))
-            out = attention.o_proj(
-                attention._attend_plainly(attention.up_query(query), kv, rope, cis, layout).flatten(1)
-            )
+            k_nope, v = kv.split([attention.nope_dim, attention.v_dim], dim=-1)
+            q_nope, q_rope = attention.up_query(query).split([attention.nope_dim, attention.rope_dim], dim=-1)
+            q = torch.cat([q_nope, rotated(q_rope, cis.unsqueeze(1))], dim=-1)
+            k = torch.cat([k_nope, rotated(rope, cis).unsqueeze(1).expand(-1, 4, -1)], dim=-1)
+            out = attention.o_proj(attend_padded(q, k, v, layout, attention.scale).flatten(1))
         else:
-            out = attention(x, layout, cis)
+            out, _ = attention(x, layout, cis)
         (out * out.detach().cos()).sum().backward()
         results.append([out.detach(), x.grad, *(p.grad for p in attention.parameters())])
     for a, b in zip(*results, strict=True):

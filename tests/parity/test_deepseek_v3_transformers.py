@@ -12,12 +12,12 @@ import torch
 from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3ForCausalLM
 from transformers import DeepseekV3Config as TheirConfig
 
-from aha.models.config import DeepseekV3Config, RopeScaling
+from aha.models.checkpoint.hf import load_config, load_pretrained, save_pretrained
+from aha.models.checkpoint.names import pieces
+from aha.models.config.deepseek_v3 import DeepseekV3Config, RopeScaling
+from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.hf import load_config, load_pretrained, save_pretrained
-from aha.models.hf_names import pieces
 from aha.models.layouts import Ragged, Rectangle
-from aha.models.presets import tiny
 
 torch.set_num_threads(1)
 

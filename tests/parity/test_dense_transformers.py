@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
+from aha.inference.decoding.dense import DenseDecoder
+from aha.inference.decoding.dense_packed import PackedDenseDecoder
 from aha.inference.engine import Engine
+from aha.inference.runner import Runner
+from aha.models.checkpoint.hf import load_config, load_pretrained, save_pretrained
+from aha.models.checkpoint.names import pieces
+from aha.models.config.dense import DenseConfig
 from aha.models.dense import Dense
-from aha.models.dense_config import DenseConfig
-from aha.models.dense_decode import DenseDecoder
-from aha.models.dense_packed import PackedDenseDecoder
-from aha.models.hf import load_config, load_pretrained, save_pretrained
-from aha.models.hf_names import pieces
 from aha.models.layouts import PromptGroup, Ragged, Rectangle, SharedPrefix
 from aha.types import Request, SamplingParams
 
@@ -209,9 +210,10 @@ def test_cached_decoding_is_the_full_pass(variant: str, decoder_class: type) -> 
     lengths, new = [3, 17, 1, 9], 12
     ids = [torch.randint(0, 96, (length + new,)) for length in lengths]
     full = model.logits(model(torch.cat(ids), Ragged([len(i) for i in ids])).hidden_ND).split([len(i) for i in ids])
-    cache = model.new_cache(rows=6, max_length=40)
+    runner = Runner(model)
+    cache = runner.new_cache(rows=6, max_length=40)
     cache.entries.fill_(1e3)  # what is beyond a row's length must not be seen
-    first = model.prefill([i[:n].tolist() for i, n in zip(ids, lengths, strict=True)], cache, [0, 1, 2, 3])
+    first = runner.prefill([i[:n].tolist() for i, n in zip(ids, lengths, strict=True)], cache, [0, 1, 2, 3])
     for row, n in enumerate(lengths):
         torch.testing.assert_close(logprobs(first[row]), logprobs(full[row][n - 1]), atol=1e-5, rtol=0)
     decoder = decoder_class(model)

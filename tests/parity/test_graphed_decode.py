@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from aha.models.build import build
-from aha.models.decode import AbsorbedDecoder
-from aha.models.dense_decode import DenseDecoder
-from aha.models.graphed import GraphedDecoder, Replay, capture_cuda_graph
+from aha.inference.decoding.dense import DenseDecoder
+from aha.inference.decoding.graphed import CudaCapture, GraphedDecoder, Replay
+from aha.inference.decoding.latent import AbsorbedDecoder
+from aha.inference.runner import Runner
+from aha.models.config.presets import preset
 from aha.models.language_model import LanguageModel
-from aha.models.presets import preset
+from aha.models.model_from_config import build
 
 NAMES = ("tiny", "qwen3-tiny", "llama-tiny")
 
@@ -47,9 +48,9 @@ def test_fixed_shapes_give_the_same_logits(name: str, batch: int) -> None:
     recorder = Recorder()
     decoders = (plain(model), GraphedDecoder(plain(model), recorder))
     prompts = [[(7 * row + i) % 96 for i in range(1 + row % 5)] for row in range(batch)]
-    caches = [model.new_cache(24, 300) for _ in decoders]
+    caches = [Runner(model).new_cache(24, 300) for _ in decoders]
     for cache in caches:
-        model.prefill(prompts, cache, list(range(batch)))
+        Runner(model).prefill(prompts, cache, list(range(batch)))
     for step in range(132):
         tokens = torch.tensor([(11 * row + 5 * step) % 96 for row in range(batch)])
         expected, found = (decoder.step(tokens, cache) for decoder, cache in zip(decoders, caches, strict=True))
@@ -64,13 +65,13 @@ def test_fixed_shapes_give_the_same_logits(name: str, batch: int) -> None:
 def test_free_rows_stay_free_and_new_weights_are_seen() -> None:
     model = made("tiny")
     decoder = GraphedDecoder(plain(model), Recorder())
-    cache = model.new_cache(8, 64)
-    model.prefill([[1, 2], [3], [4, 5, 6]], cache, [0, 1, 2])
+    cache = Runner(model).new_cache(8, 64)
+    Runner(model).prefill([[1, 2], [3], [4, 5, 6]], cache, [0, 1, 2])
     decoder.step(torch.tensor([1, 2, 3]), cache)
     assert cache.lengths.tolist() == [3, 2, 4, 0, 0, 0, 0, 0]
-    other = model.new_cache(8, 64)
+    other = Runner(model).new_cache(8, 64)
     model.lm_head.weight.mul_(2.0)
-    model.prefill([[1, 2], [3], [4, 5, 6]], other, [0, 1, 2])
+    Runner(model).prefill([[1, 2], [3], [4, 5, 6]], other, [0, 1, 2])
     expected = plain(model).step(torch.tensor([1, 2, 3]), other)
     cache.truncate(0, 2)
     cache.truncate(1, 1)
@@ -78,15 +79,39 @@ def test_free_rows_stay_free_and_new_weights_are_seen() -> None:
     torch.testing.assert_close(decoder.step(torch.tensor([1, 2, 3]), cache), expected, atol=2e-5, rtol=0)
 
 
+@torch.inference_mode()
+def test_another_cache_in_the_same_memory_gets_graphs_of_its_own() -> None:
+    """An allocator gives the memory of a freed cache to the next one, here with rows of another length."""
+    model, recorder, prompts = made("tiny"), Recorder(), [[1, 2], [3], [4, 5, 6]]
+    runner, decoder = Runner(model), GraphedDecoder(plain(model), recorder)
+    first = runner.new_cache(4, 64)
+    runner.prefill(prompts, first, [0, 1, 2])
+    decoder.step(torch.tensor([1, 2, 3]), first)
+    second, other = runner.new_cache(4, 48), runner.new_cache(4, 48)
+    second.entries = first.entries.flatten()[: second.entries.numel()].view(second.entries.shape)
+    second.by_row = list(second.entries.unbind())
+    second.by_slot = [layer.view(-1, second.width) for layer in second.by_row]
+    assert second.entries.data_ptr() == first.entries.data_ptr()
+    for cache in (second, other):
+        runner.prefill(prompts, cache, [0, 1, 2])
+    expected = plain(model).step(torch.tensor([1, 2, 3]), other)
+    torch.testing.assert_close(decoder.step(torch.tensor([1, 2, 3]), second), expected, atol=2e-5, rtol=0)
+    assert recorder.captures == 2
+    decoder.step(torch.tensor([1, 2, 3]), second)
+    assert recorder.captures == 2 and len(first.graphs) == len(second.graphs) == 1
+    GraphedDecoder(plain(model), recorder).step(torch.tensor([1, 2, 3]), second)
+    assert recorder.captures == 3 and len(second.graphs) == 1, "those of another decoder are dropped"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 @torch.inference_mode()
 def test_graphs_on_a_gpu_give_the_plain_steps_logits(name: str) -> None:
     model = made(name).to("cuda")
-    decoders = (plain(model), GraphedDecoder(plain(model), capture_cuda_graph))
-    caches = [model.new_cache(16, 200) for _ in decoders]
+    decoders = (plain(model), GraphedDecoder(plain(model), CudaCapture()))
+    caches = [Runner(model).new_cache(16, 200) for _ in decoders]
     for cache in caches:
-        model.prefill([[1, 2, 3], [4], [5, 6]], cache, [0, 1, 2])
+        Runner(model).prefill([[1, 2, 3], [4], [5, 6]], cache, [0, 1, 2])
     for step in range(20):
         tokens = torch.tensor([step, step + 1, step + 2], device="cuda")
         expected, found = (decoder.step(tokens, cache) for decoder, cache in zip(decoders, caches, strict=True))

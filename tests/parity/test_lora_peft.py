@@ -10,19 +10,19 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from aha.errors import CheckpointError, UnknownNameError
+from aha.inference.decoding.dense import DenseDecoder
+from aha.inference.decoding.latent import AbsorbedDecoder
 from aha.inference.engine import Engine
-from aha.models.adapter_files import load_adapter, save_adapter
-from aha.models.build import build
-from aha.models.decode import AbsorbedDecoder
+from aha.inference.runner import Runner
+from aha.models.checkpoint.adapter import load_adapter, save_adapter
+from aha.models.checkpoint.hf import load_pretrained, save_pretrained
+from aha.models.config.presets import preset
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.dense import Dense
-from aha.models.dense_decode import DenseDecoder
-from aha.models.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged, Rectangle
 from aha.models.lora import adapters_off, add_adapters
 from aha.models.lora_linear import LoRAConfig, LoRALinear
-from aha.models.presets import preset
+from aha.models.model_from_config import build
 from aha.types import Request, SamplingParams
 
 with warnings.catch_warnings():
@@ -145,16 +145,13 @@ def test_only_adapters_get_gradients_and_they_are_pefts(family: str, tmp_path: P
 
 @EVERY_FAMILY
 @pytest.mark.parametrize("packed", [True, False])
-def test_the_engine_samples_from_the_adapted_model(
-    family: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_engine_samples_from_the_adapted_model(family: str, packed: bool, tmp_path: Path) -> None:
     """And from the new adapters once they have changed."""
-    if not packed:
-        decoder = AbsorbedDecoder if family == "tiny" else DenseDecoder
-        for kind in (Dense, DeepseekV3):
-            monkeypatch.setattr(kind, "_new_decoder", lambda model: decoder(model))
     model = adapted(family, tmp_path / "base")
     engine = Engine(model, max_rows=4, max_context=32)
+    if not packed:
+        decoder = AbsorbedDecoder(model) if isinstance(model, DeepseekV3) else DenseDecoder(model)
+        engine.runner = Runner(model, lambda: decoder)
     for version in range(2):
         request = Request((3, 5, 8), SamplingParams(n=4, seed=version, max_completion_tokens=10), f"r{version}")
         (samples,) = engine.generate([request])

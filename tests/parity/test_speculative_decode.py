@@ -14,17 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aha.errors import GenerationError
+from aha.inference.decoding.cache import DraftCache
+from aha.inference.decoding.graphed import GraphedDecoder
+from aha.inference.decoding.latent import AbsorbedDecoder
+from aha.inference.decoding.latent_packed import PackedLatentDecoder
+from aha.inference.decoding.step import Decoder
 from aha.inference.engine import Engine
+from aha.inference.runner import Runner
 from aha.inference.scheduler import Sample
-from aha.models.build import build
-from aha.models.decode import AbsorbedDecoder
+from aha.models.config.presets import preset, tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.graphed import GraphedDecoder
-from aha.models.kv_cache import DraftCache
-from aha.models.language_model import Decoder
-from aha.models.latent_packed import PackedDecoder
 from aha.models.layouts import Ragged, Rectangle
-from aha.models.presets import preset, tiny
+from aha.models.model_from_config import build
 from aha.types import Completion, FinishReason, Request, SamplingParams
 
 torch.set_num_threads(1)
@@ -100,14 +101,6 @@ def test_it_gives_the_tokens_of_plain_decoding(
     assert plain.drafts.steps == 0
 
 
-def with_decoder(model: DeepseekV3, make: Callable[[DeepseekV3], Decoder]) -> DeepseekV3:
-    """A copy that decodes in another way."""
-    other = DeepseekV3(model.config)
-    other.load_state_dict(model.state_dict())
-    other._new_decoder = lambda: make(other)  # type: ignore[method-assign]
-    return other
-
-
 def graphed(model: DeepseekV3) -> Decoder:
     """Captures by running again."""
 
@@ -124,7 +117,8 @@ def test_every_decoder_verifies_and_drafts(model: DeepseekV3, make: Callable[[De
     expected = Engine(model, max_rows=6, max_context=32).generate(asked)
     packed = Engine(model, max_rows=6, max_context=32, speculative_tokens=2)
     assert_same(packed.generate(asked), expected)
-    engine = Engine(with_decoder(model, make), max_rows=6, max_context=32, speculative_tokens=2)
+    engine = Engine(model, max_rows=6, max_context=32, speculative_tokens=2)
+    engine.runner = Runner(model, lambda: make(model))
     assert_same(engine.generate(asked), expected)
     assert engine.drafts == packed.drafts
 
@@ -137,26 +131,26 @@ def unlike() -> DeepseekV3:
     return DeepseekV3(config).init_weights().eval()
 
 
-@pytest.mark.parametrize("make", [PackedDecoder, AbsorbedDecoder])
+@pytest.mark.parametrize("make", [PackedLatentDecoder, AbsorbedDecoder])
 def test_drafts_are_the_modules_guesses_in_a_full_pass(
     unlike: DeepseekV3, make: Callable[[DeepseekV3], Decoder]
 ) -> None:
     """After any history of accepted and rejected drafts, in rows of any length."""
-    model = with_decoder(unlike, make)
+    runner = Runner(unlike, lambda: make(unlike))
     lengths, accepted = [1, 2, 3, 9], [[0, 1, 2, 0], [2, 0, 1, 0], [0, 0, 2, 2], [1, 2, 0, 1], [0, 0, 0, 0]]
     generator = torch.Generator().manual_seed(1)
     rows = [torch.randint(0, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
-    cache = model.new_cache(6, 40, 2)
+    cache = runner.new_cache(6, 40, 2)
     assert isinstance(cache, DraftCache)
-    model.prefill(rows, cache, range(4))
+    runner.prefill(rows, cache, range(4))
     for row in rows:
         row.append(5)
     for taken in accepted:
         known = [row[1:][-cache.window :] for row in rows]
         window = torch.tensor([ids + [0] * (cache.window - len(ids)) for ids in known])
-        drafts = model.draft(window, cache).tolist()
-        assert drafts == [guesses(model, row) for row in rows]
-        model.decode(torch.tensor([[row[-1], *draft] for row, draft in zip(rows, drafts, strict=True)]), cache)
+        drafts = runner.draft(window, cache).tolist()
+        assert drafts == [guesses(unlike, row) for row in rows]
+        runner.decode(torch.tensor([[row[-1], *draft] for row, draft in zip(rows, drafts, strict=True)]), cache)
         for number, (row, draft, count) in enumerate(zip(rows, drafts, taken, strict=True)):
             wrong = (draft[min(count, 1)] + 1) % VOCABULARY
             row += [*draft[:count], wrong]
@@ -165,7 +159,8 @@ def test_drafts_are_the_modules_guesses_in_a_full_pass(
 
 def test_drafts_follow_samples_from_row_to_row(unlike: DeepseekV3, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts are copied to siblings, and rows are moved as samples end."""
-    engine, draft, drafts = Engine(unlike, 4, 32, speculative_tokens=2), unlike.draft, 0
+    engine, drafts = Engine(unlike, 4, 32, speculative_tokens=2), 0
+    draft = engine.runner.draft
 
     def checked(window_BW: Tensor, cache: DraftCache) -> Tensor:
         nonlocal drafts
@@ -175,7 +170,7 @@ def test_drafts_follow_samples_from_row_to_row(unlike: DeepseekV3, monkeypatch: 
         drafts += len(running)
         return drafted
 
-    monkeypatch.setattr(unlike, "draft", checked)
+    monkeypatch.setattr(engine.runner, "draft", checked)
     engine.generate(requests(4, max_completion_tokens=9, stop_token_ids=(7, 11)))
     assert drafts > 30
 

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aha.models.config import DeepseekV3Config
+from aha.models.config.deepseek_v3 import DeepseekV3Config
+from aha.models.config.presets import tiny
 from aha.models.moe import Router
-from aha.models.presets import tiny
 
 torch.set_num_threads(1)
 

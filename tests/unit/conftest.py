@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from aha.configuration import Config
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.presets import preset
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.hf import save_pretrained
-from aha.models.presets import preset
 from aha.runs import RunFolder
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer

@@ -14,7 +14,7 @@ from aha.evals.scaling import Answered, Curves, curves_of, from_json, report, to
 from aha.evals.scaling_rows import Job, Rewards, ScalingSettings, answer, unfit_method
 from aha.evals.stage import LONGEST_PROMPT, SamplingStage
 from aha.files import write_json
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.reward_model import BACKBONE, RewardScorer, load_reward_model
 from aha.rewards.preference import CalibratedScorer, judged_token_ids
 from aha.test_time.best_of_n import scores_by_model

@@ -12,7 +12,7 @@ from aha.configuration import Config, StageName
 from aha.evals.experts import expert_report
 from aha.evals.runner import Sample, evaluate, summarize, summarize_general
 from aha.files import write_json
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.protocols import Generator
 from aha.tasks.families import FAMILIES, GENERAL, FamilyName, GeneralName, Level, held_out_suite

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from aha.errors import GenerationError
+from aha.inference.decoding.cache import DraftCache, RowCache
+from aha.inference.runner import Runner
 from aha.inference.sampler import RowSettings, sample, uniforms
 from aha.inference.scheduler import Sample, Scheduler
 from aha.inference.speculation import DraftCounts, check_speculation, window_ids, with_forced
-from aha.models.kv_cache import DraftCache, RowCache
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.types import Completion, Request
@@ -33,8 +34,7 @@ class Engine:
     """Generates with a model; implements `protocols.Generator` and, step by step, `protocols.BatchGenerator`.
 
     Args:
-        model: may be shared with a trainer that changes it in place between calls; not with an engine of another
-            thread, since a model keeps the workspace of its decode step.
+        model: may be shared with a trainer that changes it in place between calls.
         max_rows: samples decoded at once.
         max_context: prompt and completion tokens of one sample, at most.
         weights_version: of the weights the model holds now.
@@ -56,7 +56,7 @@ class Engine:
         speculative_tokens: int = 0,
     ) -> None:
         check_speculation(model, speculative_tokens)
-        self.model = model
+        self.model, self.runner = model, Runner(model)
         self.speculative_tokens = speculative_tokens
         self.drafts = DraftCounts()
         self.max_rows = max_rows
@@ -134,14 +134,14 @@ class Engine:
                 self._speculate(scheduler.running, cache)
             else:
                 last = torch.tensor([item.last for item in scheduler.running], device=cache.device)
-                if self._take(scheduler.running, self.model.decode(last, cache)):
+                if self._take(scheduler.running, self.runner.decode(last, cache)):
                     _forget(scheduler.running, 0, cache)
             self._retire(cache)
         return bool(scheduler.running or scheduler.waiting)
 
     def _ensure_cache(self) -> RowCache:
         if self._cache is None:
-            self._cache = self.model.new_cache(self.max_rows, self.max_context, self.speculative_tokens)
+            self._cache = self.runner.new_cache(self.max_rows, self.max_context, self.speculative_tokens)
         return self._cache
 
     def _prefill(self, groups: list[list[Sample]], cache: RowCache) -> None:
@@ -153,7 +153,7 @@ class Engine:
             rows.append(row)
             siblings.append(list(range(row + 1, row + len(group))))
             row += len(group)
-        logits_PV = self.model.prefill(prompts, cache, rows)
+        logits_PV = self.runner.prefill(prompts, cache, rows)
         for source, targets in zip(rows, siblings, strict=True):
             if targets:
                 cache.fork(source, targets)
@@ -168,18 +168,18 @@ class Engine:
         """Drafts tokens for each sample, verifies them in one pass of the model, and takes those that are right."""
         assert isinstance(cache, DraftCache)
         window_BW = torch.tensor(window_ids(samples, cache.window), device=cache.device)
-        drafts = with_forced(samples, self.model.draft(window_BW, cache).tolist())
+        drafts = with_forced(samples, self.runner.draft(window_BW, cache).tolist())
         known = [min(len(item.forced), self.speculative_tokens) for item in samples]
         lengths = [len(item.tokens) for item in samples]
         ids = [[item.last, *draft] for item, draft in zip(samples, drafts, strict=True)]
-        self._take(samples, self.model.decode(torch.tensor(ids, device=cache.device), cache), drafts)
+        self._take(samples, self.runner.decode(torch.tensor(ids, device=cache.device), cache), drafts)
         for row, (item, forced, length) in enumerate(zip(samples, known, lengths, strict=True)):
             cache.truncate(row, item.held)
             accepted = len(item.tokens) - length - 1
             self.drafts.add(self.speculative_tokens - forced, max(0, accepted - forced))
 
     def _take(self, samples: Sequence[Sample], logits_NV: Tensor, drafts: Sequence[Sequence[int]] = ()) -> bool:
-        """Draws the next token of each sample, and further ones as long as they are what its draft foretold.
+        """Draws the next token of each sample, and accepts draft tokens while they match what was drawn.
 
         Args:
             samples: B of them.
@@ -187,7 +187,7 @@ class Engine:
             drafts: of each sample; none of them in plain decoding.
 
         Returns:
-            Whether tokens were taken back by who watches a sample.
+            True if a sample's watcher removed tokens (a stop string matched).
         """
         width = logits_NV.shape[0] // len(samples)
         if self._settings is None:

@@ -1,7 +1,7 @@
 """Dense decoders: Qwen2, Qwen3 and Llama, with grouped-query attention (arXiv 2305.13245) and SwiGLU layers.
 
 Rotary positions pair a head's halves, as in the released weights. Queries, keys and values are one matrix here
-(`qkv_proj`, split by name in `hf_names.py`), as are the gate and up projections.
+(`qkv_proj`, split by name in `checkpoint/names.py`), as are the gate and up projections.
 """
 
 from __future__ import annotations
@@ -11,17 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from aha.models.block import RouterStats
-from aha.models.dense_config import DenseConfig
-from aha.models.dense_decode import DenseDecoder
-from aha.models.dense_packed import PackedDenseDecoder
-from aha.models.gqa import GroupedQueryAttention
-from aha.models.graphed import GraphedDecoder, capture_cuda_graph
-from aha.models.kv_cache import KeyValueCache
-from aha.models.language_model import Decoder, HiddenStates, LanguageModel
+from aha.models.config.dense import DenseConfig
+from aha.models.gqa import GroupedQueryAttention, KeyValueEntry
+from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layers import RMSNorm, SwiGLU
 from aha.models.layouts import Layout
-from aha.models.packed import can_pack
+from aha.models.moe import RouterStats
 from aha.models.rope import HalvesRope
 
 
@@ -35,12 +30,17 @@ class DenseLayer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size)
 
-    def forward(
-        self, x_ND: Tensor, layout: Layout, turn_N2K: Tensor, _: RouterStats, entries_NC: Tensor | None = None
-    ) -> Tensor:
-        """One layer over every token; fills `entries_NC` for the cache where given. There is no router to report."""
-        x_ND = x_ND + self.self_attn(self.input_layernorm(x_ND), layout, turn_N2K, entries_NC)
-        return x_ND + self.mlp(self.post_attention_layernorm(x_ND))
+    def forward(self, x_ND: Tensor, layout: Layout, rotations_N2K: Tensor, stats: RouterStats) -> Tensor:
+        """One layer over every token."""
+        return self.with_entry(x_ND, layout, rotations_N2K, stats)[0]
+
+    def with_entry(
+        self, x_ND: Tensor, layout: Layout, rotations_N2K: Tensor, _: RouterStats
+    ) -> tuple[Tensor, KeyValueEntry]:
+        """The same, and what a cache keeps of each token. There is no router to report."""
+        attended_ND, entry = self.self_attn(self.input_layernorm(x_ND), layout, rotations_N2K)
+        x_ND = x_ND + attended_ND
+        return x_ND + self.mlp(self.post_attention_layernorm(x_ND)), entry
 
 
 class Dense(LanguageModel):
@@ -53,19 +53,13 @@ class Dense(LanguageModel):
         super().__init__(config, layers, rope=HalvesRope(config))
         self._tie()
 
-    def dense_layers(self) -> Iterator[DenseLayer]:
+    def typed_layers(self) -> Iterator[DenseLayer]:
         """The layers, typed."""
         return (layer for layer in self.layers if isinstance(layer, DenseLayer))
 
     def collect(self, hidden_ND: Tensor, stats: RouterStats) -> HiddenStates:
         """Hidden states without routers' reports."""
         return HiddenStates(hidden_ND, torch.zeros(0, 0, dtype=torch.int64, device=hidden_ND.device), None)
-
-    def new_cache(self, rows: int, max_length: int, drafts: int = 0) -> KeyValueCache:
-        """An empty key-value cache with the model's device and type. There are no modules that draft."""
-        assert drafts == 0
-        weight = self.embed_tokens.weight
-        return KeyValueCache(self.config, rows, max_length, weight.device, weight.dtype)
 
     def weights_replaced(self) -> None:
         """Ties the head to the embedding again, where they are one tensor."""
@@ -75,10 +69,3 @@ class Dense(LanguageModel):
     def _tie(self) -> None:
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
-
-    def _new_decoder(self) -> Decoder:
-        """`dense_packed.py` for small models on a CPU, `dense_decode.py` for all others, as graphs on CUDA."""
-        if can_pack(self):
-            return PackedDenseDecoder(self)
-        decoder = DenseDecoder(self)
-        return GraphedDecoder(decoder, capture_cuda_graph) if self.lm_head.weight.is_cuda else decoder

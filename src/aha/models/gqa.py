@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
-from aha.models.dense_config import DenseConfig
+from aha.models.attention import attend
+from aha.models.config.dense import DenseConfig
 from aha.models.layers import RMSNorm
 from aha.models.layouts import Layout
 from aha.models.rope import rotate_halves
+
+
+class KeyValueEntry(NamedTuple):
+    """What a cache keeps of tokens."""
+
+    k_NJK: Tensor  # noqa: N815
+    """Keys after their rotation."""
+    v_NJK: Tensor  # noqa: N815
 
 
 class GroupedQueryAttention(nn.Module):
@@ -24,29 +35,25 @@ class GroupedQueryAttention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, x_ND: Tensor, layout: Layout, turn_N2K: Tensor, entries_NC: Tensor | None = None) -> Tensor:
-        """Attention of every token over the tokens its layout lets it see.
+    def forward(self, x_ND: Tensor, layout: Layout, rotations_N2K: Tensor) -> tuple[Tensor, KeyValueEntry]:
+        """Attention of every token over the tokens its layout lets it see, and what a cache keeps of each token.
 
         Args:
             x_ND: normalised hidden states.
             layout: which tokens make up which sequence.
-            turn_N2K: rotation of each token's position (`rope.HalvesRope`).
-            entries_NC: where to put what the cache stores per token, [N, 2 J K]: keys after their rotation, values.
+            rotations_N2K: rotation of each token's position (`rope.HalvesRope`).
         """
-        q_NHK, k_NJK, v_NJK = self.project(x_ND, turn_N2K)
-        if entries_NC is not None:
-            keys, values = entries_NC.unflatten(-1, (2, *k_NJK.shape[1:])).unbind(1)
-            keys.copy_(k_NJK)
-            values.copy_(v_NJK)
-        return self.o_proj(layout.attend(q_NHK, k_NJK, v_NJK, self.scale).flatten(1))
+        q_NHK, k_NJK, v_NJK = self.project(x_ND, rotations_N2K)
+        out_NHK = attend(q_NHK, k_NJK, v_NJK, layout, self.scale)
+        return self.o_proj(out_NHK.flatten(1)), KeyValueEntry(k_NJK, v_NJK)
 
-    def project(self, x_ND: Tensor, turn_N2K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x_ND: Tensor, rotations_N2K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [N, H, K] and keys [N, J, K] after norm and rotation, and values [N, J, K]."""
         qkv_NXK = self.qkv_proj(x_ND).unflatten(-1, (-1, self.head_dim))
         q_NHK, k_NJK, v_NJK = qkv_NXK.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q_NHK, k_NJK = _normed(self.q_norm, q_NHK), _normed(self.k_norm, k_NJK)
-        return rotate_halves(q_NHK, turn_N2K), rotate_halves(k_NJK, turn_N2K), v_NJK
+        return rotate_halves(q_NHK, rotations_N2K), rotate_halves(k_NJK, rotations_N2K), v_NJK
 
 
 def _normed(norm: RMSNorm, x_NHK: Tensor) -> Tensor:

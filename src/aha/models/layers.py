@@ -1,4 +1,4 @@
-"""RMSNorm and the SwiGLU feed-forward layer, with hand-written backward passes on the CPU."""
+"""RMSNorm and the SwiGLU feed-forward layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from aha.models.lora_linear import LoRALinear
-from aha.models.swiglu import Hidden, swiglu, swiglu_backward, swiglu_forward
+from aha.models.swiglu import feed_forward, swiglu
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -39,6 +39,14 @@ class _RMSNorm(torch.autograd.Function):
         return grad_x_ND, grad_weight_D, None
 
 
+def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """X / sqrt(mean(x^2) + eps) * weight over the last dimension, as suits the device."""
+    if x_ND.is_cpu and x_ND.dtype != torch.bfloat16:
+        normed_ND: Tensor = _RMSNorm.apply(x_ND, weight_D, eps)
+        return normed_ND
+    return F.rms_norm(x_ND, (x_ND.shape[-1],), weight_D, eps)
+
+
 class RMSNorm(nn.Module):
     """y = x / sqrt(mean(x^2) + eps) * weight, over the last dimension."""
 
@@ -49,27 +57,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Normalises each token."""
-        if x_ND.is_cpu and x_ND.dtype != torch.bfloat16:
-            return _RMSNorm.apply(x_ND, self.weight, self.eps)
-        return F.rms_norm(x_ND, (x_ND.shape[-1],), self.weight, self.eps)
-
-
-class _SwiGLU(torch.autograd.Function):
-    """One feed-forward layer, as the only expert."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, gate_up_XD: Tensor, down_DF: Tensor) -> Tensor:
-        y_ND, saved = swiglu_forward(x_ND, gate_up_XD[None], down_DF[None], [x_ND.shape[0]])
-        ctx.save_for_backward(*saved, gate_up_XD, down_DF)
-        return y_ND
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, gate, up, gate_up_XD, down_DF = ctx.saved_tensors
-        saved, rows = Hidden(x, gate, up), [x.shape[0]]
-        grads = swiglu_backward(grad_ND, saved, gate_up_XD[None], down_DF[None], rows)
-        return grads[0], grads[1][0], grads[2][0]
+        return rms_norm(x_ND, self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -85,6 +73,6 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Applies the layer to each token."""
-        if x_ND.is_cpu and not any(isinstance(part, LoRALinear) for part in (self.gate_up_proj, self.down_proj)):
-            return _SwiGLU.apply(x_ND, self.gate_up_proj.weight, self.down_proj.weight)
-        return self.down_proj(swiglu(self.gate_up_proj(x_ND)))
+        if any(isinstance(part, LoRALinear) for part in (self.gate_up_proj, self.down_proj)):
+            return self.down_proj(swiglu(self.gate_up_proj(x_ND)))
+        return feed_forward(x_ND, self.gate_up_proj.weight, self.down_proj.weight)

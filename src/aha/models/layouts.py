@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
@@ -19,10 +20,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from aha.models.attention import attend_fused, attend_padded
 
-
-class Run(NamedTuple):
+class SegmentBatch(NamedTuple):
     """`segments` neighbouring segments of one length, from token `start`: attended as one batch, without copies."""
 
     start: int
@@ -30,13 +29,37 @@ class Run(NamedTuple):
     length: int
 
 
-class Cross(NamedTuple):
+class PrefixBlock(NamedTuple):
     """Queries [q_start, q_stop) see all keys [k_start, k_stop): completions and their prompt."""
 
     q_start: int
     q_stop: int
     k_start: int
     k_stop: int
+
+
+class Grid(NamedTuple):
+    """Segments as the rows of a rectangle: S of them, T the longest, X keys each. For attention with padding."""
+
+    query_ST: Tensor  # noqa: N815
+    """Token of each place; padding repeats some other."""
+    key_SX: Tensor  # noqa: N815
+    """Token of each key: the prefix's places, then the segment's own."""
+    mask_STX: Tensor | None  # noqa: N815
+    """Which keys a query sees; None without prefixes, where plain causality says it."""
+    place_N: Tensor  # noqa: N815
+    """Where in the flattened rectangle each token is."""
+
+
+class SequenceEnds(NamedTuple):
+    """Segments end to end, each with all keys that it sees: for kernels that take ends instead of padding."""
+
+    queries: Tensor
+    """Ends of the segments, with 0 in front, int32 [S + 1]."""
+    keys: Tensor
+    """The same of their keys, prefixes included."""
+    key_X: Tensor | None  # noqa: N815
+    """Token of each key; None without prefixes: the tokens as they are."""
 
 
 class Layout:
@@ -67,41 +90,30 @@ class Layout:
         self.positions_N = (
             torch.arange(self.num_tokens) + torch.repeat_interleave(shift_S, lengths_S, output_size=self.num_tokens)
         ).to(self.device)
-        self.runs = _runs(self.lengths)
-        self.crosses = self._crosses()
+        self.batches = _segment_batches(self.lengths)
+        self.prefix_blocks = self._find_prefix_blocks()
 
     @property
     def num_segments(self) -> int:
         """Segments (sequences, or prompts and completions)."""
         return len(self.lengths)
 
-    def attend(
-        self, q_NHK: Float[Tensor, "N H K"], k_NHK: Float[Tensor, "N J K"], v_NHV: Float[Tensor, "N J V"], scale: float
-    ) -> Float[Tensor, "N H V"]:
-        """Causal attention within each segment and over its prefix, differentiable.
-
-        With J < H key and value heads, each serves H / J query heads (grouped-query attention).
-        """
-        if q_NHK.is_cpu:
-            return attend_fused(q_NHK, k_NHK, v_NHV, self, scale)
-        return attend_padded(q_NHK, k_NHK, v_NHV, self.lengths, self.prefixes, scale)
-
     def segment_mean(self, x_NE: Float[Tensor, "N E"]) -> Float[Tensor, "S E"]:
         """Mean over the tokens of each segment: [S, E]."""
-        if len(self.runs) == 1:
+        if len(self.batches) == 1:
             return x_NE.view(self.num_segments, -1, x_NE.shape[-1]).mean(1)
         lengths_S = torch.tensor(self.lengths, device=x_NE.device)
         sums = x_NE.new_zeros(self.num_segments, x_NE.shape[-1])
         return sums.index_add(0, self.segment_of_N, x_NE) / lengths_S.unsqueeze(-1)
 
-    @property
+    @cached_property
     def segment_of_N(self) -> Tensor:
         """The segment each token belongs to."""
         lengths_S = torch.tensor(self.lengths, device=self.device)
         segments = torch.arange(self.num_segments, device=self.device)
         return torch.repeat_interleave(segments, lengths_S, output_size=self.num_tokens)
 
-    @property
+    @cached_property
     def last_S(self) -> Tensor:
         """Index in N of each segment's last token."""
         return torch.tensor([s + n - 1 for s, n in zip(self.starts, self.lengths, strict=True)], device=self.device)
@@ -117,21 +129,62 @@ class Layout:
         source_N = torch.arange(self.num_tokens, device=self.device) + by * there_N
         return token_ids_N.index_select(0, source_N), there_N
 
-    def _crosses(self) -> list[Cross]:
+    @cached_property
+    def grid(self) -> Grid:
+        """The segments as rows, made once for all layers."""
+        lengths_S, starts_S = (torch.tensor(values, device=self.device) for values in (self.lengths, self.starts))
+        column_T = torch.arange(max(self.lengths), device=self.device)
+        last = self.num_tokens - 1
+        query_ST = (starts_S[:, None] + column_T).clamp_(max=last)
+        token_N = torch.arange(self.num_tokens, device=self.device)
+        place_N = token_N + self.segment_of_N * len(column_T) - starts_S[self.segment_of_N]
+        if max(self.prefixes) < 0:
+            return Grid(query_ST, query_ST, None, place_N)
+        # Segments without a prefix look at segment 0, of which their mask lets them see nothing.
+        prefix_S = torch.tensor(self.prefixes, device=self.device)
+        prefix_length_S = torch.where(prefix_S >= 0, lengths_S[prefix_S], 0)
+        longest = max(self.lengths[prefix] for prefix in self.prefixes if prefix >= 0)
+        column_P = torch.arange(longest, device=self.device)
+        prefix_SP = (starts_S[prefix_S][:, None] + column_P).clamp_(max=last)
+        causal_STT = (column_T[:, None] >= column_T).expand(self.num_segments, -1, -1)
+        seen_STP = (column_P < prefix_length_S[:, None])[:, None].expand(-1, len(column_T), -1)
+        return Grid(query_ST, torch.cat([prefix_SP, query_ST], 1), torch.cat([seen_STP, causal_STT], 2), place_N)
+
+    @cached_property
+    def sequence_ends(self) -> SequenceEnds:
+        """The segments end to end with their keys, made once for all layers."""
+        spans = [
+            [
+                *([range(self.starts[p], self.starts[p] + self.lengths[p])] if p >= 0 else []),
+                range(start, start + length),
+            ]
+            for p, start, length in zip(self.prefixes, self.starts, self.lengths, strict=True)
+        ]
+        ends, key_ends = (
+            torch.tensor([0, *accumulate(counts)], dtype=torch.int32, device=self.device)
+            for counts in (self.lengths, [sum(map(len, parts)) for parts in spans])
+        )
+        if max(self.prefixes) < 0:
+            return SequenceEnds(ends, key_ends, None)
+        keys = torch.cat([torch.arange(span.start, span.stop) for parts in spans for span in parts])
+        return SequenceEnds(ends, key_ends, keys.to(self.device))
+
+    def _find_prefix_blocks(self) -> list[PrefixBlock]:
         """One block per stretch of neighbouring segments that continue the same prefix."""
         found = []
         for prefix, members in groupby(range(self.num_segments), key=lambda i: self.prefixes[i]):
             if prefix >= 0:
+                # Siblings lie side by side, so their queries and their prompt's keys are one block without a mask.
                 span = list(members)
                 first, last = span[0], span[-1]
                 k_start = self.starts[prefix]
                 stop = self.starts[last] + self.lengths[last]
-                found.append(Cross(self.starts[first], stop, k_start, k_start + self.lengths[prefix]))
+                found.append(PrefixBlock(self.starts[first], stop, k_start, k_start + self.lengths[prefix]))
         return found
 
 
 class Rectangle(Layout):
-    """B rows of T tokens. Documents packed in a row see each other: V3 4.1 packs without a cross-document mask."""
+    """B rows of T tokens. Documents packed in a row see each other: V3 4.1 packs without a block-document mask."""
 
     def __init__(self, rows: int, length: int, device: torch.device | str = "cpu") -> None:
         super().__init__([length] * rows, device=device)
@@ -202,16 +255,17 @@ class SharedPrefix(Layout):
         self.completion_N = is_completion.nonzero().squeeze(-1)
         members = [i for i, prefix in enumerate(prefixes) if prefix >= 0]
         self.completion_lengths = [lengths[i] for i in members]
+        # A completion's first token is predicted by its prompt's last, which is not the token before it in N.
         self.predicts_N = self.completion_N - 1
         firsts = torch.tensor([0, *accumulate(self.completion_lengths)][:-1], device=self.device)
         ends = [self.starts[prefixes[i]] + lengths[prefixes[i]] - 1 for i in members]
         self.predicts_N[firsts] = torch.tensor(ends, device=self.device)
 
 
-def _runs(lengths: Sequence[int]) -> list[Run]:
-    runs, start = [], 0
+def _segment_batches(lengths: Sequence[int]) -> list[SegmentBatch]:
+    batches, start = [], 0
     for length, same in groupby(lengths):
         count = len(list(same))
-        runs.append(Run(start, count, length))
+        batches.append(SegmentBatch(start, count, length))
         start += count * length
-    return runs
+    return batches

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from aha.errors import UnknownNameError
-from aha.models.hf_names import Piece, pieces
+from aha.models.checkpoint.names import Piece, pieces
+from aha.models.config.base import ModelConfig
 from aha.models.language_model import LanguageModel
 from aha.models.lora_linear import Block, LoRAConfig, LoRALinear, adapted_layers
-from aha.models.model_config import ModelConfig
 
 
 @contextlib.contextmanager
@@ -79,4 +79,4 @@ def put_adapters(model: LanguageModel, config: LoRAConfig) -> None:
             for part in parts
         ]
         setattr(model.get_submodule(parent), name, LoRALinear(linear, blocks, targets, config))
-    model.weights_changed()
+    model.weights_replaced()

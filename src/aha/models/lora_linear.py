@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from aha.configuration import Config
-from aha.models.parts import whole
+from aha.models.sharded_tensors import full
 
 
 class LoRAConfig(Config):
@@ -96,11 +96,11 @@ class LoRALinear(nn.Linear):
     @torch.no_grad()
     def merged(self) -> Tensor:
         """W + s B A, computed in float32 at least."""
-        weight = whole(self.weight)
+        weight = full(self.weight)
         wide = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
         for block in self.blocks:
             if block.leaf in self.lora_A:
-                a, b = (whole(pair[block.leaf]).to(wide.dtype) for pair in (self.lora_A, self.lora_B))
+                a, b = (full(pair[block.leaf]).to(wide.dtype) for pair in (self.lora_A, self.lora_B))
                 wide[block.start : block.stop].addmm_(b, a, alpha=self.config.scale)
         return wide.to(weight.dtype)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aha.models.config import DeepseekV3Config
-from aha.models.experts import RoutedExperts, sort_slots
+from aha.models.config.deepseek_v3 import DeepseekV3Config
+from aha.models.experts.layer import RoutedExperts
+from aha.models.experts.products import sort_slots
 from aha.models.layers import SwiGLU
 from aha.models.layouts import Layout
 
@@ -113,15 +114,27 @@ def sequence_balance_loss(
 
 
 @dataclass(slots=True)
-class MoEOutput:
-    """What a mixture-of-experts layer returns besides its tokens."""
+class RouterStats:
+    """What the mixture-of-experts layers of one pass report, in their order."""
 
-    y: Tensor
-    """[N, D]."""
-    counts: Tensor
+    counts: list[Tensor] = field(default_factory=list)
     """Tokens each expert got, int64 [E]."""
-    balance_loss: Tensor | None
-    """Eqs. 17-20 without alpha; None outside training or where alpha is 0."""
+    losses: list[Tensor] = field(default_factory=list)
+    """V3 Eqs. 17-20 without alpha; none outside training or where alpha is 0."""
+    complete: bool = False
+    """Whether the pass has ended: a layer that activation checkpointing computes again reports nothing more."""
+
+    def add(self, counts_E: Tensor, loss: Tensor | None) -> None:
+        """Takes a layer's report."""
+        if self.complete:
+            return
+        self.counts.append(counts_E)
+        if loss is not None:
+            self.losses.append(loss)
+
+    def total_loss(self, alpha: float) -> Tensor | None:
+        """Sum over layers of alpha times the balance loss, or None where there is none."""
+        return torch.stack(self.losses).sum() * alpha if self.losses else None
 
 
 class DeepseekMoE(nn.Module):
@@ -138,8 +151,8 @@ class DeepseekMoE(nn.Module):
         width = config.moe_intermediate_size * config.n_shared_experts
         self.shared_experts = SwiGLU(config.hidden_size, width) if width else None
 
-    def forward(self, x_ND: Tensor, layout: Layout) -> MoEOutput:
-        """Routes and computes every token; none is dropped."""
+    def forward(self, x_ND: Tensor, layout: Layout, stats: RouterStats) -> Tensor:
+        """Routes and computes every token, none is dropped; the router reports to `stats`."""
         config = self.config
         routing = self.gate(x_ND)
         slots = sort_slots(routing.indices, config.n_routed_experts)
@@ -149,7 +162,8 @@ class DeepseekMoE(nn.Module):
         loss = None
         if self.training and config.aux_loss_alpha > 0 and torch.is_grad_enabled():
             loss = sequence_balance_loss(routing.scores, layout, config.num_experts_per_tok, config.seq_aux)
-        return MoEOutput(y_ND, slots.counts, loss)
+        stats.add(slots.counts, loss)
+        return y_ND
 
     def tokenwise(self, x_ND: Tensor, fixed_shapes: bool = False) -> Tensor:
         """The tokens only, for inference: no sequences, no balance loss."""

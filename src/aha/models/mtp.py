@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from aha.models.block import DecoderLayer, RouterStats
-from aha.models.config import DeepseekV3Config
+from aha.models.config.deepseek_v3 import DeepseekV3Config
+from aha.models.decoder_layer import DecoderLayer
 from aha.models.layers import RMSNorm
-
-if TYPE_CHECKING:
-    from aha.models.layouts import Layout
+from aha.models.layouts import Layout
+from aha.models.moe import RouterStats
 
 
 class MultiTokenPredictor(nn.Module):
@@ -38,17 +35,11 @@ class MultiTokenPredictor(nn.Module):
         return self.eh_proj(torch.cat([self.enorm(embedding_ND), self.hnorm(hidden_ND)], dim=-1))
 
     def forward(
-        self,
-        hidden_ND: Tensor,
-        embedding_ND: Tensor,
-        layout: Layout,
-        cis_NR: Tensor,
-        stats: RouterStats,
-        entries_NC: Tensor | None = None,
+        self, hidden_ND: Tensor, embedding_ND: Tensor, layout: Layout, rotations_NR: Tensor, stats: RouterStats
     ) -> Tensor:
-        """Hidden states h^k of every token, after the module's norm; fills `entries_NC` for the cache where given.
+        """Hidden states h^k of every token, after the module's norm.
 
         Positions whose token i + k lies beyond their sequence get the embedding of some other token: causality
         keeps them from every position that has one, and the loss leaves them out.
         """
-        return self.norm(self.layer(self.join(hidden_ND, embedding_ND), layout, cis_NR, stats, entries_NC))
+        return self.norm(self.layer(self.join(hidden_ND, embedding_ND), layout, rotations_NR, stats))

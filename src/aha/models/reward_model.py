@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from aha.errors import CheckpointError
 from aha.files import read_json, write_json
-from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.checkpoint.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Layout, Ragged
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from aha.models.config import DeepseekV3Config
-from aha.models.model_config import Llama3Scaling, ModelConfig, RopeScaling
+from aha.models.config.base import Llama3Scaling, ModelConfig, RopeScaling
+from aha.models.config.deepseek_v3 import DeepseekV3Config
 
 
 def yarn_mscale(factor: float, mscale: float) -> float:
@@ -120,24 +120,24 @@ class HalvesRope(Rope):
 
 class _RotateHalves(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NHK: Tensor, turn_N2K: Tensor) -> Tensor:
-        ctx.save_for_backward(turn_N2K)
-        cos_N1K, sin_N1K = turn_N2K.split(1, dim=1)
+    def forward(ctx: Any, x_NHK: Tensor, rotations_N2K: Tensor) -> Tensor:
+        ctx.save_for_backward(rotations_N2K)
+        cos_N1K, sin_N1K = rotations_N2K.split(1, dim=1)
         return (x_NHK * cos_N1K).addcmul_(x_NHK.roll(x_NHK.shape[-1] // 2, -1), sin_N1K)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NHK: Tensor) -> tuple[Tensor, None]:
-        (turn_N2K,) = ctx.saved_tensors
-        cos_N1K, sin_N1K = turn_N2K.split(1, dim=1)
+        (rotations_N2K,) = ctx.saved_tensors
+        cos_N1K, sin_N1K = rotations_N2K.split(1, dim=1)
         rolled_NHK = grad_NHK.roll(grad_NHK.shape[-1] // 2, -1)
         return (grad_NHK * cos_N1K).addcmul_(rolled_NHK, sin_N1K, value=-1), None
 
 
-def rotate_halves(x_NHK: Tensor, turn_N2K: Tensor) -> Tensor:
+def rotate_halves(x_NHK: Tensor, rotations_N2K: Tensor) -> Tensor:
     """Rotates all of every head by its token's rotation (of `HalvesRope`), differentiably; in float32 at least."""
     wide = x_NHK.to(torch.promote_types(x_NHK.dtype, torch.float32))
-    rotated: Tensor = _RotateHalves.apply(wide, turn_N2K)
+    rotated: Tensor = _RotateHalves.apply(wide, rotations_N2K)
     return rotated.to(x_NHK.dtype)
 
 

@@ -12,12 +12,39 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def swiglu(gate_up_NF: Tensor) -> Tensor:
     """silu(gate) * up, where gate is the first half of the last dimension."""
     gate, up = gate_up_NF.chunk(2, dim=-1)
     return F.silu(gate) * up
+
+
+def feed_forward(x_ND: Tensor, gate_up_XD: Tensor, down_DF: Tensor) -> Tensor:
+    """One feed-forward layer, down(silu(gate x) * up x), as suits the device."""
+    if x_ND.is_cpu:
+        y_ND: Tensor = _FeedForward.apply(x_ND, gate_up_XD, down_DF)
+        return y_ND
+    return F.linear(swiglu(F.linear(x_ND, gate_up_XD)), down_DF)
+
+
+class _FeedForward(torch.autograd.Function):
+    """The layer as the only expert."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, gate_up_XD: Tensor, down_DF: Tensor) -> Tensor:
+        y_ND, saved = swiglu_forward(x_ND, gate_up_XD[None], down_DF[None], [x_ND.shape[0]])
+        ctx.save_for_backward(*saved, gate_up_XD, down_DF)
+        return y_ND
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, gate, up, gate_up_XD, down_DF = ctx.saved_tensors
+        saved, rows = Hidden(x, gate, up), [x.shape[0]]
+        grads = swiglu_backward(grad_ND, saved, gate_up_XD[None], down_DF[None], rows)
+        return grads[0], grads[1][0], grads[2][0]
 
 
 class Hidden(NamedTuple):

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from aha.environment import gpus, memory_bytes
 from aha.errors import CheckpointError
-from aha.models.companions import tokens_in_use
-from aha.models.config import DeepseekV3Config
-from aha.models.count import describe, describe_dense
-from aha.models.dense_config import DenseConfig
-from aha.models.families import load_config
-from aha.models.memory import (
+from aha.model_folder import tokens_in_use
+from aha.models.config.base import ModelConfig
+from aha.models.config.dense import DenseConfig
+from aha.models.config.load import load_config
+from aha.models.config.memory_estimate import (
     ADAPTER_RANK,
     MICRO_TOKENS,
     REQUEST_TOKENS,
@@ -21,8 +20,8 @@ from aha.models.memory import (
     adapter_parameters,
     stage_memory,
 )
-from aha.models.model_config import ModelConfig
-from aha.models.presets import preset
+from aha.models.config.parameter_count import describe
+from aha.models.config.presets import preset
 from aha.text.chat_template import ChatTemplate
 
 GIB = 1 << 30
@@ -47,11 +46,7 @@ def describe_model(name: str) -> str:
     else:
         config = preset(name)
         rows = []
-    if isinstance(config, DenseConfig):
-        rows += _dense_rows(config)
-    else:
-        assert isinstance(config, DeepseekV3Config)
-        rows += _deepseek_rows(config)
+    rows += _size_rows(config)
     rows.append((f"LoRA adapters of rank {ADAPTER_RANK}, parameters", _count(adapter_parameters(config, ADAPTER_RANK))))
     table = "\n".join(f"{label:<44}{value:>32}" for label, value in rows)
     return f"{table}\n\n{_memory_table(config)}"
@@ -84,25 +79,23 @@ def _chat_template(folder: Path) -> str:
             return str(error)
 
 
-def _deepseek_rows(config: DeepseekV3Config) -> list[Row]:
+def _size_rows(config: ModelConfig) -> list[Row]:
     sizes = describe(config)
     cache, heads = sizes.cache_bytes_per_token, sizes.mha_cache_bytes_per_token
+    if isinstance(config, DenseConfig):
+        kept, parts = "keys and values", [("  of which embedding and head", _count(sizes.embedding_parameters))]
+    else:
+        kept, parts = (
+            "latent",
+            [
+                ("  of which active for one token", _count(sizes.active_parameters)),
+                ("  besides: multi-token prediction", _count(sizes.mtp_parameters)),
+            ],
+        )
     return [
         ("parameters, embedding and head included", _count(sizes.total_parameters)),
-        ("  of which active for one token", _count(sizes.active_parameters)),
-        ("  besides: multi-token prediction", _count(sizes.mtp_parameters)),
-        ("cache per token in bf16, latent", f"{cache:,} bytes"),
-        ("  multi-head attention of the same heads", f"{heads:,} bytes ({heads / cache:.1f} times)"),
-    ]
-
-
-def _dense_rows(config: DenseConfig) -> list[Row]:
-    sizes = describe_dense(config)
-    cache, heads = sizes.cache_bytes_per_token, sizes.mha_cache_bytes_per_token
-    return [
-        ("parameters, embedding and head included", _count(sizes.total_parameters)),
-        ("  of which embedding and head", _count(sizes.embedding_parameters)),
-        ("cache per token in bf16, keys and values", f"{cache:,} bytes"),
+        *parts,
+        (f"cache per token in bf16, {kept}", f"{cache:,} bytes"),
         ("  multi-head attention of the same heads", f"{heads:,} bytes ({heads / cache:.1f} times)"),
     ]
 

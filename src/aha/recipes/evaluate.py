@@ -23,7 +23,7 @@ from aha.evals.sample_store import RESULTS, SampleStore, content_of, identity
 from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, names_of, write_json
 from aha.inference.engine import Engine
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.recipes.model_folders import refuse_reward_model
 from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import DATASETS, is_dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from aha.errors import ConfigError, UnknownNameError
-from aha.models.gguf_export import Precision, export_gguf
+from aha.models.checkpoint.gguf_export import Precision, export_gguf
 
 FORMATS = ("hf", "gguf")
 
@@ -53,9 +53,9 @@ def _write_folder(folder: Path, out: Path, adapter: Path | None, precision: str)
     """A model folder in another precision or with adapters merged in, with all that lay beside the weights."""
     import torch
 
-    from aha.models.adapter_files import load_adapter
-    from aha.models.companions import tokenizer_files
-    from aha.models.hf import load_pretrained, save_pretrained
+    from aha.model_folder import tokenizer_files
+    from aha.models.checkpoint.adapter import load_adapter
+    from aha.models.checkpoint.hf import load_pretrained, save_pretrained
 
     dtypes = {"f32": torch.float32, "bf16": torch.bfloat16}
     if precision not in dtypes:

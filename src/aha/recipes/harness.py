@@ -20,7 +20,7 @@ from lm_eval.api.model import LM
 
 from aha.errors import ConfigError
 from aha.inference.engine import Engine
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.text.templates import start
 from aha.text.tokenizer import Tokenizer
 from aha.types import FinishReason, Request, SamplingParams

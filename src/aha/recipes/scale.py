@@ -22,7 +22,7 @@ from aha.evals.scaling_rows import WITHOUT_REWARDS, ScalingSettings, answer, unf
 from aha.evals.scaling_stage import load_rewards
 from aha.files import derive_seed, file_sha256, make_folder_of, write_atomic, write_json
 from aha.inference.engine import Engine
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.reward_model import ABOUT, BACKBONE, HEAD
 from aha.recipes.model_folders import refuse_reward_model
 from aha.report.scaling import curves_figure, levels_table

@@ -10,7 +10,7 @@ from typing import Any
 from aha.errors import ConfigError
 from aha.files import read_json
 from aha.inference.engine import Engine
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.recipes.model_folders import is_run, require_model
 from aha.recipes.r1 import STYLES
 from aha.serve.config import ServeConfig

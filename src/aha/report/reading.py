@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from aha.errors import AhaError
-from aha.models.count import total_and_active
-from aha.models.families import load_config
+from aha.models.config.load import load_config
+from aha.models.config.parameter_count import describe
 from aha.runs import RunFolder
 
 Row = dict[str, Any]
@@ -110,10 +110,10 @@ def model_sizes(folder: Path) -> Row:
     if not (folder / "config.json").is_file():
         return {}
     try:
-        total, active = total_and_active(load_config(folder))
+        sizes = describe(load_config(folder))
     except AhaError:
         return {}
-    return {"parameters": total, "active": active}
+    return {"parameters": sizes.total_parameters, "active": sizes.active_parameters}
 
 
 def evaluation_settings(folder: Path) -> dict[str, dict[str, Row]]:

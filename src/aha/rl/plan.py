@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aha.models.config.parameter_count import describe
 from aha.models.language_model import LanguageModel
 from aha.rl.config import GRPOConfig
 from aha.training.plan import LATER, in_words, training_bytes, weights_bytes
@@ -21,7 +22,8 @@ def describe_plan(config: GRPOConfig, model: LanguageModel, cells: int, processe
     has_reference = bool(config.loss.kl_beta) and config.lora is None  # with adapters the base itself is the reference
     copies = weights_bytes(model) * (2 if has_reference else 1)
     context = config.prompts.max_tokens + longest
-    cache = model.new_cache(1, 8).bytes_per_token * context * config.sampling.engine_rows
+    sizes = describe(model.config, model.embed_tokens.weight.element_size())
+    cache = sizes.cache_bytes_per_token * context * config.sampling.engine_rows
     parts = [
         f"{config.steps} steps of {config.prompts_per_step} prompts x {config.group_size} completions",
         f"at most {longest} tokens each, {completions * longest / 1e6:.1f}M in all",

@@ -15,14 +15,14 @@ from aha.models.language_model import LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
 from aha.models.lora_linear import adapted_layers
-from aha.models.parts import own
+from aha.models.sharded_tensors import local
 from aha.rl.config import LossConfig
 from aha.rl.loss import importance_weights, policy_loss, token_weights
 from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
 from aha.training.optimizer import OptimizerConfig
 from aha.training.parallel import ParallelConfig
-from aha.training.sharding import idle_pass, spread
+from aha.training.sharding import dummy_pass, shard
 from aha.training.update import PassReport, Update
 from aha.types import FinishReason, Rollout, RolloutGroup
 
@@ -99,7 +99,7 @@ class PolicyUpdate:
         has_adapters = any(adapted_layers(model))
         self.reference: LanguageModel | None = None
         if config.kl_beta and not has_adapters:
-            self.reference = spread(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
+            self.reference = shard(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
         self.update = Update(
             model,
             optimizer,
@@ -116,7 +116,7 @@ class PolicyUpdate:
         if self.reference is not None:
             current = self.model.state_dict()
             for name, tensor in self.reference.state_dict().items():
-                own(tensor).copy_(own(current[name]))
+                local(tensor).copy_(local(current[name]))
 
     def step(self, groups: Sequence[RolloutGroup], limit: int, on_policy: bool, last: bool = True) -> dict[str, Any]:
         """One update on this process's groups (possibly none), together with all other processes.
@@ -153,10 +153,10 @@ class PolicyUpdate:
 
     def _matching_backward(self) -> None:
         """The passes of a micro-batch without data, beside other processes' micro-batches."""
-        loss = idle_pass(self.model)
+        loss = dummy_pass(self.model)
         if self.config.kl_beta:
             with torch.no_grad(), self._as_reference() as reference:
-                idle_pass(reference)
+                dummy_pass(reference)
         loss.backward()
 
     def _kept(self, group: RolloutGroup) -> RolloutGroup:

@@ -18,7 +18,7 @@ from aha.errors import NothingToLearnError
 from aha.evals.metrics import pass_at_k
 from aha.evals.stage import MakeGenerator
 from aha.models.language_model import LanguageModel
-from aha.models.parts import Whole, fill
+from aha.models.sharded_tensors import FullCopy, copy_into
 from aha.protocols import Generator
 from aha.rewards.rubric import Grader
 from aha.rl.advantage import first_with_signal, rewards_agree
@@ -260,7 +260,7 @@ class GRPOTrainer(TrainingLoop):
         for part in range(config.minibatches):
             chosen = [groups[i] for i in order[part :: config.minibatches]]
             results.append(self.policy.step(chosen, limit, on_policy=part == 0, last=part + 1 == config.minibatches))
-        self.generator.load_weights(Whole(self.model.state_dict()), step + 1)
+        self.generator.load_weights(FullCopy(self.model.state_dict()), step + 1)
         return results
 
     def _watch_for_signal(self, facts: Sequence[dict[str, Any]]) -> None:
@@ -360,12 +360,12 @@ class GRPOTrainer(TrainingLoop):
         super().load_state(tensors, state)
         if self.policy.reference is not None:
             for name, tensor in self.policy.reference.state_dict().items():
-                fill(tensor, tensors[REFERENCE + name])
+                copy_into(tensor, tensors[REFERENCE + name])
         self.curriculum.load_state(state["curriculum"])
         self.silent_steps = state["silent_steps"]
         self.well_formed = state["well_formed"]
         self.tokens_trained = state["tokens_trained"]
-        self.generator.load_weights(Whole(self.model.state_dict()), state["weights_version"])
+        self.generator.load_weights(FullCopy(self.model.state_dict()), state["weights_version"])
 
 
 def stratified(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from aha.configuration import Config
 from aha.errors import CheckpointError
-from aha.models.families import load_config
+from aha.models.config.load import load_config
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext, StageResult
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from aha.configuration import Config, StageName
 from aha.evals.stage import LONGEST_PROMPT, SamplingStage
 from aha.files import write_atomic, write_json
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.rewards.preference import preference_of
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import Row, sample_in_batches

@@ -21,11 +21,11 @@ from aha.configuration import Config
 from aha.data.stream import packed_documents
 from aha.data.text import DOCUMENTS, TextConfig, TokenizedText, is_held_out
 from aha.files import derive_seed
-from aha.models.build import build
+from aha.models.config.base import ModelConfig
+from aha.models.config.presets import PRESETS, preset
 from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import Layout, MaskedRows, Rectangle
-from aha.models.model_config import ModelConfig
-from aha.models.presets import PRESETS, preset
+from aha.models.model_from_config import build
 from aha.tasks.corpus import CorpusConfig, document
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ from aha.training.logprobs import chunked_logprobs
 from aha.training.loop import TrainingLoop
 from aha.training.optimizer import OptimizerConfig
 from aha.training.progress import Task
-from aha.training.sharding import idle_pass, idle_passes, rest
+from aha.training.sharding import dummy_pass, dummy_passes, reshard
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import save_trained
 from aha.training.update import PassReport, Update
@@ -257,15 +257,15 @@ class Pretrainer(TrainingLoop):
         config, distributed = self.config, self.context.distributed
         rows = range(VALIDATION_ROW + distributed.rank, VALIDATION_ROW + config.validation_rows, distributed.world_size)
         total = torch.zeros(2, dtype=torch.float64)
-        idle = idle_passes(min(1, len(rows)), self.context.parallel, distributed)
+        idle = dummy_passes(min(1, len(rows)), self.context.parallel, distributed)
         if len(rows):
             ids_N, targets_N, documents = self._batch(rows)
             hidden = self.model(ids_N, self._layout(documents))
             logprobs_N, _ = chunked_logprobs(hidden.hidden_ND, self.model.head_weight, targets_N, entropy=False)
             total += torch.tensor([-float(logprobs_N.double().sum()), float(logprobs_N.numel())])
         elif idle:
-            idle_pass(self.model)
-        rest(self.model)
+            dummy_pass(self.model)
+        reshard(self.model)
         distributed.all_reduce_sum([total])
         return float(total[0] / total[1]) if total[1] else None
 

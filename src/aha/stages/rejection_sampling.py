@@ -23,7 +23,7 @@ from aha.errors import ConfigError
 from aha.evals.readability import longest_paragraph, repetition_rate
 from aha.evals.stage import LONGEST_PROMPT, SamplingStage
 from aha.files import write_json
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.rewards.rules import accuracy, language_consistency
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import Row, sample_in_batches

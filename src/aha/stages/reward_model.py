@@ -22,7 +22,7 @@ from aha.stages.preferences import LABELLED, PAIRS
 from aha.text.tokenizer import Tokenizer
 from aha.training.loop import TrainingLoop
 from aha.training.optimizer import OptimizerConfig
-from aha.training.sharding import rest
+from aha.training.sharding import reshard
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training
 from aha.training.update import PassReport, Update
@@ -177,7 +177,7 @@ class RewardModelTrainer(TrainingLoop):
         that the harmless model judges in RL. Every process measures all of them.
         """
         calibration, scores = (self._scored(rows) for rows in (self.calibration, self.held_out))
-        rest(self.model.backbone)
+        reshard(self.model.backbone)
         deviation = float(calibration.std()) if calibration.numel() > 1 else 0.0
         figures = {"mean": float(calibration.mean()), "std": max(deviation, 1e-3), "held_out": len(self.held_out)}
         if self.config.preference == "helpful":

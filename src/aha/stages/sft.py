@@ -16,17 +16,17 @@ from torch import Tensor
 from aha.configuration import Config, StageName
 from aha.data.conversations import ConversationFile, Example, Examples, epoch_order, micro_batches
 from aha.errors import ConfigError
+from aha.models.config.base import ModelConfig
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
-from aha.models.model_config import ModelConfig
 from aha.text.templates import with_chat_ends
 from aha.text.tokenizer import Tokenizer
 from aha.training.logprobs import chunked_logprobs
 from aha.training.loop import TrainingLoop
 from aha.training.optimizer import OptimizerConfig
 from aha.training.plan import LATER, in_words, training_bytes, weights_bytes
-from aha.training.sharding import idle_pass, idle_passes, rest
+from aha.training.sharding import dummy_pass, dummy_passes, reshard
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import ComputeConfig, load_for_training, save_trained
 from aha.training.update import PassReport, Update
@@ -237,13 +237,13 @@ class SFTTrainer(TrainingLoop):
         own = self.held_out[distributed.rank :: distributed.world_size]
         sums = torch.zeros(2, dtype=torch.float64)
         parts = list(micro_batches(own, self.config.micro_tokens))
-        idle = idle_passes(len(parts), self.context.parallel, distributed)
+        idle = dummy_passes(len(parts), self.context.parallel, distributed)
         for part in parts:
             summed, _, _ = self._losses(part)
             sums += torch.tensor([float(summed), float(sum(map(_trained_tokens, part)))])
         for _ in range(idle):
-            idle_pass(self.model)
-        rest(self.model)
+            dummy_pass(self.model)
+        reshard(self.model)
         distributed.all_reduce_sum([sums])
         return float(sums[0] / sums[1]) if sums[1] else None
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aha.companion_files import read_json
 from aha.errors import CheckpointError
+from aha.model_folder import read_model_json
 from aha.workers import KillableWorker
 
 SECONDS = 10.0
@@ -39,7 +39,7 @@ class ChatTemplate:
         Raises:
             CheckpointError: a file is not readable.
         """
-        settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+        settings = read_model_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
         source = settings.get("chat_template")
         if isinstance(source, list):  # several by name
             source = {entry["name"]: entry["template"] for entry in source}.get("default")

@@ -15,8 +15,8 @@ from typing import Any
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from aha.companion_files import TEXT_FILES, read_json
 from aha.errors import CheckpointError
+from aha.model_folder import TEXT_FILES, read_model_json
 from aha.text.chat_template import ChatTemplate
 
 BOS = "<｜begin▁of▁sentence｜>"
@@ -178,7 +178,7 @@ class Tokenizer:
             )
         files = {name: (folder / name).read_text(encoding="utf-8") for name in TEXT_FILES if (folder / name).is_file()}
         settings = folder / "tokenizer_config.json"
-        config = read_json(settings) if settings.is_file() else {}
+        config = read_model_json(settings) if settings.is_file() else {}
         bos = _token_text(config.get("bos_token")) if config.get("add_bos_token", True) else None
         return cls(backend, ChatTemplate.load(folder), bos, _ends(folder, config, backend), files)
 
@@ -205,7 +205,7 @@ def _ends(folder: Path, config: Mapping[str, Any], backend: Backend) -> tuple[st
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         if path.is_file():
-            ids = read_json(path).get("eos_token_id")
+            ids = read_model_json(path).get("eos_token_id")
             ends += [backend.id_to_token(one) for one in (ids if isinstance(ids, list) else [ids]) if one is not None]
     found = tuple(dict.fromkeys(token for token in ends if token))
     if not found:

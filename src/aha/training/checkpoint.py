@@ -32,7 +32,7 @@ from torch import Tensor
 
 from aha.errors import CheckpointError
 from aha.files import cannot_write, canonical_json, file_sha256, fingerprint, sync_folder
-from aha.models.parts import is_part
+from aha.models.sharded_tensors import is_sharded
 from aha.training.distributed import Distributed
 from aha.training.part_files import PART, PartFiles, part_name, serialize_part
 
@@ -129,7 +129,7 @@ def _write_tensors(
     folder: Path, tensors: Mapping[str, Tensor], distributed: Distributed
 ) -> dict[str, dict[str, str | int]]:
     """Writes this process's file of tensors, if it has one; its entry in the manifest."""
-    if any(map(is_part, tensors.values())):
+    if any(map(is_sharded, tensors.values())):
         name, data = part_name(distributed.rank), serialize_part(tensors)
     elif distributed.is_first:
         name, data = TENSORS, safetensors.torch.save(_separate(tensors))

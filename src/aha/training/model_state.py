@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from aha.models.parts import fill
+from aha.models.sharded_tensors import copy_into
 from aha.training.optimizer import Optimizer
 
 MODEL, OPTIMIZER = "model.", "optimizer."
@@ -35,5 +35,5 @@ def load_training_state(model: nn.Module, optimizer: Optimizer, tensors: Mapping
     Whatever number of processes the model was spread over then, each takes the rows that it has now.
     """
     for name, tensor in _changing(model).items():
-        fill(tensor, tensors[MODEL + name])
+        copy_into(tensor, tensors[MODEL + name])
     optimizer.load_state({name: tensors[OPTIMIZER + name] for name in optimizer.state()}, steps)

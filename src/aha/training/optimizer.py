@@ -6,8 +6,8 @@ ahead at equal steps, so it is the default for pretraining there; `muon_lr = 0` 
 Parameters in bfloat16 or float16 have float32 master weights here, and their gradients add up in float32 over
 micro-batches: steps and sums that bfloat16 would round away.
 
-Of parameters that are spread over processes (`aha.models.parts`) each process updates the rows that it has: its moments
-and master weights are of these alone. Only Muon gathers, one matrix at a time, because it needs whole ones.
+Of parameters that are spread over processes (`aha.models.sharded_tensors`) each process updates the rows that it has:
+its moments and master weights are of these alone. Only Muon gathers, one matrix at a time, because it needs whole ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from aha.configuration import Config
 from aha.models.language_model import LanguageModel
-from aha.models.parts import alike, fill, is_part, own, replica_group, rows, total_norm, whole
+from aha.models.sharded_tensors import copy_into, full, is_sharded, like, local, local_rows, replica_group, total_norm
 from aha.training.distributed import Distributed
 
 NARROW = (torch.bfloat16, torch.float16)
@@ -79,9 +79,9 @@ def _orthogonalized(matrix: Tensor, parameter: Tensor) -> Tensor:
 
     Stacked matrices, such as experts, are whole in the process that has them; of others all rows are gathered.
     """
-    if not is_part(parameter) or parameter.dim() > 2:
+    if not is_sharded(parameter) or parameter.dim() > 2:
         return orthogonalize(matrix)
-    return orthogonalize(whole(alike(matrix, parameter)))[rows(parameter)]
+    return orthogonalize(full(like(matrix, parameter)))[local_rows(parameter)]
 
 
 def trains_with_muon(name: str, parameter: Tensor) -> bool:
@@ -135,19 +135,19 @@ class Optimizer:
         self._distributed = distributed or Distributed()
         self.steps = 0
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self._master = {n: own(p).detach().float() for n, p in self._named.items() if p.dtype in NARROW}
+        self._master = {n: local(p).detach().float() for n, p in self._named.items() if p.dtype in NARROW}
         self._wide_grad: dict[str, Tensor] = {}
         for name in self._master:
             self._named[name].register_post_accumulate_grad_hook(functools.partial(self._widen, name))
-        trained: dict[str, Tensor] = {name: self._master.get(name, own(p)) for name, p in self._named.items()}
+        trained: dict[str, Tensor] = {name: self._master.get(name, local(p)) for name, p in self._named.items()}
         self._muon = {n: p for n, p in trained.items() if config.muon_lr and trains_with_muon(n, p)}
         self._adam = {n: p for n, p in trained.items() if n not in self._muon}
-        whole_ones = {n: p for n, p in self._muon.items() if not is_part(self._named[n])}
+        whole_ones = {n: p for n, p in self._muon.items() if not is_sharded(self._named[n])}
         self._elsewhere = whole_ones.keys() - _fair_share(whole_ones, self._distributed)
         """Matrices whose updates other processes compute."""
         self._momentum = {n: torch.zeros_like(p) for n, p in self._muon.items()}
         used = _rows_in_use(model, self._named)
-        starts = {n: rows(self._named[n]).start for n in used}
+        starts = {n: local_rows(self._named[n]).start for n in used}
         self._decayed = {
             n: p.detach()[: max(0, used[n] - starts[n]) if n in used else None]
             for n, p in self._adam.items()
@@ -174,16 +174,16 @@ class Optimizer:
         """Adds a narrow parameter's new gradient to its float32 sum."""
         assert parameter.grad is not None
         if name in self._wide_grad:
-            self._wide_grad[name].add_(own(parameter.grad))
+            self._wide_grad[name].add_(local(parameter.grad))
         else:
-            self._wide_grad[name] = own(parameter.grad).float()
+            self._wide_grad[name] = local(parameter.grad).float()
         parameter.grad = None
 
     def _gradient(self, name: str) -> Tensor | None:
         if name in self._master:
             return self._wide_grad.get(name)
         gradient = self._named[name].grad
-        return None if gradient is None else own(gradient)
+        return None if gradient is None else local(gradient)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -209,7 +209,7 @@ class Optimizer:
             beside: further tensors to be summed over all of them, in the same message.
         """
         gradients = dict(zip((*self._muon, *self._adam), self.gradients(), strict=True))
-        plain = [gradient for name, gradient in gradients.items() if not is_part(self._named[name])]
+        plain = [gradient for name, gradient in gradients.items() if not is_sharded(self._named[name])]
         distributed.all_reduce_sum([*plain, *beside])
         groups = {name: group for name in gradients if (group := replica_group(self._named[name])) is not None}
         for group in dict.fromkeys(groups.values()):
@@ -246,7 +246,7 @@ class Optimizer:
     def _narrow(self) -> None:
         """Rounds the master weights to what the model computes with."""
         for name, master in self._master.items():
-            own(self._named[name]).copy_(master)
+            local(self._named[name]).copy_(master)
 
     def _muon_step(self, lr: float) -> None:
         shared: dict[str, Tensor] = {}
@@ -259,7 +259,7 @@ class Optimizer:
                 update = torch.zeros_like(gradient)
             else:
                 update = _orthogonalized(gradient.lerp(momentum, self.config.momentum), self._named[name])
-            if self._distributed.world_size == 1 or is_part(self._named[name]):
+            if self._distributed.world_size == 1 or is_sharded(self._named[name]):
                 self._muon_update(name, update, lr)
                 continue
             shared[name] = update
@@ -306,7 +306,7 @@ class Optimizer:
         groups = {"momentum": self._momentum, "master": self._master}
         groups |= {key: {name: moments[name][key] for name in moments} for key in ("exp_avg", "exp_avg_sq")}
         spread = {
-            f"{group}.{name}": alike(tensor, self._named[name])
+            f"{group}.{name}": like(tensor, self._named[name])
             for group, tensors in groups.items()
             for name, tensor in tensors.items()
         }
@@ -316,5 +316,5 @@ class Optimizer:
     def load_state(self, tensors: Mapping[str, Tensor], steps: int) -> None:
         """Restores what `state` gave."""
         for name, tensor in self.state().items():
-            fill(tensor, tensors[name])
+            copy_into(tensor, tensors[name])
         self.steps = steps

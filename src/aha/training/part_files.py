@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from aha.errors import CheckpointError
-from aha.models.parts import is_part, is_written_here, own, rows
+from aha.models.sharded_tensors import is_sharded, is_written_here, local, local_rows
 
 PART = re.compile(r"shard-\d{5}-model-00001-of-00001\.safetensors")
 _INFO, _OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"
@@ -35,10 +35,10 @@ def serialize_part(tensors: Mapping[str, Tensor]) -> bytes:
     """What this process has to write: its rows of spread tensors; of those that all have, all rows in the first."""
     mine, offsets = {}, {}
     for name, tensor in tensors.items():
-        here = own(tensor).detach()
-        if is_written_here(tensor) and (here.numel() or not is_part(tensor)):
+        here = local(tensor).detach()
+        if is_written_here(tensor) and (here.numel() or not is_sharded(tensor)):
             mine[name] = here.to("cpu", copy=True).contiguous()
-            offsets[name] = {_OFFSETS: [rows(tensor).start, *[0] * (tensor.dim() - 1)] if tensor.dim() else []}
+            offsets[name] = {_OFFSETS: [local_rows(tensor).start, *[0] * (tensor.dim() - 1)] if tensor.dim() else []}
     metadata = {"format": "pt", "DCP_VERSION": "1.0", _INFO: json.dumps(offsets)}
     return safetensors.torch.save(mine, metadata)
 

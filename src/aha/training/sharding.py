@@ -1,7 +1,7 @@
 """Spreading a model over the processes of a run: FSDP2 layer by layer, experts over groups of processes.
 
-What is spread is a DTensor afterwards (see `aha.models.parts`). Gathering weights and sending tokens are collective, so
-all processes must run the same passes: one that has less to do makes up for it with `idle_pass`.
+What is spread is a DTensor afterwards (see `aha.models.sharded_tensors`). Gathering weights and sending tokens are
+collective, so all processes must run the same passes: one that has less to do makes up for it with `dummy_pass`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from aha.errors import ConfigError
-from aha.models.experts import RoutedExperts
+from aha.models.experts.layer import RoutedExperts
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
-from aha.models.parts import is_part
+from aha.models.sharded_tensors import is_sharded
 from aha.training.distributed import Distributed
 from aha.training.parallel import ParallelConfig
 
 
-def spread(model: LanguageModel, parallel: ParallelConfig, distributed: Distributed) -> LanguageModel:
+def shard(model: LanguageModel, parallel: ParallelConfig, distributed: Distributed) -> LanguageModel:
     """Leaves this process its part of a model that is whole and the same in all; returns the model.
 
     With one process there is nothing to spread, and a model without experts has none to split.
@@ -33,7 +33,7 @@ def spread(model: LanguageModel, parallel: ParallelConfig, distributed: Distribu
     if parallel.expert_parallel > 1:
         _split_experts(model, parallel.expert_parallel, distributed)
     if parallel.fsdp:
-        _shard(model, distributed)
+        _shard_layers(model, distributed)
     return model
 
 
@@ -54,13 +54,13 @@ def _split_experts(model: LanguageModel, count: int, distributed: Distributed) -
         experts.split(mesh)
 
 
-def _shard(model: LanguageModel, distributed: Distributed) -> None:
+def _shard_layers(model: LanguageModel, distributed: Distributed) -> None:
     """Each layer is gathered when it computes; embedding, head and prediction modules are gathered for a whole pass.
 
     Experts that are split already stay as they are. Gradients are summed, like all of ours, and in float32.
     """
     mesh = init_device_mesh(distributed.device.type, (distributed.world_size,), mesh_dim_names=("shards",))
-    split = {parameter for parameter in model.parameters() if is_part(parameter)}
+    split = {parameter for parameter in model.parameters() if is_sharded(parameter)}
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for layer in model.layers:
         fully_shard(layer, mesh=mesh, ignored_params=split, mp_policy=policy)
@@ -73,18 +73,18 @@ def _shard(model: LanguageModel, distributed: Distributed) -> None:
     model.set_reduce_scatter_unused_params(True)
 
 
-def rest(model: nn.Module) -> None:
-    """Lets go of what a pass without a backward pass has left gathered."""
+def reshard(model: nn.Module) -> None:
+    """Reshards the root after a forward pass without a backward pass."""
     if isinstance(model, FSDPModule):
         model.reshard()
 
 
-def idle_passes(own: int, parallel: ParallelConfig, distributed: Distributed) -> int:
-    """How many idle passes must follow the `own` ones of this process's batch; asks all, so ask before the passes."""
+def dummy_passes(own: int, parallel: ParallelConfig, distributed: Distributed) -> int:
+    """How many dummy passes must follow the `own` ones of this process's batch; asks all, so ask before the passes."""
     return distributed.max([own])[0] - own if parallel.spreads else 0
 
 
-def idle_pass(model: LanguageModel, prediction_modules: bool = False) -> Tensor:
+def dummy_pass(model: LanguageModel, prediction_modules: bool = False) -> Tensor:
     """Takes part in one forward pass of the other processes, with a token of its own that changes nothing.
 
     Args:

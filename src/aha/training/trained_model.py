@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 
 from aha.configuration import Config, Field
-from aha.models.adapter_files import save_adapter
-from aha.models.hf import load_pretrained, save_pretrained
+from aha.models.checkpoint.adapter import save_adapter
+from aha.models.checkpoint.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig, adapted_layers

@@ -19,7 +19,7 @@ from aha.training.distributed import Distributed
 from aha.training.model_state import load_training_state, training_state
 from aha.training.optimizer import Optimizer, OptimizerConfig
 from aha.training.parallel import ParallelConfig
-from aha.training.sharding import idle_pass, idle_passes, spread
+from aha.training.sharding import dummy_pass, dummy_passes, shard
 
 P = TypeVar("P")
 
@@ -84,7 +84,7 @@ class Update:
         self._prediction_modules = prediction_modules and bool(backbone.mtp)
         if not self._prediction_modules:
             backbone.mtp.requires_grad_(False)
-        spread(backbone, parallel, distributed)
+        shard(backbone, parallel, distributed)
         self.optimizer = Optimizer(model, config, total_steps, distributed)
         self._sums, self._bias_update_rate = tuple(sums), bias_update_rate
         self._routers = backbone.config.num_moe_layers + (len(backbone.mtp) if self._prediction_modules else 0)
@@ -113,7 +113,7 @@ class Update:
         """
         device = self.distributed.device
         self.optimizer.zero_grad()
-        missing = idle_passes(len(parts), self.parallel, self.distributed)
+        missing = dummy_passes(len(parts), self.parallel, self.distributed)
         sums = torch.zeros(1 + len(self._sums), dtype=torch.float64, device=device)
         experts = torch.zeros_like(self._load)
         for part in parts:
@@ -132,7 +132,7 @@ class Update:
         return Stepped(dict(zip(self._sums, summed, strict=True)), metrics)
 
     def _matching_backward(self) -> None:
-        idle_pass(self.backbone, self._prediction_modules).backward()
+        dummy_pass(self.backbone, self._prediction_modules).backward()
 
     def _apply(self, experts: Tensor, balance_routers: bool) -> dict[str, Any]:
         """Moves weights and biases, and says what that took."""

@@ -7,8 +7,8 @@ import torch
 
 from aha.evals.experts import expert_report
 from aha.evals.runner import grade_sample
+from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.presets import tiny
 from aha.tasks.arithmetic import Arithmetic
 from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer

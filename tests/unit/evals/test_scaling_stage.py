@@ -13,7 +13,7 @@ import pytest
 from aha.evals.scaling import METHODS
 from aha.evals.scaling_stage import Scaling, ScalingConfig, ScalingSuite
 from aha.inference.engine import Engine
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.reward_model import RewardModel, save_reward_model
 from aha.text.tokenizer import Tokenizer
 from aha.training.stage import StageContext

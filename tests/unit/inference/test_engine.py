@@ -13,8 +13,8 @@ from aha.errors import GenerationError
 from aha.inference.engine import Engine
 from aha.inference.sampler import RowSettings, nucleus, sample, stream_key, uniforms
 from aha.inference.scheduler import Scheduler
+from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.presets import tiny
 from aha.protocols import Generator
 from aha.types import FinishReason, Request, SamplingParams
 

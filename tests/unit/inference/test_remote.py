@@ -17,10 +17,10 @@ from aha.errors import GenerationError
 from aha.inference.engine import Engine
 from aha.inference.remote.generator import RemoteGenerator
 from aha.inference.remote.http_json import call
-from aha.models.build import build
-from aha.models.hf import save_pretrained
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.presets import preset
 from aha.models.language_model import LanguageModel
-from aha.models.presets import preset
+from aha.models.model_from_config import build
 from aha.protocols import Generator
 from aha.rollout_servers import RolloutServersConfig
 from aha.types import FinishReason, Request, SamplingParams

@@ -9,14 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aha.errors import CheckpointError
-from aha.models.build import build
+from aha.inference.runner import Runner
+from aha.models.checkpoint.fp8 import dequantize
+from aha.models.checkpoint.hf import HfTensors, load_config, load_pretrained, save_pretrained
+from aha.models.config.presets import llama_tiny, qwen2_tiny, qwen3_tiny, tiny
 from aha.models.dense import Dense
-from aha.models.fp8 import dequantize, quantize
-from aha.models.hf import HfTensors, load_config, load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged, Rectangle
-from aha.models.presets import llama_tiny, qwen2_tiny, qwen3_tiny, tiny
+from aha.models.model_from_config import build
 from aha.training.optimizer import Optimizer, OptimizerConfig
+
+from ...foreign import quantize
 
 torch.set_num_threads(1)
 
@@ -94,6 +97,7 @@ def test_fp8_weights_are_multiplied_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tied", [False, True])
 def test_decoding_notices_new_weights(tied: bool) -> None:
     model = small(tied)
+    runner = Runner(model)
     optimizer = Optimizer(model, OptimizerConfig(), 10)
     for change in ("none", "step", "load", "assign", "cast"):
         if change == "step":
@@ -106,9 +110,9 @@ def test_decoding_notices_new_weights(tied: bool) -> None:
             model.load_state_dict({name: t * 1.1 for name, t in model.state_dict().items()}, assign=True)
         elif change == "cast":
             model.to(torch.bfloat16).to(torch.float32)
-        cache = model.new_cache(1, 8)
-        model.prefill([[1, 2]], cache, [0])
-        found = model.decode(torch.tensor([3]), cache)
+        cache = runner.new_cache(1, 8)
+        runner.prefill([[1, 2]], cache, [0])
+        found = runner.decode(torch.tensor([3]), cache)
         with torch.no_grad():
             expected = model.logits(model(torch.tensor([1, 2, 3]), Ragged([3])).hidden_ND)[-1:]
         torch.testing.assert_close(found.log_softmax(-1), expected.log_softmax(-1), atol=1e-5, rtol=0, msg=change)
@@ -117,10 +121,11 @@ def test_decoding_notices_new_weights(tied: bool) -> None:
 @torch.inference_mode()
 def test_bfloat16_models_decode_without_packing() -> None:
     model = Dense(llama_tiny(48, **SMALL)).init_weights().to(torch.bfloat16)
-    cache = model.new_cache(2, 16)
+    runner = Runner(model)
+    cache = runner.new_cache(2, 16)
     assert cache.entries.dtype == torch.bfloat16
-    model.prefill([[1, 2, 3], [4]], cache, [0, 1])
-    logits = model.decode(torch.tensor([5, 6]), cache)
+    runner.prefill([[1, 2, 3], [4]], cache, [0, 1])
+    logits = runner.decode(torch.tensor([5, 6]), cache)
     assert logits.dtype == torch.bfloat16
     assert bool(logits.isfinite().all())
 

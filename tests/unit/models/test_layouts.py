@@ -34,8 +34,8 @@ def test_last_tokens() -> None:
 
 
 def test_neighbours_of_one_length_are_one_batch() -> None:
-    runs = Ragged([4, 4, 4, 2, 4]).runs
-    assert [tuple(run) for run in runs] == [(0, 3, 4), (12, 1, 2), (14, 1, 4)]
+    batches = Ragged([4, 4, 4, 2, 4]).batches
+    assert [tuple(batch) for batch in batches] == [(0, 3, 4), (12, 1, 2), (14, 1, 4)]
 
 
 @pytest.mark.parametrize("lengths", [[], [3, 0]])

@@ -4,10 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aha.models.experts import _grouped_experts, sort_slots
+from aha.models.config.presets import tiny
+from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.experts.products import grouped_experts, sort_slots
 from aha.models.layouts import Ragged, Rectangle
-from aha.models.moe import DeepseekMoE, Router, max_violation, sequence_balance_loss, update_router_bias
-from aha.models.presets import tiny
+from aha.models.moe import (
+    DeepseekMoE,
+    Router,
+    RouterStats,
+    max_violation,
+    sequence_balance_loss,
+    update_router_bias,
+)
 
 torch.set_num_threads(1)
 
@@ -42,7 +50,7 @@ def test_layer_is_the_sum_of_its_experts_with_gradients(changes: dict[str, objec
     moe = build(**changes)
     x = torch.randn(tokens, 12, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(tokens, 12, dtype=torch.float64)
-    found, expected = moe(x, Ragged([tokens])).y, plain_moe(moe, x)
+    found, expected = moe(x, Ragged([tokens]), RouterStats()), plain_moe(moe, x)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(moe.tokenwise(x), expected)
     inputs = [x, *moe.parameters()]
@@ -96,9 +104,10 @@ def test_balance_loss_of_even_routing_is_one() -> None:
 
 def test_balance_loss_only_in_training() -> None:
     moe, x = build().float(), torch.randn(6, 12)
-    assert moe(x, Ragged([6])).balance_loss is not None
-    assert moe.eval()(x, Ragged([6])).balance_loss is None
-    assert build(aux_loss_alpha=0.0).float()(x, Ragged([6])).balance_loss is None
+    for layer, training, losses in ((moe, True, 1), (moe, False, 0), (build(aux_loss_alpha=0.0).float(), True, 0)):
+        stats = RouterStats()
+        layer.train(training)(x, Ragged([6]), stats)
+        assert (len(stats.counts), len(stats.losses)) == (1, losses)
 
 
 def test_bias_moves_against_the_load() -> None:
@@ -149,9 +158,28 @@ def test_grouped_products_give_the_same() -> None:
     gates = routing.gates.detach().requires_grad_()
     experts, results = moe.experts, []
     for y in (
-        _grouped_experts(x, gates, experts.gate_up_proj, experts.down_proj, slots),
+        grouped_experts(x, gates, experts.gate_up_proj, experts.down_proj, slots),
         experts(x, gates, slots),
     ):
         results.append([y, *torch.autograd.grad((y * weights).sum(), [x, gates, *experts.parameters()])])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_layers_that_are_computed_again_report_once() -> None:
+    """As activation checkpointing computes them, after the pass has ended."""
+    model = DeepseekV3(tiny(64, num_hidden_layers=3)).init_weights(torch.Generator().manual_seed(0)).train()
+    model.activation_checkpointing = True
+    kept = []
+    collect = model.collect
+    model.collect = lambda hidden, stats: kept.append(stats) or collect(hidden, stats)
+    hidden = model(torch.arange(8), Rectangle(1, 8))
+    (hidden.hidden_ND.sum() + hidden.balance_loss).backward()
+    (stats,) = kept
+    assert len(stats.counts) == len(stats.losses) == 2
+    assert model.layers[1].mlp.gate.weight.grad is not None
+
+
+def test_slots_are_counted_as_they_are() -> None:
+    indices = torch.tensor([[0, 3], [3, 1], [3, 0]])
+    assert sort_slots(indices, 5).counts.tolist() == [2, 1, 0, 3, 0]

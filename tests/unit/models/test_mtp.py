@@ -2,9 +2,9 @@
 
 import torch
 
+from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.models.layouts import Ragged, Rectangle
-from aha.models.presets import tiny
 
 torch.set_num_threads(1)
 

@@ -7,9 +7,9 @@ import weakref
 import pytest
 import torch
 
-from aha.models.config import DeepseekV3Config, RopeScaling
+from aha.models.config.deepseek_v3 import DeepseekV3Config, RopeScaling
+from aha.models.config.presets import tiny, v3
 from aha.models.mla import rotated
-from aha.models.presets import tiny, v3
 from aha.models.rope import Rope, inverse_frequencies, rotate_, softmax_scale
 
 torch.set_num_threads(1)

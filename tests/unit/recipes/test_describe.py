@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aha.errors import CheckpointError
-from aha.models.presets import preset
+from aha.models.config.presets import preset
 from aha.recipes.describe import describe_model
 
 

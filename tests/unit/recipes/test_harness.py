@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aha.inference.engine import Engine
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.text.tokenizer import Tokenizer
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'aha[eval]'")

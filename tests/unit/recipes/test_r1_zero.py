@@ -22,8 +22,8 @@ def test_every_arm_differs_from_the_main_one_in_one_thing() -> None:
 
 
 def test_the_dense_arm_has_as_many_active_parameters() -> None:
-    from aha.models.count import describe
-    from aha.models.presets import tiny
+    from aha.models.config.parameter_count import describe
+    from aha.models.config.presets import tiny
 
     experts, dense = describe(tiny(640)), describe(tiny(640, **DENSE))
     assert dense.active_parameters == pytest.approx(experts.active_parameters, rel=0.01)

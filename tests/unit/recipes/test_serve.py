@@ -11,9 +11,9 @@ import pytest
 from aha.cli import talk
 from aha.errors import ConfigError
 from aha.inference.engine import Engine
-from aha.models.build import build
-from aha.models.hf import save_pretrained
-from aha.models.presets import preset
+from aha.models.checkpoint.hf import save_pretrained
+from aha.models.config.presets import preset
+from aha.models.model_from_config import build
 from aha.recipes.talk_models import Found, find_models, load, run_names
 from aha.serve.config import ServeConfig
 from aha.text.prompt_style import PromptStyle

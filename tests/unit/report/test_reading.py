@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aha.models.presets import preset
+from aha.models.config.presets import preset
 from aha.report.page import _parameters
 from aha.report.reading import model_sizes
 

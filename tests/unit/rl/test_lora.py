@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from aha.inference.engine import Engine
-from aha.models.adapter_files import load_adapter
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.adapter import load_adapter
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.layouts import PromptGroup, Ragged, SharedPrefix
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.moe import max_violation

@@ -10,7 +10,7 @@ import torch
 
 from aha.errors import NothingToLearnError
 from aha.inference.engine import Engine
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.hf import load_pretrained
 from aha.rewards.rubric import Grader
 from aha.rl import trainer as loop
 from aha.rl.config import GRPOConfig

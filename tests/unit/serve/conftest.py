@@ -19,8 +19,8 @@ from starlette.testclient import TestClient
 from aha.errors import GenerationError
 from aha.inference.engine import Engine
 from aha.inference.scheduler import Sample, Scheduler
+from aha.models.config.presets import preset
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.presets import preset
 from aha.serve.app import create_app
 from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from aha.data.conversations import Conversation, Examples, encode, write_conversations
 from aha.errors import CheckpointError, ConfigError
 from aha.files import file_sha256
-from aha.models.adapter_files import load_adapter
-from aha.models.hf import load_pretrained
+from aha.models.checkpoint.adapter import load_adapter
+from aha.models.checkpoint.hf import load_pretrained
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
 from aha.runs import read_jsonl

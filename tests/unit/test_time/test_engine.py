@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from aha.inference.engine import Engine
+from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.models.presets import tiny
 from aha.test_time.budget_forcing import ANSWER_TOKENS, end_thinking_at, think_at_least
 from aha.test_time.candidates import Respondent
 from aha.text.prompt_style import PromptStyle

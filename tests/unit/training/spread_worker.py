@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from aha.data.conversations import Conversation, encode
-from aha.models.build import build
+from aha.models.config.presets import preset
 from aha.models.language_model import LanguageModel
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig
-from aha.models.presets import preset
+from aha.models.model_from_config import build
 from aha.models.reward_model import RewardModel, save_reward_model
 from aha.rl.config import LossConfig
 from aha.rl.policy import PolicyUpdate

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
 from aha.errors import CheckpointError, ConfigError
-from aha.models.build import build
-from aha.models.presets import preset
+from aha.models.config.presets import preset
+from aha.models.model_from_config import build
 from aha.models.reward_model import load_reward_model
 from aha.runs import RunFolder
 from aha.training import checkpoint
 from aha.training.distributed import Distributed
 from aha.training.parallel import ParallelConfig
-from aha.training.sharding import spread
+from aha.training.sharding import shard
 
 pytestmark = pytest.mark.slow  # the jobs of all tests together take most of a minute
 
@@ -254,4 +254,4 @@ def test_parts_say_which_rows_they_have(folder: Path) -> None:
 def test_experts_that_do_not_divide_are_refused(count: int, word: str) -> None:
     model = build(preset("tiny", vocab_size=96, num_hidden_layers=2))
     with pytest.raises(ConfigError, match=word):
-        spread(model, ParallelConfig(expert_parallel=count), Distributed())
+        shard(model, ParallelConfig(expert_parallel=count), Distributed())

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from aha.errors import GenerationError
 from aha.inference.remote.http_json import call
-from aha.models.hf import HfTensors, save_pretrained
+from aha.models.checkpoint.hf import HfTensors, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.rollout_servers import RolloutServersConfig
 

@@ -1,0 +1,1 @@
+"""What a configuration file says: sizes of each family, presets, counts and estimates. No torch here."""
