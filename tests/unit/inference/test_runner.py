@@ -27,11 +27,12 @@ def made(name: str) -> LanguageModel:
 
 
 def adapters(model: LanguageModel) -> None:
-    add_adapters(model, LoRAConfig(r=2), seed=0)
+    add_adapters(model, LoRAConfig(r=2, alpha=2.0), seed=0)
+    generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for layer in adapted_layers(model):
             for matrix in layer.lora_B.values():
-                matrix.normal_(0.0, 0.1)
+                matrix.normal_(0.0, 0.1, generator=generator)
 
 
 def unrecorded(model: LanguageModel) -> None:
