@@ -182,7 +182,7 @@ def test_methods_are_functions(place: Path) -> None:
         "tokenizer": Tokenizer.load(folder),
         "problems": problems,
     }
-    code = code.replace("200 *", "2 *").replace("256", "8").replace("448", "16")
+    code = code.replace("256", "8").replace("448", "120").replace("budget=64", "budget=4")
     exec(compile(code, "think_longer.md", "exec"), known)
     assert len(known["outcomes"]) == len(problems)
 
