@@ -15,7 +15,7 @@ from aha.runs import RunFolder
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "your_cluster.md"
 COMMANDS = [line for line in GUIDE.read_text().splitlines() if line.startswith(("aha run", "torchrun"))]
 SETTINGS = {
-    "device": "cpu",
+    "compute.device": "cpu",
     "pretrain.steps": 10,
     "pretrain.log_every": 1,
     "pretrain.rows_per_step": 3,

@@ -102,7 +102,7 @@ class Scaling(SamplingStage):
     def _respondent(self, context: StageContext[ScalingConfig], suite: ScalingSuite) -> Respondent:
         config = context.config
         folder = context.parent_model_folder(suite.stage)
-        model = load_pretrained(folder, device=context.distributed.device)
+        model = load_pretrained(folder, **context.placement)
         generator = self._make_generator(model, max_rows=256, max_context=LONGEST_PROMPT + config.room)
         return Respondent(
             generator,

@@ -124,7 +124,7 @@ class Evaluation(SamplingStage):
     @staticmethod
     def _load(context: StageContext[EvaluationConfig], stage: str) -> tuple[LanguageModel, Tokenizer]:
         folder = context.parent_model_folder(stage)
-        return load_pretrained(folder, device=context.distributed.device), Tokenizer.load(folder)
+        return load_pretrained(folder, **context.placement), Tokenizer.load(folder)
 
     def _evaluate(
         self,

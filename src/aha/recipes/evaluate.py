@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aha import __version__
+from aha.compute import ComputeConfig
 from aha.configuration import override_config
 from aha.errors import UnknownNameError
 from aha.evals.file_tasks import FileTaskSettings
@@ -24,6 +25,7 @@ from aha.evals.stage import EvaluationSettings, question_sets, report
 from aha.files import fingerprint, names_of, write_json
 from aha.inference.engine import Engine
 from aha.models.checkpoint.hf import load_pretrained
+from aha.models.placement import placement
 from aha.recipes.model_folders import refuse_reward_model
 from aha.stages.checkpoint import checkpoint_identity
 from aha.tasks.datasets import DATASETS, is_dataset
@@ -55,7 +57,7 @@ class ModelEvaluation(EvaluationSettings, FileTaskSettings):
     """What `aha eval` does; change it with --set."""
 
     styles: tuple[StyleName, ...] = Field(("zero",), min_length=1, description="prompt styles")
-    device: str = Field("cpu", description="where to compute: cpu or cuda")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="device and numbers")
     samples_by_task: dict[Annotated[str, AfterValidator(_known)], PositiveInt] = Field(
         default_factory=dict, description="samples where they differ, by family or task"
     )
@@ -109,7 +111,8 @@ def evaluate_models(
     base = ModelEvaluation(suite_seed=seed)
     configs = {name: override_config(base, {**PRESETS.get(name, {}), **chosen}, overrides) for name in presets}
     dumps = {
-        name: config.model_dump(mode="json", exclude={"device", "engine_rows"}) for name, config in configs.items()
+        name: config.model_dump(mode="json", exclude={"compute": {"device"}, "engine_rows": True})
+        for name, config in configs.items()
     }
     for path in checkpoints:
         refuse_reward_model(path)
@@ -184,7 +187,7 @@ def _measure(work: Measurement, kept: SampleStore | None) -> list[Sample]:
 def _new_samples(work: Measurement, missing: Sequence[tuple[list[Problem], int]], total: int) -> Iterator[list[Sample]]:
     """Makes samples, some problems at a time, with progress out of the total number of problems."""
     config = work.config
-    model, tokenizer = load_pretrained(work.checkpoint, device=config.device), Tokenizer.load(work.checkpoint)
+    model, tokenizer = load_pretrained(work.checkpoint, **placement(config.compute)), Tokenizer.load(work.checkpoint)
     longest = work.style.longest_prompt(tokenizer, [one for problems, _ in missing for one in problems])
     engine = Engine(model, max_rows=config.engine_rows, max_context=longest + config.max_completion_tokens)
     asker = Asker(engine, tokenizer, work.style)

@@ -18,9 +18,12 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
+from aha.compute import ComputeConfig
+from aha.configuration import build_config
 from aha.errors import ConfigError
 from aha.inference.engine import Engine
 from aha.models.checkpoint.hf import load_pretrained
+from aha.models.placement import placement
 from aha.text.templates import start
 from aha.text.tokenizer import Tokenizer
 from aha.types import FinishReason, Request, SamplingParams
@@ -36,16 +39,25 @@ class HarnessModel(LM):
         folder: in Hugging Face layout.
         max_context: prompt and completion tokens of one request; longer prompts lose their beginning.
         rows: samples decoded at once.
-        device: where to compute.
+        device: where to compute: auto, cpu or cuda.
+        dtype: auto, float32 or bfloat16.
         seed: of sampled generation.
     """
 
     def __init__(
-        self, folder: str | Path, max_context: int = 2048, rows: int = 32, device: str = "cpu", seed: int = 0
+        self,
+        folder: str | Path,
+        max_context: int = 2048,
+        rows: int = 32,
+        device: str = "auto",
+        dtype: str = "auto",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self._folder = Path(folder)
-        self._model = load_pretrained(self._folder, device=device)
+        self._model = load_pretrained(
+            self._folder, **placement(build_config(ComputeConfig, {"device": device, "dtype": dtype}))
+        )
         self._tokenizer = Tokenizer.load(self._folder)
         self._engine = Engine(self._model, max_rows=rows, max_context=max_context)
         self._max_context, self._seed = max_context, seed

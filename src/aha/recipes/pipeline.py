@@ -104,6 +104,7 @@ class Pipeline:
             self._progress,
             spec.parents,
             self.config.parallel,
+            self.config.compute,
         )
         try:
             result = make_stage(spec.kind).run(context)

@@ -22,8 +22,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+from aha.compute import ComputeConfig
 from aha.configuration import Config, Field, named_stages
 from aha.errors import ConfigError, nearest
 from aha.files import fingerprint
@@ -51,7 +51,7 @@ class RecipeConfig(Config):
     recipe: str = Field(description="The recipe's name in the registry, or module:function.")
     name: str = Field("", description="Names the run folder; empty takes the recipe's name.")
     seed: int = Field(0, ge=0, le=2**31, description="Everything random is derived from it.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute; auto takes GPUs if present.")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="Device and numbers of every stage.")
     max_processes: int = Field(2, ge=1, le=4096, description="At most so many processes, one per core or GPU.")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="How models spread over processes.")
     checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints; 0 saves at every step.")
@@ -99,6 +99,7 @@ def identities(config: RecipeConfig) -> dict[str, str]:
                 "config": spec.config.model_dump(mode="json"),
                 "parents": [[parent, result[parent]] for parent in spec.parents],
                 "seed": config.seed,
+                "dtype": config.compute.dtype,
                 "data": spec.data_identity,
             }
         )

@@ -45,9 +45,9 @@ def execute(config: RecipeConfig, out: Path | None = None, fresh: bool = False, 
         return 0
     identities(config)  # a graph that is not in order is said before anything is touched
     folder = open_run(config, path, fresh)
-    count = processes or _recorded_processes(folder) or default_processes(config.max_processes, config.device)
+    count = processes or _recorded_processes(folder) or default_processes(config.max_processes, config.compute.device)
     before = folder.json("environment") or {}
-    folder.write_environment(count, config.device)
+    folder.write_environment(count, config.compute.device)
     _announce(config, folder, count, before)
     assert folder.lock_descriptor is not None
     # The workers read the configuration just written: whatever file or recipe it came from may change meanwhile.
@@ -105,7 +105,7 @@ def _announce(config: RecipeConfig, folder: RunFolder, count: int, before: dict[
     source = folder.json("environment")["source_sha256"]
     if before.get("source_sha256", source) != source:
         notes.append("the code has changed since this run was last started; what is kept was made by the older code")
-    if count > available_cores() and config.device == "cpu":
+    if count > available_cores() and config.compute.device == "cpu":
         notes.append(f"{count} processes share {available_cores()} cores")
     for note in notes:
         print(f"aha: note: {note}", file=sys.stderr)
@@ -129,9 +129,9 @@ def work(config: RecipeConfig, path: Path, fresh: bool) -> None:
     from aha.training.progress import Progress
 
     try:
-        distributed = Distributed.join(config.device)
+        distributed = Distributed.join(config.compute.device)
         if distributed.is_first and not launched:
-            open_run(config, path, fresh).write_environment(distributed.world_size, config.device)
+            open_run(config, path, fresh).write_environment(distributed.world_size, config.compute.device)
         distributed.barrier()
         Pipeline(config, RunFolder.open(path), distributed, Progress(distributed.is_first), stop).run()
         distributed.barrier()  # nobody leaves while another still expects a message

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from rich.console import Console
 from rich.table import Table
 
 from aha import __version__
+from aha.compute import ComputeConfig
 from aha.configuration import override_config
 from aha.errors import ConfigError
 from aha.evals.file_tasks import FileTaskSettings
@@ -23,6 +24,7 @@ from aha.evals.scaling_stage import load_rewards
 from aha.files import derive_seed, file_sha256, make_folder_of, write_atomic, write_json
 from aha.inference.engine import Engine
 from aha.models.checkpoint.hf import load_pretrained
+from aha.models.placement import placement
 from aha.models.reward_model import ABOUT, BACKBONE, HEAD
 from aha.recipes.model_folders import refuse_reward_model
 from aha.report.scaling import curves_figure, levels_table
@@ -42,7 +44,7 @@ PROBLEMS_AT_ONCE = 32
 class ModelScaling(ScalingSettings, FileTaskSettings):
     """What `aha scale` does; change it with --set. `reward_model` is a reward model's folder."""
 
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where to compute")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="device and numbers")
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
 
     @model_validator(mode="after")
@@ -85,7 +87,7 @@ def scale(
     refuse_reward_model(checkpoint)
     if svg is not None:
         make_folder_of(svg)
-    settings = config.model_dump(mode="json", exclude={"device", "engine_rows"})
+    settings = config.model_dump(mode="json", exclude={"compute": {"device"}, "engine_rows": True})
     asks = {"model": checkpoint_identity(str(checkpoint)), "style": style.name, "seed": seed, "settings": settings}
     asks |= {"problems": content_of(config.problems()), "aha": __version__}
     if config.reward_model:
@@ -143,7 +145,7 @@ def measure(checkpoint: Path, config: ModelScaling, style: PromptStyle, seed: in
     Raises:
         CheckpointError: the folder is not a model, or damaged; or the reward model's.
     """
-    model, tokenizer = load_pretrained(checkpoint, device=config.device), Tokenizer.load(checkpoint)
+    model, tokenizer = load_pretrained(checkpoint, **placement(config.compute)), Tokenizer.load(checkpoint)
     problems, jobs = config.problems(), config.jobs()
     need_judges(problem.family for problem in problems)
     longest = style.longest_prompt(tokenizer, problems)
@@ -155,7 +157,9 @@ def measure(checkpoint: Path, config: ModelScaling, style: PromptStyle, seed: in
         config.room,
         seed,
     )
-    rewards = load_rewards(Path(config.reward_model), config.device) if config.reward_model else None
+    rewards = (
+        load_rewards(Path(config.reward_model), placement(config.compute)["device"]) if config.reward_model else None
+    )
     rows: list[Answered] = []
     with Progress().task(f"asked as {style.name!r}", len(jobs) * len(problems)) as task:
         for number, job in enumerate(jobs):

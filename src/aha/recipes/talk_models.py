@@ -11,6 +11,7 @@ from aha.errors import ConfigError
 from aha.files import read_json
 from aha.inference.engine import Engine
 from aha.models.checkpoint.hf import load_pretrained
+from aha.models.placement import placement
 from aha.recipes.model_folders import is_run, require_model
 from aha.recipes.r1 import STYLES
 from aha.serve.config import ServeConfig
@@ -107,7 +108,7 @@ def load(model: Found, config: ServeConfig) -> ServedModel:
     Raises:
         CheckpointError: its files are damaged.
     """
-    weights, tokenizer = load_pretrained(model.folder, device=config.device), Tokenizer.load(model.folder)
+    weights, tokenizer = load_pretrained(model.folder, **placement(config.compute)), Tokenizer.load(model.folder)
     context = min(config.context_tokens, weights.config.max_position_embeddings)
     drafted = min(config.speculative_tokens, len(weights.mtp))
     engine = Engine(weights, max_rows=config.rows, max_context=context, speculative_tokens=drafted)

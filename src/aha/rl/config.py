@@ -13,7 +13,6 @@ from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.families import FAMILIES, GENERAL, GeneralName, Level, ReasoningName
 from aha.text.prompt_style import StrictStyleName
 from aha.training.optimizer import OptimizerConfig
-from aha.training.trained_model import ComputeConfig
 
 
 class CurriculumConfig(Config):
@@ -175,7 +174,6 @@ class GRPOConfig(Config):
         ),
         description="rates and schedule (R1-Zero: 3e-6 at 671B)",
     )
-    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
     lora: LoRAConfig | None = Field(
         None, description="train adapters alone, with the model without them as the reference; none: all weights"
     )

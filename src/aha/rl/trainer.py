@@ -65,8 +65,7 @@ class ReinforcementLearning:
         config = context.config
         assert isinstance(config, GRPOConfig)
         parent = context.parent_model_folder()
-        seed = context.derive_seed("adapters")
-        model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
+        model = load_for_training(context, parent, config.lora)
         tokenizer = Tokenizer.load(parent)
         if config.style == "chat":
             model.generation_config = with_chat_ends(model.generation_config, tokenizer)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from aha.compute import ComputeConfig
 from aha.configuration import Config
 
 
 class ServeConfig(Config):
     """What `aha serve` allows; change it with --set."""
 
-    device: str = Field("cpu", description="where to compute: cpu or cuda")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="device and numbers")
     rows: int = Field(32, ge=1, le=4096, description="samples that a model works on at once")
     context_tokens: int = Field(
         1024, ge=16, description="prompt and completion of one sample, at most; the model's own limit counts too"

@@ -94,7 +94,7 @@ class Preferences(SamplingStage):
         """Prompts, and each one's different well-formed responses with their thinking."""
         config = context.config
         parent = context.parent_model_folder()
-        model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
+        model, tokenizer = load_pretrained(parent, **context.placement), Tokenizer.load(parent)
         longest = LONGEST_PROMPT + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=256, max_context=longest)
         problems = [
@@ -122,7 +122,7 @@ class Preferences(SamplingStage):
         audit: dict[str, Any] = {"candidates": len(candidates), "judge": "the world's scores"}
         if config.judge and candidates:
             folder = context.parent_model_folder(config.judge)
-            model = load_pretrained(folder, device=context.distributed.device)
+            model = load_pretrained(folder, **context.placement)
             generator = self._make_generator(model, max_rows=256, max_context=2 * LONGEST_PROMPT)
             assistant = Assistant(generator, Tokenizer.load(folder))
             items = [(Problem(**c["problem"]), c["responses"][0], c["responses"][1]) for c in candidates]

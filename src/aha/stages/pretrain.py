@@ -149,7 +149,7 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer, context: StageCont
     """A model with random weights, the same in every process."""
     model = build(config.model.resolve(tokenizer.vocab_size))
     model.init_weights(torch.Generator().manual_seed(context.derive_seed("weights")))
-    return model.to(context.distributed.device)
+    return model.to(**context.placement)
 
 
 class Pretrainer(TrainingLoop):

@@ -114,7 +114,7 @@ class RejectionSampling(SamplingStage):
         """All samples of all processes, graded, as JSON rows in a fixed order."""
         config = context.config
         parent = context.parent_model_folder()
-        model, tokenizer = load_pretrained(parent, device=context.distributed.device), Tokenizer.load(parent)
+        model, tokenizer = load_pretrained(parent, **context.placement), Tokenizer.load(parent)
         longest = config.max_prompt_tokens + config.max_completion_tokens
         generator = self._make_generator(model, max_rows=config.engine_rows, max_context=longest)
         problems = self._problems(context, tokenizer)
@@ -160,7 +160,7 @@ class RejectionSampling(SamplingStage):
     def _assistant(self, context: StageContext[RejectionSamplingConfig]) -> Assistant:
         config = context.config
         folder = context.parent_model_folder(config.assistant)
-        model = load_pretrained(folder, device=context.distributed.device)
+        model = load_pretrained(folder, **context.placement)
         generator = self._make_generator(model, max_rows=256, max_context=2 * LONGEST_PROMPT)
         return Assistant(generator, Tokenizer.load(folder))
 

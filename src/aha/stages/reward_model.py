@@ -24,7 +24,7 @@ from aha.training.loop import TrainingLoop
 from aha.training.optimizer import OptimizerConfig
 from aha.training.sharding import reshard
 from aha.training.stage import StageContext, StageResult
-from aha.training.trained_model import ComputeConfig, load_for_training
+from aha.training.trained_model import load_for_training
 from aha.training.update import PassReport, Update
 
 FEWEST = 20
@@ -62,7 +62,6 @@ class RewardModelConfig(Config):
         0.15, gt=0, lt=1, description="share of the training problems left out, for the mean and deviation of scores"
     )
     micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass; gradients add up over several")
-    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
     log_every: int = Field(5, gt=0, description="steps between rows in metrics.jsonl")
 
 
@@ -77,7 +76,7 @@ class RewardModelTraining:
         assert isinstance(config, RewardModelConfig)
         parent = context.parent_model_folder()
         tokenizer = Tokenizer.load(parent)
-        backbone = load_for_training(parent, context.distributed.device, config.compute, lora=None, seed=0)
+        backbone = load_for_training(context, parent)
         model = RewardModel(backbone)
         rows = read_rows(context.parent_folder(config.data) / (PAIRS if config.preference == "helpful" else LABELLED))
         trainer = RewardModelTrainer(config, model, tokenizer, rows, context)

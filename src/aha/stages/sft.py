@@ -28,7 +28,7 @@ from aha.training.optimizer import OptimizerConfig
 from aha.training.plan import LATER, in_words, training_bytes, weights_bytes
 from aha.training.sharding import dummy_pass, dummy_passes, reshard
 from aha.training.stage import StageContext, StageResult
-from aha.training.trained_model import ComputeConfig, load_for_training, save_trained
+from aha.training.trained_model import load_for_training, save_trained
 from aha.training.update import PassReport, Update
 
 EXAMPLES = "examples.jsonl"
@@ -63,7 +63,6 @@ class SFTConfig(Config):
         description="conversations left out of training, for the held-out loss; others about the same question stay in",
     )
     micro_tokens: int = Field(16_384, gt=0, description="tokens per forward pass; gradients add up over several")
-    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="numbers and memory of training")
     lora: LoRAConfig | None = Field(None, description="train adapters alone; none: all weights")
     log_every: int = Field(5, gt=0, description="steps between rows in metrics.jsonl")
 
@@ -85,8 +84,7 @@ class SFT:
         config = context.config
         assert isinstance(config, SFTConfig)
         parent = context.parent_model_folder()
-        seed = context.derive_seed("adapters")
-        model = load_for_training(parent, context.distributed.device, config.compute, config.lora, seed)
+        model = load_for_training(context, parent, config.lora)
         tokenizer = Tokenizer.load(parent)
         model.generation_config = with_chat_ends(model.generation_config, tokenizer)
         examples = fitting(context, Examples(tokenizer, conversations(context, config)), model.config)

@@ -46,7 +46,9 @@ class Distributed:
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size)))
         gpus = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
         if device == "cuda" and gpus <= local_rank:
-            raise ConfigError(f"device = 'cuda': process {local_rank} has no GPU ({gpus} found); set device=cpu")
+            raise ConfigError(
+                f"compute.device = 'cuda': process {local_rank} has no GPU ({gpus} found); set compute.device=cpu"
+            )
         use_cuda = device == "cuda" or (device == "auto" and gpus >= local_size)
         chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
         if use_cuda:

@@ -1,4 +1,4 @@
-"""How a model is spread over the processes of a run, as a setting. No torch here: recipes declare it."""
+"""How a model that is trained fits into memory, and over how many processes. No torch here: recipes declare it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ class ParallelConfig(Config):
     )
     expert_parallel: int = Field(
         1, ge=1, description="processes that the routed experts of each layer are split over; 1: all experts in each"
+    )
+
+    activation_checkpointing: bool = Field(
+        False, description="keep one layer's input instead of all its activations, and compute each layer twice"
     )
 
     @property

@@ -17,9 +17,11 @@ from typing import Any, ClassVar, Generic, Protocol
 
 from typing_extensions import TypeVar
 
+from aha.compute import ComputeConfig
 from aha.configuration import Config
 from aha.errors import ConfigError
 from aha.files import derive_seed
+from aha.models.placement import Placement, placement
 from aha.runs import JsonlLog, RunFolder, StageLogs
 from aha.training.checkpointer import Checkpointer
 from aha.training.distributed import Distributed
@@ -63,6 +65,8 @@ class StageContext(Generic[C]):
     parents: tuple[str, ...] = ()
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     """How the model that a stage trains is spread over the processes."""
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    """In what numbers its models compute."""
 
     @property
     def metrics(self) -> JsonlLog:
@@ -83,6 +87,11 @@ class StageContext(Generic[C]):
     def model_folder(self) -> Path:
         """Where the stage puts the model that it makes."""
         return self.folder / MODEL
+
+    @property
+    def placement(self) -> Placement:
+        """Device and type of the stage's models, for `load_pretrained`."""
+        return placement(self.compute, self.distributed.device)
 
     def derive_seed(self, *parts: int | str) -> int:
         """A seed from the run's seed, the stage's name and the parts."""

@@ -8,52 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import torch
-
-from aha.configuration import Config, Field
 from aha.models.checkpoint.adapter import save_adapter
 from aha.models.checkpoint.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig, adapted_layers
 from aha.training.distributed import Distributed
+from aha.training.stage import StageContext
 
 ADAPTER = "-adapter"
 """What is added to the name of a model's folder for the one beside it that holds the adapters alone."""
 
 
-class ComputeConfig(Config):
-    """In what numbers a model is trained, and what it keeps for the backward pass."""
-
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of weights and activations; with bfloat16 the optimizer keeps float32 weights beside"
-    )
-    activation_checkpointing: bool = Field(
-        False, description="keep one layer's input instead of all its activations, and compute each layer twice"
-    )
-
-
-def load_for_training(
-    folder: Path, device: torch.device, compute: ComputeConfig, lora: LoRAConfig | None, seed: int
-) -> LanguageModel:
+def load_for_training(context: StageContext[Any], folder: Path, lora: LoRAConfig | None = None) -> LanguageModel:
     """The model of a folder, ready for training; with `lora` only its new adapters are trained.
 
     Args:
+        context: of the stage that trains it: where, in what numbers, and what is kept for the backward pass.
         folder: a checkpoint in Hugging Face layout.
-        device: where to.
-        compute: numbers and memory.
         lora: adapters, or None to train everything.
-        seed: of the adapters' first values.
 
     Raises:
         CheckpointError: the files are damaged, refused, or do not fit their config.json.
         UnknownNameError: the model has no layer that `lora` names.
     """
-    model = load_pretrained(folder, device=device, dtype=getattr(torch, compute.dtype))
-    model.activation_checkpointing = compute.activation_checkpointing
-    return model if lora is None else add_adapters(model, lora, seed)
+    model = load_pretrained(folder, **context.placement)
+    model.activation_checkpointing = context.parallel.activation_checkpointing
+    return model if lora is None else add_adapters(model, lora, context.derive_seed("adapters"))
 
 
 def save_trained(

@@ -103,7 +103,7 @@ def test_identities_follow_kind_config_seed_data_and_parents() -> None:
         return [name for name in base if base[name] != new[name]]
 
     assert changed() == []
-    assert changed(device="cpu", checkpoint_seconds=5, max_processes=1) == []
+    assert changed(compute={"device": "cpu"}, checkpoint_seconds=5, max_processes=1) == []
     assert changed(seed=1) == ["base", "child", "other"]
     assert changed(data="hash") == ["base", "child", "other"]
     assert changed(base={"text": "new"}) == ["base", "child", "other"]

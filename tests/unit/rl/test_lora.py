@@ -1,9 +1,12 @@
 """GRPO on adapters: they alone move, the reference is the base and no copy, the engine follows, exports are merged."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from aha.compute import ComputeConfig
 from aha.inference.engine import Engine
 from aha.models.checkpoint.adapter import load_adapter
 from aha.models.checkpoint.hf import load_pretrained
@@ -17,7 +20,7 @@ from aha.rl.trainer import ReinforcementLearning
 from aha.runs import read_jsonl
 from aha.text.tokenizer import Tokenizer
 from aha.training.optimizer import OptimizerConfig
-from aha.training.trained_model import ComputeConfig
+from aha.training.parallel import ParallelConfig
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
 
 from ..conftest import MakeContext, nested
@@ -99,8 +102,9 @@ def test_settings_that_contradict_adapters_are_refused() -> None:
 
 def test_bfloat16_with_activations_computed_again(make_context: MakeContext, base: Tokenizer) -> None:
     """Engine and trainer share the rounded weights; steps too small for bfloat16 add up in the masters."""
-    compute = ComputeConfig(dtype="bfloat16", activation_checkpointing=True)
-    context = make_context("r1-zero", config(compute=compute, lora=None), ("base",))
+    made = make_context("r1-zero", config(lora=None), ("base",))
+    parallel = ParallelConfig(activation_checkpointing=True)
+    context = replace(made, compute=ComputeConfig(dtype="bfloat16"), parallel=parallel)
     ReinforcementLearning(Engine).run(context)
     context.logs.close()
     rows = [row for row in read_jsonl(context.folder / "metrics.jsonl") if "reward" in row]

@@ -1,11 +1,14 @@
 """Fine-tuning: the loss is the answer's alone, packing changes nothing, it learns, it continues where it stopped."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from aha.compute import ComputeConfig
 from aha.data.conversations import Conversation, Examples, encode, write_conversations
 from aha.errors import CheckpointError, ConfigError
 from aha.files import file_sha256
@@ -19,8 +22,9 @@ from aha.stages.sft import conversations as stage_conversations
 from aha.text.tokenizer import Tokenizer
 from aha.training.interrupts import StopRequested
 from aha.training.optimizer import OptimizerConfig
+from aha.training.parallel import ParallelConfig
 from aha.training.stage import StageContext
-from aha.training.trained_model import ComputeConfig, load_for_training
+from aha.training.trained_model import load_for_training
 
 from ..conftest import MakeContext
 
@@ -143,12 +147,15 @@ def test_a_killed_run_on_adapters_ends_with_the_same_bytes(make_context: MakeCon
     assert file_sha256(again.model_folder / "model.safetensors") == expected
 
 
-def gradients(make: MakeContext, tokenizer: Tokenizer, **changes: object) -> list[torch.Tensor]:
-    """Of the first step of a stage with these settings."""
-    context = context_with_data(make, **changes)
+BFLOAT16 = {"compute": ComputeConfig(dtype="bfloat16")}
+
+
+def gradients(make: MakeContext, tokenizer: Tokenizer, around: Any = None, **changes: object) -> list[torch.Tensor]:
+    """Of the first step of a stage with these settings; `around` changes what its context says."""
+    context = replace(context_with_data(make, **changes), **(around or {}))
     settings = config(validation_examples=0, **changes)
     folder = context.run.path / "base" / "model"
-    model = load_for_training(folder, torch.device("cpu"), settings.compute, settings.lora, seed=0)
+    model = load_for_training(context, folder, settings.lora)
     trainer = SFTTrainer(settings, model, [encode(tokenizer, c) for c in conversations(8)], context)
     captured: list[torch.Tensor] = []
     optimizer = trainer.update.optimizer
@@ -161,18 +168,19 @@ def test_gradients_add_up_over_parts_of_the_batch(make_context: MakeContext, bas
     """And are the same where activations are computed twice."""
     whole = gradients(make_context, base)
     assert sum(float(gradient.norm()) for gradient in whole) > 0.1
-    for changes in ({"micro_tokens": 40}, {"compute": ComputeConfig(activation_checkpointing=True)}):
-        for found, expected in zip(gradients(make_context, base, **changes), whole, strict=True):
+    twice = {"parallel": ParallelConfig(activation_checkpointing=True)}
+    for got in (gradients(make_context, base, micro_tokens=40), gradients(make_context, base, twice)):
+        for found, expected in zip(got, whole, strict=True):
             torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_bfloat16_has_float32_masters_and_the_gradients_of_float32(make_context: MakeContext, base: Tokenizer) -> None:
     wide = gradients(make_context, base)
-    narrow = gradients(make_context, base, compute=ComputeConfig(dtype="bfloat16"), micro_tokens=40)
+    narrow = gradients(make_context, base, BFLOAT16, micro_tokens=40)
     assert {gradient.dtype for gradient in narrow} == {torch.float32}
     one, two = (torch.cat([gradient.flatten() for gradient in grads]) for grads in (wide, narrow))
     assert float(torch.nn.functional.cosine_similarity(one, two, dim=0)) > 0.99
-    context = context_with_data(make_context, compute=ComputeConfig(dtype="bfloat16"), epochs=8)
+    context = replace(context_with_data(make_context, epochs=8), **BFLOAT16)
     SFT().run(context)
     context.logs.close()
     losses = [row["held_out_loss"] for row in read_jsonl(context.folder / "metrics.jsonl") if "held_out_loss" in row]
