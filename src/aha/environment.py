@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
@@ -14,11 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+DISTRIBUTION = "aha-r1"
+"""The name under which pip knows this package; `aha` is somebody else's."""
+
 
 def environment() -> dict[str, Any]:
     """What a run should be able to say about the software and the machine that made it."""
     versions = {}
-    for package in ("aha", "torch", "numpy", "safetensors", "tokenizers", "pydantic"):
+    for package in (DISTRIBUTION, "torch", "numpy", "safetensors", "tokenizers", "pydantic"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
@@ -34,6 +38,22 @@ def environment() -> dict[str, Any]:
             "cores": available_cores(),
         },
     }
+
+
+def install_command(extra: str) -> str:
+    """The command that adds an extra of this package to the environment at hand, as it can be typed here.
+
+    In a clone it installs from the clone, under the clone's constraints; elsewhere the published distribution.
+    """
+    clone = Path(__file__).resolve().parents[2]
+    here = Path.cwd()
+    python = Path(sys.executable)
+    typed = python.relative_to(here) if python.is_relative_to(here) else python
+    installer = f"{typed} -m pip install" if importlib.util.find_spec("pip") else f"uv pip install --python {typed}"
+    if not (clone / "pyproject.toml").is_file():
+        return f"{installer} '{DISTRIBUTION}[{extra}]'"
+    root = "." if clone == here else str(clone)
+    return f"{installer} -c {Path(root) / 'constraints.txt'} -e '{root}[{extra}]'"
 
 
 def available_cores() -> int:

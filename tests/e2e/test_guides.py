@@ -93,7 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_is_looked_at_and_exported(place: Path) -> None:
-    pytest.importorskip("gguf", reason="gguf is not installed: pip install 'aha[gguf]'")
+    pytest.importorskip("gguf", reason="gguf is not installed: install the extra gguf")
     found = commands("your_model.md")
     assert [words[1] for words in found] == ["export", "export", "model"]
     for words in found:
@@ -125,7 +125,7 @@ def test_its_settings_are_settings(place: Path) -> None:
 
 
 def test_its_harness_is_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'aha[eval]'")
+    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: install the extra eval")
     (code,) = blocks("your_model.md", "python")
     monkeypatch.chdir(place)
     asked: list[object] = []

@@ -41,7 +41,7 @@ def test_model_says_what_a_folder_is(folder: Path) -> None:
 
 
 def test_export(folder: Path) -> None:
-    pytest.importorskip("gguf", reason="gguf is not installed: pip install 'aha[gguf]'")
+    pytest.importorskip("gguf", reason="gguf is not installed: install the extra gguf")
     done = aha(folder, "export", "student", "--to", "gguf", "--out", "student.gguf")
     assert (done.returncode, done.stdout) == (0, "student.gguf\n"), done.stderr
     assert (folder / "student.gguf").read_bytes()[:4] == b"GGUF"

@@ -158,7 +158,7 @@ def test_conversations_lose_what_a_test_set_holds(checkpoint: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_puzzles_of_reasoning_gym(checkpoint: Path, tmp_path: Path) -> None:
-    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install 'aha[gym]'")
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: install the extra gym")
     limits = (
         "train={path: 'gym:leg_counting', limit: 12}",
         "held_out={path: 'gym:leg_counting', split: test, limit: 4}",

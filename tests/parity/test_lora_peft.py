@@ -27,7 +27,7 @@ from aha.types import Request, SamplingParams
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    peft = pytest.importorskip("peft", reason="peft is not installed: pip install 'aha[bench]'")
+    peft = pytest.importorskip("peft", reason="peft is not installed: install the extra bench")
 
 torch.set_num_threads(1)
 

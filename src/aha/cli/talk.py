@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from aha.cli.options import Settings
+from aha.environment import install_command
 from aha.errors import ConfigError
 
 
@@ -58,7 +59,7 @@ def serve(
     """
     missing = [package for package in ("starlette", "uvicorn") if importlib.util.find_spec(package) is None]
     if missing:
-        raise ConfigError(f"`aha serve` needs {' and '.join(missing)}: pip install 'aha[serve]'")
+        raise ConfigError(f"`aha serve` needs {' and '.join(missing)}: {install_command('serve')}")
     from aha.recipes.serve import serve as serve_models
 
     serve_models(paths, host, port, api_key, style, set_ or [])

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
+from aha.environment import install_command
 from aha.errors import ConfigError
 
 MAX_LINE_CHARACTERS = 10_000_000
@@ -232,7 +233,7 @@ def _extra(module: str, why: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{why}, an extra: pip install 'aha[data]'") from error
+        raise ConfigError(f"{why}, an extra: {install_command('data')}") from error
 
 
 def text_of(row: Mapping[str, Any], place: Place, *names: str) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from aha.configuration import Config
 from aha.data.rows import Place, Row, hub_rows, read_rows
+from aha.environment import install_command
 from aha.errors import ConfigError
 from aha.files import derive_seed, file_sha256
 from aha.workers import KillableWorker
@@ -95,7 +96,7 @@ def _rows(source: Source) -> Iterator[tuple[Place, Row | str]]:
 def _gym_rows(source: Source) -> Iterator[tuple[Place, Row | str]]:
     """Puzzles of reasoning-gym; each split has its own seed. They are made in a worker whose hash seed is fixed."""
     if importlib.util.find_spec("reasoning_gym") is None:
-        raise ConfigError("puzzles are made by reasoning-gym, an extra: pip install 'aha[gym]'")
+        raise ConfigError(f"puzzles are made by reasoning-gym, an extra: {install_command('gym')}")
     name, count = source.path.removeprefix(GYM), source.limit or GYM_ROWS.get(source.split, 1000)
     seed = derive_seed("reasoning-gym", source.split) % (1 << 31)
     with KillableWorker("aha.data.gym_worker:make_row", GYM_SECONDS) as worker:

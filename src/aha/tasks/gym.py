@@ -12,6 +12,7 @@ import aha.data
 from aha.data.reasoning_gym import COMPARED, MOST_CHARACTERS, REFUSED, same_text
 from aha.data.rows import text_of
 from aha.data.sources import GYM
+from aha.environment import install_command
 from aha.errors import CannotGradeError, ConfigError, GradingError
 from aha.grading.sandbox.library import Library
 from aha.grading.sandbox.local import Sandbox
@@ -72,7 +73,7 @@ class Gym(FileTask):
             GradingError: reasoning-gym is not installed, or no isolation proves itself here.
         """
         if importlib.util.find_spec("reasoning_gym") is None:
-            raise CannotGradeError("these puzzles are reasoning-gym's, an extra: pip install 'aha[gym]'")
+            raise CannotGradeError(f"these puzzles are reasoning-gym's, an extra: {install_command('gym')}")
         if self._sandbox is None and self._dataset not in COMPARED:
             library = Library(("reasoning-gym",), JUDGE, "aha.data.gym_worker:score", (self._dataset, "0", {}))
             sandbox = Sandbox(SandboxConfig(seconds=SECONDS_PER_ANSWER, memory_mib=MEMORY_MIB), library=library)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aha.data.rows import text_of, written
+from aha.environment import install_command
 from aha.errors import CannotGradeError, ConfigError, GradingError
 from aha.grading.math_answers import boxed, number, stated
 from aha.tasks.file_task import FileTask
@@ -62,7 +63,7 @@ class MathBoxed(FileTask):
             GradingError: math-verify is not installed.
         """
         if importlib.util.find_spec("math_verify") is None:
-            raise CannotGradeError("LaTeX answers are judged by math-verify, an extra: pip install 'aha[math]'")
+            raise CannotGradeError(f"LaTeX answers are judged by math-verify, an extra: {install_command('math')}")
         if self._worker is None:
             self._worker = KillableWorker("aha.grading.latex_answers:same_latex", SECONDS_PER_ANSWER)
 

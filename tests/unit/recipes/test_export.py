@@ -53,7 +53,7 @@ def test_a_folder_has_the_adapters_merged_and_keeps_what_lay_beside(folders: tup
 
 
 def test_a_gguf_file_of_base_and_adapters(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'aha[gguf]'")
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed: install the extra gguf")
     model, adapter = folders
     export_model(model, tmp_path / "out.gguf", "gguf", adapter, "f32")
     tensors = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
@@ -63,7 +63,7 @@ def test_a_gguf_file_of_base_and_adapters(folders: tuple[Path, Path], tmp_path: 
 
 
 def test_a_gguf_file_goes_where_it_is_said_to_in_any_precision(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'aha[gguf]'")
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed: install the extra gguf")
     out = tmp_path / "new" / "folder" / "out.gguf"
     export_model(folders[0], out, "gguf", folders[1], "f16")
     kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(out).tensors}

@@ -13,7 +13,7 @@ from aha.inference.engine import Engine
 from aha.models.checkpoint.hf import load_pretrained
 from aha.text.tokenizer import Tokenizer
 
-pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'aha[eval]'")
+pytest.importorskip("lm_eval", reason="lm-eval is not installed: install the extra eval")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 

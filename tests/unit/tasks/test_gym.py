@@ -22,7 +22,7 @@ from aha.text.prompt_style import PromptStyle
 
 from ..conftest import MakeContext
 
-pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: pip install 'aha[gym]'")
+pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed: install the extra gym")
 HOSTILE = ["nan", "0", "True", "None", "inf", "1e999999", "9**9**9**9", "()", "x" * 5000, "answer", "\ud800", "0/0"]
 
 

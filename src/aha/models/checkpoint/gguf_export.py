@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aha.environment import install_command
 from aha.errors import CheckpointError, ConfigError
 from aha.model_folder import TOKENIZER, read_model_json
 from aha.models.checkpoint.files import TensorReader
@@ -43,7 +44,7 @@ def export_gguf(folder: Path, target: Path, precision: Precision = "bf16") -> No
         CheckpointError: files are damaged or missing, or the tokenizer has no counterpart in llama.cpp.
     """
     if importlib.util.find_spec("gguf") is None:
-        raise ConfigError("GGUF export needs the package gguf: pip install 'aha[gguf]'")
+        raise ConfigError(f"GGUF export needs the package gguf: {install_command('gguf')}")
     import gguf
 
     config = load_config(folder)

@@ -20,7 +20,7 @@ from aha.models.rope import inverse_frequencies
 from aha.text.templates import CHAT_TEMPLATE
 from aha.text.tokenizer import BOS, CONTROL_TOKENS, EOS, Tokenizer
 
-gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'aha[gguf]'")
+gguf = pytest.importorskip("gguf", reason="gguf is not installed: install the extra gguf")
 
 TOKENIZER = Tokenizer.train(["What is 2+2? The answer is 4. 2+2等于多少？答案是4。"] * 20, 300, CHAT_TEMPLATE)
 ROWS = 384
