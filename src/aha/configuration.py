@@ -53,6 +53,14 @@ class Config(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), validate_default=True, allow_inf_nan=False
     )
 
+    def data_identity(self) -> str:
+        """The hash of data outside the run that these settings name; a stage is redone when it changes.
+
+        Raises:
+            ConfigError: the data are not there.
+        """
+        return ""
+
     def changed(self, **settings: Any) -> Self:
         """A copy with some settings replaced, validated as a whole.
 

@@ -26,7 +26,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class JsonlLog:
         """
         self.path = path
         self._prefix = dict(prefix or {})
+        self.observers: list[Callable[[Mapping[str, Any]], None]] = []
+        """Called with every row that is written."""
         self._descriptors = [_open_append(p) for p in (path, mirror) if p is not None and path is not None]
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -81,6 +83,9 @@ class JsonlLog:
                 raise RunFolderError(
                     f"cannot write {str(self.path)!r}: the disk is full; free some space and run again"
                 )
+
+        for observer in self.observers:
+            observer(row)
 
     def lock(self) -> None:
         """Keeps other processes from locking the log until it is closed.

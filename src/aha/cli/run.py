@@ -47,6 +47,10 @@ def run(
     data: Annotated[
         Path | None, typer.Option(help="For a task: its data folder, or a file of rows.", show_default="AHA_DATA")
     ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Copy the metrics to tensorboard, trackio or wandb, too (extras). Repeatable."),
+    ] = None,
     sandbox: Sandbox = None,
     print_config: Annotated[
         str | None,
@@ -84,6 +88,10 @@ def run(
 
       aha run distill --teacher ./R1-Distill-Qwen-7B --model ./Qwen3-0.6B --task gsm8k
 
+    [dim]A base model on text of your own:[/dim]
+
+      aha run pretrain --data ./books --log-to tensorboard
+
     [dim]Under another launcher:[/dim]
 
       torchrun --nproc-per-node 8 -m aha run r1-zero-tiny
@@ -96,6 +104,7 @@ def run(
     folders = {"model": model, "teacher": teacher, "data": data}
     named = {**{name: path and path.absolute() for name, path in folders.items()}, "task": task}
     settings = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
+    settings += [f"log_to={json.dumps(log_to)}"] if log_to else []
     config = resolve(recipe, [*settings, *(set_ or [])], seed)
     if print_config is not None:
         if print_config not in (CHANGED, "all"):

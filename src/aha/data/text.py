@@ -65,7 +65,7 @@ class TextConfig(Config):
                 raise ConfigError(f"pretrain.text: there is no file or folder {name!r}")
         return found
 
-    def identity(self) -> str:
+    def data_identity(self) -> str:
         """The hash of all content, so that pretraining is redone when a file changes."""
         digest = hashlib.sha256()
         for name in self.paths():

@@ -13,6 +13,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from aha.training.distributed import Distributed
 from aha.training.interrupts import StopFlag
 from aha.training.progress import Progress, duration
 from aha.training.stage import StageContext, StageResult
+from aha.training.trackers import Tracker, open_tracker
 
 STAGE, DONE, COST, CHECKPOINTS = "stage.json", "done.json", "cost.json", "checkpoints"
 _NOT_HASHED = {STAGE, DONE, COST, "timings.jsonl"}
@@ -49,6 +51,7 @@ class Pipeline:
         self._distributed = distributed
         self._progress = progress
         self._stop = stop
+        self._trackers: list[Tracker] = []
 
     def run(self) -> None:
         """Brings every stage to its end.
@@ -59,15 +62,24 @@ class Pipeline:
         """
         if self._distributed.is_first:
             clear_unfinished(self.run_folder.path)
+            settings = self.config.model_dump(mode="json")
+            self._trackers = [open_tracker(name, self.run_folder.path, settings) for name in self.config.log_to]
+        try:
+            self._run_stages()
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
+        if self._distributed.is_first:
+            self._write_overview()
+        self._distributed.barrier()
+
+    def _run_stages(self) -> None:
         for spec in self.specs:
             done = self._distributed.broadcast_object(self._prepare(spec) if self._distributed.is_first else None)
             if done:
                 self._progress.notify(f"{spec.name}: done before, kept")
             else:
                 self._run_stage(spec)
-        if self._distributed.is_first:
-            self._write_overview()
-        self._distributed.barrier()
 
     def _run_stage(self, spec: StageSpec) -> None:
         folder, identity = self.run_folder.stage_folder(spec.name), self.identities[spec.name]
@@ -90,6 +102,7 @@ class Pipeline:
             self.run_folder.assemble_logs([*self._done_names(), spec.name])
             self._write_lineage()
         logs.open()
+        logs.metrics.observers += [partial(tracker.log, spec.name) for tracker in self._trackers]
         started = "starts" if step is None else f"continues after step {step}"
         self._progress.notify(f"{spec.name}: {started}")
         context = StageContext(
@@ -145,7 +158,7 @@ class Pipeline:
             "identity": self.identities[spec.name],
             "parents": {parent: self.identities[parent] for parent in spec.parents},
             "seed": self.config.seed,
-            "data": spec.data_identity,
+            "data": spec.config.data_identity(),
             "config": spec.config.model_dump(mode="json"),
         }
 

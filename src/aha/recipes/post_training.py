@@ -16,11 +16,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from aha.data.sources import GYM, Source, source_identity
+from aha.data.sources import GYM, Source
 from aha.errors import ConfigError
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.recipe import RecipeConfig, StageSpec, short_name
-from aha.recipes.rl_stage import rl_stage
 from aha.rewards.rubric import RubricConfig
 from aha.rl.config import (
     GRPOConfig,
@@ -31,7 +30,7 @@ from aha.rl.config import (
     PromptsConfig,
     SamplingConfig,
 )
-from aha.stages.checkpoint import CheckpointConfig, checkpoint_identity
+from aha.stages.checkpoint import CheckpointConfig
 from aha.stages.conversations import ConversationsConfig
 from aha.stages.decontamination import DecontaminationConfig
 from aha.stages.problems import ProblemsConfig
@@ -98,8 +97,7 @@ class PostTrainingConfig(RecipeConfig):
         """
         if not self.model:
             raise ConfigError("no model: name a checkpoint's folder, as in --model ./Qwen3-0.6B")
-        config = CheckpointConfig(path=self.model)
-        return StageSpec("base", "checkpoint", config, data_identity=checkpoint_identity(self.model))
+        return StageSpec("base", "checkpoint", CheckpointConfig(path=self.model))
 
     def problems(self) -> list[StageSpec]:
         """The task's problems, and what is left of them after decontamination.
@@ -111,9 +109,7 @@ class PostTrainingConfig(RecipeConfig):
             raise ConfigError("no task: name one, as in --task gsm8k")
         train, held_out = self._sources()
         config = ProblemsConfig(task=self.task, train=train, held_out=held_out, instruction=self.instruction)
-        identity = " ".join(source_identity(source) for source in (train, held_out) if source is not None)
-        specs = [StageSpec("problems", "problems", config, data_identity=identity)]
-        return [*specs, *self.decontaminated("problems")]
+        return [StageSpec("problems", "problems", config), *self.decontaminated("problems")]
 
     def decontaminated(self, source: str) -> list[StageSpec]:
         """The test problems that training data must not hold, and what is left of a stage's data without them.
@@ -127,8 +123,7 @@ class PostTrainingConfig(RecipeConfig):
         place = Path(self.data) if self.data and Path(self.data).is_dir() else None
         for name in self.decontamination_against:
             held_out = find_source(make_dataset(name), "test", place)
-            config = ProblemsConfig(task=name, held_out=held_out)
-            specs.append(StageSpec(f"test-{name}", "problems", config, data_identity=source_identity(held_out)))
+            specs.append(StageSpec(f"test-{name}", "problems", ProblemsConfig(task=name, held_out=held_out)))
         against = tuple(spec.name for spec in specs)
         words = 0 if self.task.startswith(GYM) else self.decontamination_words  # puzzles are all worded alike
         cleaning = DecontaminationConfig(source=source, against=against, words=words)
@@ -181,7 +176,7 @@ class PostTrainingGRPOConfig(PostTrainingConfig):
         return (
             base,
             *problems,
-            rl_stage("grpo", rl, "base", source),
+            StageSpec("grpo", "grpo", rl, ("base", source)),
             self.compared("grpo", source),
         )
 
@@ -210,9 +205,7 @@ class PostTrainingSFTConfig(PostTrainingConfig):
         source = self.train or (Source(path=self.data) if self.data else None)
         if source is None:
             raise ConfigError("nothing to train on: name a file of conversations with --data, or a --task")
-        read = StageSpec(
-            "conversations", "conversations", ConversationsConfig(source=source), data_identity=source_identity(source)
-        )
+        read = StageSpec("conversations", "conversations", ConversationsConfig(source=source))
         cleaned = self.decontaminated("conversations")
         return (base, read, *cleaned, self._training((cleaned or [read])[-1].name))
 
@@ -249,8 +242,7 @@ class DistillationConfig(PostTrainingSFTConfig):
         """
         if not self.teacher:
             raise ConfigError("no teacher: name a checkpoint's folder, as in --teacher ./DeepSeek-R1-Distill-Qwen-7B")
-        identity = checkpoint_identity(self.teacher)
-        teacher = StageSpec("teacher", "checkpoint", CheckpointConfig(path=self.teacher), data_identity=identity)
+        teacher = StageSpec("teacher", "checkpoint", CheckpointConfig(path=self.teacher))
         base, problems = self.base(), self.problems()
         source = problems[-1].name
         style = _style_of(Path(self.teacher)) if self.teacher_style == "auto" else self.teacher_style

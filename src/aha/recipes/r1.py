@@ -18,7 +18,6 @@ from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.r1_zero import SMOKE_TASKS, curves, smoke_pretrain
 from aha.recipes.recipe import RecipeConfig, StageSpec
-from aha.recipes.rl_stage import rl_stage
 from aha.rewards.rubric import RubricConfig
 from aha.rl.config import (
     GeneralConfig,
@@ -60,9 +59,7 @@ def read_by(config: Config) -> tuple[str, ...]:
 
 def _stage(name: str, kind: str, config: Config, *models: str) -> StageSpec:
     parents = (*models, *read_by(config))
-    return (
-        rl_stage(name, config, *parents) if isinstance(config, GRPOConfig) else StageSpec(name, kind, config, parents)
-    )
+    return StageSpec(name, kind, config, parents)
 
 
 class Student(Config):

@@ -22,7 +22,6 @@ from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.r1 import FAMILIES, STYLES, R1Config, Student, r1_tiny, read_by
 from aha.recipes.r1_zero import curves
 from aha.recipes.recipe import StageSpec
-from aha.recipes.rl_stage import rl_stage
 from aha.rl.config import GRPOConfig
 from aha.stages.pretrain import ModelChoice
 from aha.text.prompt_style import StyleName
@@ -58,17 +57,25 @@ class R1ArmsConfig(R1Config):
             student = MORE_STUDENTS[arm]
             return [*self.student(student), self._evaluation(arm, {student.name: "chat"})]
         if arm == "student-rl":
-            spec = rl_stage("qwen3-rl", self.student_rl, "qwen3-base")
+            spec = StageSpec("qwen3-rl", "grpo", self.student_rl, ("qwen3-base",))
             return [spec, self._evaluation(arm, {"qwen3-base": "zero", "qwen3-rl": "zero"})]
         if arm == "distilled-rl":
-            spec = rl_stage("qwen3-distilled-rl", self.distilled_rl, "qwen3")
+            spec = StageSpec("qwen3-distilled-rl", "grpo", self.distilled_rl, ("qwen3",))
             return [spec, self._evaluation(arm, {"qwen3-distilled-rl": "chat"})]
         if arm == "longer-base":
             name, base = LONGER.name, f"{LONGER.name}-base"
             styles: dict[str, StyleName] = {base: "zero", name: "chat", f"{name}-rl": "zero"}
-            spec = rl_stage(f"{name}-rl", self.student_rl, base)
+            spec = StageSpec(f"{name}-rl", "grpo", self.student_rl, (base,))
             return [*self.student(LONGER), spec, self._evaluation(arm, styles)]
-        spec = rl_stage("r1-long-reward", self.long_reward, "dev3", *read_by(self.long_reward))
+        spec = StageSpec(
+            "r1-long-reward",
+            "grpo",
+            self.long_reward,
+            (
+                "dev3",
+                *read_by(self.long_reward),
+            ),
+        )
         return [spec, self._evaluation(arm, {"r1-long-reward": "chat"})]
 
     def _evaluation(self, arm: str, styles: dict[str, StyleName]) -> StageSpec:

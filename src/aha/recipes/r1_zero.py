@@ -9,7 +9,6 @@ from pydantic import Field
 from aha.evals.scaling_stage import ScalingConfig
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.recipe import RecipeConfig, StageSpec
-from aha.recipes.rl_stage import rl_stage
 from aha.rl.config import GRPOConfig, HeldOutConfig, LengthStage, PreflightConfig, PromptsConfig, SamplingConfig
 from aha.stages.pretrain import ModelChoice, PretrainConfig
 from aha.tasks.corpus import CorpusConfig
@@ -38,7 +37,7 @@ class R1ZeroConfig(RecipeConfig):
         """The graph."""
         return (
             StageSpec("pretrain", "pretrain", self.pretrain),
-            rl_stage("r1-zero", self.rl, "pretrain"),
+            StageSpec("r1-zero", "grpo", self.rl, ("pretrain",)),
             StageSpec("evaluation", "evaluation", self.evaluation, parents=("pretrain", "r1-zero")),
             *curves(self.scaling),
         )

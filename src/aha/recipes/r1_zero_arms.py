@@ -17,7 +17,6 @@ from pydantic import Field
 from aha.evals.stage import EvaluationConfig, Suite
 from aha.recipes.r1_zero import R1ZeroConfig, r1_zero_tiny
 from aha.recipes.recipe import StageSpec
-from aha.recipes.rl_stage import rl_stage
 from aha.rewards.rubric import RubricConfig
 from aha.rl.config import GRPOConfig
 from aha.stages.pretrain import PretrainConfig
@@ -54,7 +53,7 @@ class R1ZeroArmsConfig(R1ZeroConfig):
             pretrain: PretrainConfig = self.pretrain.changed(corpus=corpus)
             return [
                 StageSpec("pretrain-no-long", "pretrain", pretrain),
-                rl_stage("r1-zero-no-long", self.rl, "pretrain-no-long"),
+                StageSpec("r1-zero-no-long", "grpo", self.rl, ("pretrain-no-long",)),
                 self._evaluation("evaluation-no-long", "pretrain-no-long", "r1-zero-no-long"),
             ]
         changes: dict[str, dict[str, Any]] = {
@@ -64,7 +63,7 @@ class R1ZeroArmsConfig(R1ZeroConfig):
         }
         config: GRPOConfig = self.rl.changed(**changes[arm])
         return [
-            rl_stage(arm, config, "pretrain"),
+            StageSpec(arm, "grpo", config, ("pretrain",)),
             self._evaluation(f"evaluation-{arm}", arm),
         ]
 

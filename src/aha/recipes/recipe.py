@@ -28,6 +28,7 @@ from aha.configuration import Config, Field, named_stages
 from aha.errors import ConfigError, nearest
 from aha.files import fingerprint
 from aha.training.parallel import ParallelConfig
+from aha.training.trackers import TrackerName
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,6 @@ class StageSpec:
     config: Config
     parents: tuple[str, ...] = ()
     """Names of earlier stages whose models or files this one reads; the `StageName`s of its settings are among them."""
-    data_identity: str = ""
-    """The hash of data that comes from outside the run, such as a file of problems."""
 
 
 class RecipeConfig(Config):
@@ -56,6 +55,7 @@ class RecipeConfig(Config):
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="How models spread over processes.")
     checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints; 0 saves at every step.")
     keep_checkpoints: int = Field(2, ge=1, description="How many checkpoints of the running stage to keep.")
+    log_to: tuple[TrackerName, ...] = Field((), description="Trackers that get a copy of metrics.jsonl (--log-to).")
     stop_seconds: float = Field(
         4.5, gt=0, description="Seconds that a step may take to end when the run is asked to stop; then it is cut off."
     )
@@ -100,7 +100,7 @@ def identities(config: RecipeConfig) -> dict[str, str]:
                 "parents": [[parent, result[parent]] for parent in spec.parents],
                 "seed": config.seed,
                 "dtype": config.compute.dtype,
-                "data": spec.data_identity,
+                "data": spec.config.data_identity(),
             }
         )
     return result

@@ -19,6 +19,7 @@ RECIPES: dict[str, str] = {
     "grpo": "aha.recipes.post_training:grpo",
     "sft": "aha.recipes.post_training:sft",
     "distill": "aha.recipes.post_training:distill",
+    "pretrain": "aha.recipes.pretrain:pretrain",
     "r1-arms": "aha.recipes.r1_arms:r1_arms",
     "r1-smoke": "aha.recipes.r1:r1_smoke",
     "r1-tiny": "aha.recipes.r1:r1_tiny",

@@ -21,6 +21,7 @@ from aha.recipes.recipe import RecipeConfig, identities
 from aha.runs import RunFolder
 from aha.training.interrupts import StopFlag, StopRequested, exit_with_parent
 from aha.training.launch import PARENT_PIPE, default_processes, is_worker, launch
+from aha.training.trackers import need_trackers
 
 
 def execute(config: RecipeConfig, out: Path | None = None, fresh: bool = False, processes: int | None = None) -> int:
@@ -43,6 +44,7 @@ def execute(config: RecipeConfig, out: Path | None = None, fresh: bool = False, 
     if is_worker():
         work(config, path, fresh)
         return 0
+    need_trackers(config.log_to)
     identities(config)  # a graph that is not in order is said before anything is touched
     folder = open_run(config, path, fresh)
     count = processes or _recorded_processes(folder) or default_processes(config.max_processes, config.compute.device)

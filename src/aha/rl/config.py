@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config, StageName, StageOf
 from aha.models.lora_linear import LoRAConfig
+from aha.rewards.own import functions_identity
 from aha.rewards.rubric import RubricConfig
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.families import FAMILIES, GENERAL, GeneralName, Level, ReasoningName
@@ -182,6 +183,10 @@ class GRPOConfig(Config):
     patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
     keep_every: int = Field(0, ge=0, description="steps between models kept beside the final one; 0: none")
     log_rollouts: int = Field(2, ge=0, description="groups per step written to rollouts.jsonl")
+
+    def data_identity(self) -> str:
+        """Of the files of one's own reward functions."""
+        return functions_identity(self.rubric.functions)
 
     @model_validator(mode="after")
     def _check(self) -> GRPOConfig:

@@ -22,6 +22,10 @@ class CheckpointConfig(Config):
 
     path: str = Field(min_length=1, description="a model folder in Hugging Face layout")
 
+    def data_identity(self) -> str:
+        """Of the folder's files."""
+        return checkpoint_identity(self.path)
+
 
 class Checkpoint:
     """The stage: reads the folder's configuration and tokenizer, and points at it. The folder is never changed."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 from aha.configuration import Config, Field
 from aha.data.conversations import Conversation, write_conversations
 from aha.data.rows import Place, Row, text_of
-from aha.data.sources import Reading, Source, read_source
+from aha.data.sources import Reading, Source, read_source, source_identity
 from aha.errors import ConfigError
 from aha.files import write_json
 from aha.stages.problems import AUDIT
@@ -22,6 +22,10 @@ class ConversationsConfig(Config):
         description="rows with `messages` (role, content, reasoning_content), or with `question`, `answer` and perhaps "
         "`reasoning`"
     )
+
+    def data_identity(self) -> str:
+        """Of the rows."""
+        return source_identity(self.source)
 
 
 class OwnConversations:

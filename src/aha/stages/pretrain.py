@@ -80,6 +80,10 @@ class PretrainConfig(Config):
     validate_every: int = Field(100, gt=0, description="steps between held-out losses")
     log_every: int = Field(10, gt=0, description="steps between rows in metrics.jsonl")
 
+    def data_identity(self) -> str:
+        """Of one's own text."""
+        return "" if self.text is None else self.text.data_identity()
+
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
         self.model.resolve(self.vocab_size)

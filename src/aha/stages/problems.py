@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from aha.configuration import Config
 from aha.data.conversations import Conversation, write_conversations
-from aha.data.sources import Reading, Source
+from aha.data.sources import Reading, Source, source_identity
 from aha.errors import ConfigError
 from aha.files import write_json
 from aha.protocols import DatasetTask
@@ -30,6 +30,10 @@ class ProblemsConfig(Config):
     held_out: Source | None = Field(None, description="what is measured by; none: a share of the training rows")
     held_out_share: float = Field(0.05, gt=0, lt=1, description="that share, decided by each problem's hash")
     instruction: str | None = Field(None, description="said below each question; none: the task's own; empty: nothing")
+
+    def data_identity(self) -> str:
+        """Of the rows."""
+        return " ".join(source_identity(source) for source in (self.train, self.held_out) if source is not None)
 
     @model_validator(mode="after")
     def _known(self) -> ProblemsConfig:

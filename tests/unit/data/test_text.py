@@ -47,9 +47,9 @@ def test_every_kind_of_file_is_read(tmp_path: Path) -> None:
     files = tuple(str(tmp_path / name) for name in ("one.txt", "notes", "rows.jsonl"))
     config = TextConfig(files=files, column="body", separator="\n---\n")
     assert list(config.documents()) == ["a", "b", "d", "e", "f"]
-    before = config.identity()
+    before = config.data_identity()
     (tmp_path / "notes" / "z.md").write_text("D")
-    assert config.identity() != before
+    assert config.data_identity() != before
 
 
 def test_copies_of_a_document_are_on_one_side_and_the_share_is_about_right() -> None:
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, name: str, cont
 
 def test_a_folder_without_text_and_a_single_document_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no file that ends in"):
-        TextConfig(files=(str(tmp_path),)).identity()
+        TextConfig(files=(str(tmp_path),)).data_identity()
     with pytest.raises(ConfigError, match="of 1 documents, 0 are held out"):
         TokenizedText.write(tmp_path, [([1, 2], False)], vocab_size=640)
     with pytest.raises(ValueError, match="gym: makes puzzles"):

@@ -28,6 +28,11 @@ class NoteConfig(Config):
 
     text: str = "x"
     stumble_at: int = -1
+    outside: ClassVar[str] = ""
+    """Stands for the content of a file."""
+
+    def data_identity(self) -> str:
+        return self.outside if self.text == "base" else ""
 
 
 class Notes(RecipeConfig):
@@ -38,11 +43,10 @@ class Notes(RecipeConfig):
     base: NoteConfig = NoteConfig(text="base")
     child: NoteConfig = NoteConfig(text="child")
     other: NoteConfig = NoteConfig(text="other")
-    data: str = ""
 
     def stages(self) -> tuple[StageSpec, ...]:
         return (
-            StageSpec("base", "notes", self.base, data_identity=self.data),
+            StageSpec("base", "notes", self.base),
             StageSpec("child", "notes", self.child, parents=("base",)),
             StageSpec("other", "notes", self.other, parents=("base",)),
         )
@@ -94,7 +98,7 @@ def run(path: Path, stop: StopFlag | None = None, **changes: object) -> tuple[li
     return list(Note.ran), said.getvalue()
 
 
-def test_identities_follow_kind_config_seed_data_and_parents() -> None:
+def test_identities_follow_kind_config_seed_data_and_parents(monkeypatch: pytest.MonkeyPatch) -> None:
     base = identities(Notes())
     assert len(set(base.values())) == 3
 
@@ -105,9 +109,10 @@ def test_identities_follow_kind_config_seed_data_and_parents() -> None:
     assert changed() == []
     assert changed(compute={"device": "cpu"}, checkpoint_seconds=5, max_processes=1) == []
     assert changed(seed=1) == ["base", "child", "other"]
-    assert changed(data="hash") == ["base", "child", "other"]
     assert changed(base={"text": "new"}) == ["base", "child", "other"]
     assert changed(child={"text": "new"}) == ["child"]
+    monkeypatch.setattr(NoteConfig, "outside", "other content")
+    assert changed() == ["base", "child", "other"]
 
 
 def test_a_graph_out_of_order_is_refused() -> None:
