@@ -44,7 +44,7 @@ def test_it_learns_in_pretraining(run: Path) -> None:
 
 def test_grpo_moves_it_and_the_engine_agrees_with_the_trainer(run: Path) -> None:
     rows = [row for row in RunFolder.open(run).metrics("r1-zero") if "reward" in row]
-    assert all(row["grad_norm"] > 0 and row["max_vio"] == 0 for row in rows)
+    assert all(row["grad_norm"] > 0 and "max_vio" not in row for row in rows)
     assert all(row["sampling/sampling_logp_difference/mean"] < 1e-5 for row in rows)
     before, after = ((run / stage / "model" / "model.safetensors").read_bytes() for stage in ("pretrain", "r1-zero"))
     assert before != after

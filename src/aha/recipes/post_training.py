@@ -30,7 +30,7 @@ from aha.rl.config import (
     PromptsConfig,
     SamplingConfig,
 )
-from aha.stages.checkpoint import CheckpointConfig
+from aha.stages.checkpoint import CheckpointConfig, need_model_folder
 from aha.stages.conversations import ConversationsConfig
 from aha.stages.decontamination import DecontaminationConfig
 from aha.stages.problems import ProblemsConfig
@@ -97,6 +97,7 @@ class PostTrainingConfig(RecipeConfig):
         """
         if not self.model:
             raise ConfigError("no model: name a checkpoint's folder, as in --model ./Qwen3-0.6B")
+        need_model_folder(self.model)
         return StageSpec("base", "checkpoint", CheckpointConfig(path=self.model))
 
     def problems(self) -> list[StageSpec]:

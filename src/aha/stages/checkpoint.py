@@ -46,15 +46,24 @@ class Checkpoint:
         return StageResult({"path": str(folder), **about})
 
 
+def need_model_folder(path: str) -> Path:
+    """The folder, if it looks like one.
+
+    Raises:
+        CheckpointError: there is no model folder.
+    """
+    if not (Path(path) / "config.json").is_file():
+        raise CheckpointError(f"{path!r} is not a model folder: it has no config.json (expected Hugging Face layout)")
+    return Path(path)
+
+
 def checkpoint_identity(path: str) -> str:
     """A hash that changes when the model does: all small files, and many blocks of each large one.
 
     Raises:
         CheckpointError: there is no model folder.
     """
-    folder = Path(path)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{path!r} is not a model folder: it has no config.json (expected Hugging Face layout)")
+    folder = need_model_folder(path)
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.iterdir() if file.is_file()):
         size = file.stat().st_size
