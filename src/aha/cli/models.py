@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from aha.environment import install_command
+from aha.errors import ConfigError
 
 
 def model(
@@ -46,3 +50,21 @@ def export(
     from aha.recipes.export import export_model
 
     export_model(checkpoint, out, to, adapter, precision)
+
+
+def push(
+    checkpoint: Annotated[Path, typer.Argument(metavar="DIR", help="A model folder, such as RUN/STAGE/model.")],
+    repo: Annotated[str, typer.Argument(metavar="NAME/REPO", help="The repository on the Hugging Face Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Upload a model to the Hugging Face Hub, with a card that says what this run has measured of it.
+
+    [bold]Example[/bold]
+
+      aha push runs/r1-tiny-seed0/r1/model me/r1-tiny
+    """
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise ConfigError(f"`aha push` needs huggingface_hub: {install_command('hf')}")
+    from aha.recipes.push import push as push_model
+
+    print(push_model(checkpoint, repo, private))
