@@ -48,13 +48,14 @@ class OptimizerConfig(Config):
 
 
 def schedule_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """The learning rate at a step (from 0), as a share of the peak."""
+    """The learning rate at a step (from 0), as a share of the peak; `final_lr` at the last, total_steps - 1."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     start = max(config.warmup_steps, int(config.decay_from * total_steps))
     if config.schedule == "constant" or step < start:
         return 1.0
-    progress = min(1.0, (step - start) / max(1, total_steps - start))
+    left = total_steps - 1 - start
+    progress = min(1.0, (step - start) / left) if left > 0 else 1.0
     shape = 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.final_lr + (1.0 - config.final_lr) * shape
 
