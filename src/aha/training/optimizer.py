@@ -6,6 +6,9 @@ ahead at equal steps, so it is the default for pretraining there; `muon_lr = 0` 
 Parameters in bfloat16 or float16 have float32 master weights here, and their gradients add up in float32 over
 micro-batches: steps and sums that bfloat16 would round away.
 
+Where a parameter is several matrices in one (gate and up; queries, keys and values), its module says which rows are
+whose (`fused_rows`, by the parameter's name there), and Muon takes each matrix on its own.
+
 Of parameters that are spread over processes (`aha.models.sharded_tensors`) each process updates the rows that it has:
 its moments and master weights are of these alone. Only Muon gathers, one matrix at a time, because it needs whole ones.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -75,19 +78,40 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-def _orthogonalized(matrix: Tensor, parameter: Tensor) -> Tensor:
-    """Newton-Schulz of this process's rows of a matrix that is spread as its parameter is.
+def _muon_direction(matrix: Tensor, parameter: Tensor, rows: Sequence[int]) -> Tensor:
+    """Muon's update of this process's rows of a matrix that is spread as its parameter is, before the learning rate.
 
     Stacked matrices, such as experts, are whole in the process that has them; of others all rows are gathered.
+
+    Args:
+        matrix: the momentum, [M, N] or stacked [..., M, N].
+        parameter: the whole one.
+        rows: of each of the matrices that lie one below the other in it; they are M together.
     """
     if not is_sharded(parameter) or parameter.dim() > 2:
-        return orthogonalize(matrix)
-    return orthogonalize(full(like(matrix, parameter)))[local_rows(parameter)]
+        return _by_pieces(matrix, rows)
+    return _by_pieces(full(like(matrix, parameter)), rows)[local_rows(parameter)]
+
+
+def _by_pieces(matrix: Tensor, rows: Sequence[int]) -> Tensor:
+    """Each piece orthogonalized, and scaled by its own shape as Muon scales a matrix: sqrt(max(1, M / N))."""
+    pieces = matrix.split(list(rows), dim=-2)
+    return torch.cat([orthogonalize(x) * max(1.0, x.shape[-2] / x.shape[-1]) ** 0.5 for x in pieces], dim=-2)
 
 
 def trains_with_muon(name: str, parameter: Tensor) -> bool:
-    """Matrices of the blocks; not embeddings, heads, routers, norms, adapters."""
-    return parameter.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "mlp.gate.", "norm", "lora_"))
+    """Matrices of the blocks; not embeddings, heads, a reward model's score, routers, norms, adapters."""
+    others = ("embed", "lm_head", "score.", "mlp.gate.", "norm", "lora_")
+    return parameter.dim() >= 2 and not any(part in name for part in others)
+
+
+def _fused_rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of parameters that are several matrices, one below the other, the rows of each: modules say so."""
+    return {
+        f"{prefix}.{name}".removeprefix("."): rows
+        for prefix, module in model.named_modules()
+        for name, rows in getattr(module, "fused_rows", {}).items()
+    }
 
 
 def _rows_in_use(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, int]:
@@ -101,21 +125,22 @@ def _rows_in_use(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, int
     return {name: rows[id(parameter)] for name, parameter in named.items() if id(parameter) in rows}
 
 
-def _fair_share(matrices: Mapping[str, Tensor], distributed: Distributed) -> set[str]:
+def _fair_share(work: Mapping[str, int], distributed: Distributed) -> set[str]:
     """The matrices that this process orthogonalizes: the largest first, each to whoever has least to do."""
-    loads = [0.0] * distributed.world_size
+    loads = [0] * distributed.world_size
     own = set()
-    for name, matrix in sorted(matrices.items(), key=lambda item: (-_work(item[1]), item[0])):
+    for name, cost in sorted(work.items(), key=lambda item: (-item[1], item[0])):
         rank = loads.index(min(loads))
-        loads[rank] += _work(matrix)
+        loads[rank] += cost
         if rank == distributed.rank:
             own.add(name)
     return own
 
 
-def _work(matrix: Tensor) -> float:
-    """What orthogonalizing costs, up to a factor."""
-    return float(matrix.numel() * min(matrix.shape[-2:]))
+def _work(matrix: Tensor, rows: Sequence[int]) -> int:
+    """What orthogonalizing the pieces costs, up to a factor."""
+    width = matrix.shape[-1]
+    return matrix[..., 0, 0].numel() * sum(count * width * min(count, width) for count in rows)
 
 
 class Optimizer:
@@ -143,8 +168,11 @@ class Optimizer:
         trained: dict[str, Tensor] = {name: self._master.get(name, local(p)) for name, p in self._named.items()}
         self._muon = {n: p for n, p in trained.items() if config.muon_lr and trains_with_muon(n, p)}
         self._adam = {n: p for n, p in trained.items() if n not in self._muon}
-        whole_ones = {n: p for n, p in self._muon.items() if not is_sharded(self._named[n])}
-        self._elsewhere = whole_ones.keys() - _fair_share(whole_ones, self._distributed)
+        fused = _fused_rows(model)
+        self._rows = {n: fused.get(n, (p.shape[-2],)) for n, p in self._named.items() if n in self._muon}
+        """Of each of Muon's parameters, the rows of the matrices that it is made of."""
+        work = {n: _work(p, self._rows[n]) for n, p in self._muon.items() if not is_sharded(self._named[n])}
+        self._elsewhere = work.keys() - _fair_share(work, self._distributed)
         """Matrices whose updates other processes compute."""
         self._momentum = {n: torch.zeros_like(p) for n, p in self._muon.items()}
         used = _rows_in_use(model, self._named)
@@ -259,7 +287,8 @@ class Optimizer:
             if name in self._elsewhere:
                 update = torch.zeros_like(gradient)
             else:
-                update = _orthogonalized(gradient.lerp(momentum, self.config.momentum), self._named[name])
+                update = gradient.lerp(momentum, self.config.momentum)
+                update = _muon_direction(update, self._named[name], self._rows[name])
             if self._distributed.world_size == 1 or is_sharded(self._named[name]):
                 self._muon_update(name, update, lr)
                 continue
@@ -276,9 +305,7 @@ class Optimizer:
         updates.clear()
 
     def _muon_update(self, name: str, update: Tensor, lr: float) -> None:
-        shape = self._named[name].shape
-        scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
-        self._muon[name].mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
+        self._muon[name].mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr)
 
     def _adam_step(self, lr: float) -> None:
         for name, parameter in self._adam.items():
