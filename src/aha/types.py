@@ -115,6 +115,8 @@ class SamplingParams:
     """Sample i of a request draws from its own stream, a function of (seed, i) alone: never of the batch around it."""
     top_logprobs: int = 0
     """How many of the most likely tokens are kept at each position, beside the one that was taken."""
+    processed_logprobs: bool = False
+    """Whether log-probabilities are those at `temperature`, as a trainer compares them, instead of at temperature 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,8 @@ class Completion:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """Log-probability, in nats at temperature 1, of each token of `token_ids` under the weights that sampled it."""
+    """Log-probability, in nats, of each token of `token_ids` under the weights that sampled it: at temperature 1, or at
+    the temperature of sampling where the request asked for processed ones. A nucleus does not show in them."""
     finish_reason: FinishReason
     weights_version: int = 0
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from aha.errors import GenerationError
 from aha.inference.decoding.cache import DraftCache, RowCache
 from aha.inference.runner import Runner
-from aha.inference.sampler import RowSettings, sample, uniforms
+from aha.inference.sampler import RowSettings, reported_temperature, sample, uniforms
 from aha.inference.scheduler import Sample, Scheduler
 from aha.inference.speculation import DraftCounts, check_speculation, window_ids, with_forced
 from aha.models.language_model import LanguageModel
@@ -214,7 +214,7 @@ class Engine:
 
     def _look_closer(self, item: Sample, token: int, logprob: float, logits_V: Tensor) -> tuple[int, float]:
         """Replaces a drawn token by a forced one, and keeps the most likely tokens where the request wants them."""
-        logprobs_V = torch.log_softmax(logits_V.float(), dim=-1)
+        logprobs_V = torch.log_softmax(logits_V.float() / reported_temperature(item.request.sampling), dim=-1)
         if item.forced:
             token = item.forced.popleft()
             logprob = float(logprobs_V[token])
@@ -269,7 +269,9 @@ class Engine:
                 self.cancel(request.request_id)
 
     @torch.inference_mode()
-    def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+    def score(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """Log-probabilities of given completions after given prompts, by the trainer's own forward pass."""
         scores: list[list[float]] = []
         for batch in _batches(sequences):
@@ -281,7 +283,7 @@ class Engine:
             start = 0
             for (prompt, _completion), length in zip(batch, lengths, strict=True):
                 first, stop = start + len(prompt), start + length
-                logits_NV = self.model.logits(hidden_ND[first - 1 : stop - 1]).float()
+                logits_NV = self.model.logits(hidden_ND[first - 1 : stop - 1]).float() / temperature
                 chosen = torch.log_softmax(logits_NV, -1).gather(-1, token_ids_N[first:stop, None])
                 scores.append(chosen.squeeze(-1).tolist())
                 start = stop

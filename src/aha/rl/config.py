@@ -14,6 +14,9 @@ from aha.tasks.families import FAMILIES, GENERAL, GeneralName, Level, ReasoningN
 from aha.text.prompt_style import StrictStyleName
 from aha.training.optimizer import OptimizerConfig
 
+SERVERS_IMPORTANCE_CAP = 2.0
+"""What `loss.importance_cap` is where servers sample and it is not set."""
+
 
 class CurriculumConfig(Config):
     """Which (family, level) cells are drawn: those at the edge of competence more often."""
@@ -120,11 +123,11 @@ class LossConfig(Config):
     reference_reset_steps: int = Field(
         0, ge=0, description="steps after which the reference becomes the policy; 0: never"
     )
-    importance_cap: float = Field(
-        0.0,
+    importance_cap: float | None = Field(
+        None,
         ge=0,
         description="truncated importance sampling: most that a token's weight is raised by where sampler and "
-        "trainer disagree; 0: not corrected",
+        "trainer disagree; 0: not corrected; none: 2 with sampling.servers, else 0",
     )
     mask_truncated: bool = Field(False, description="leave truncated completions out of the loss")
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule during RL")
@@ -185,19 +188,14 @@ class GRPOConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> GRPOConfig:
-        temperature, cap = self.sampling.temperature, self.loss.importance_cap
-        if self.minibatches > 1 and temperature != 1.0:
-            raise ValueError(
-                f"minibatches = {self.minibatches} with sampling.temperature = {temperature}: later ones compare with "
-                "the log-probabilities of the sampler, which are those of temperature 1; set one of the two to 1"
-            )
+        if self.sampling.servers is not None and self.loss.importance_cap is None:
+            # Said outright, so that a printed configuration shows it.
+            object.__setattr__(self, "loss", self.loss.changed(importance_cap=SERVERS_IMPORTANCE_CAP))
         if self.general is not None and self.general.from_step >= self.steps:
             raise ValueError(
                 f"general.from_step = {self.general.from_step} with steps = {self.steps}: no step would have general "
                 "prompts; lower general.from_step, or leave general out"
             )
-        if cap and (self.minibatches > 1 or temperature != 1.0):
-            raise ValueError("loss.importance_cap: takes minibatches = 1 and sampling.temperature = 1")
         if self.lora is not None and self.lora.dropout:
             raise ValueError(f"lora.dropout = {self.lora.dropout}: must be 0, to train the policy that samples")
         if self.lora is not None and self.loss.reference_reset_steps:

@@ -81,7 +81,7 @@ class PolicyUpdate:
         total_steps: of the schedule.
         distributed: the processes that share a batch.
         parallel: how policy and reference are spread over them.
-        temperature: of the rollouts, and so of the policy that is trained.
+        temperature: of the rollouts and of their log-probabilities, and so of the policy that is trained.
     """
 
     def __init__(
@@ -124,13 +124,14 @@ class PolicyUpdate:
         Args:
             groups: with rewards and advantages.
             limit: of completions in this rollout, in tokens: the constant of "constant" normalization.
-            on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's
-                log-probabilities are only compared, not used.
+            on_policy: the policy has not changed since it sampled them: the ratio is 1, and the sampler's
+                log-probabilities only weigh tokens, where there is an `importance_cap`. Later updates compare with the
+                sampler itself, so that their ratio corrects what sampler and trainer disagree about.
             last: the next update is on a new rollout, so the routers may be balanced.
 
         Returns:
             Metrics of the update, over all processes: `kl` with a reference only, and the distance from the sampler
-            only where sampler and policy should agree (on-policy, at temperature 1).
+            only where sampler and policy should agree (on-policy).
         """
         kept = [self._kept(group) for group in groups]
         counted = [rollout for group in kept for rollout in group.rollouts]
@@ -146,7 +147,7 @@ class PolicyUpdate:
             balance_routers=last,
         )
         metrics = self._metrics(stepped.sums, tokens) | stepped.metrics
-        if on_policy and self.temperature == 1.0:
+        if on_policy:
             metrics["sampling/sampling_logp_difference/mean"] = stepped.sums["gap"] / max(1.0, stepped.sums["tokens"])
             metrics["sampling/sampling_logp_difference/max"] = max(self.distributed.all_gather_object(max(gaps)))
         return metrics
@@ -208,7 +209,7 @@ class PolicyUpdate:
             total_responses,
             limit,
         ).to(device)
-        importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap)
+        importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap or 0.0)
         weights_M = weights_M * importance_M
         result = policy_loss(
             logprobs_M,

@@ -213,7 +213,8 @@ class GRPOTrainer(TrainingLoop):
 
     def _sampling(self, limit: int) -> SamplingParams:
         """How a group is sampled, with a limit in tokens."""
-        return SamplingParams(self.config.sampling.temperature, max_completion_tokens=limit, n=self.config.group_size)
+        temperature, n = self.config.sampling.temperature, self.config.group_size
+        return SamplingParams(temperature, max_completion_tokens=limit, n=n, processed_logprobs=True)
 
     def _with_signal(self, groups: list[RolloutGroup], facts: Sequence[dict[str, Any]]) -> list[RolloutGroup]:
         """With dynamic sampling, this process's among the first `prompts_per_step` groups that are not silent."""

@@ -3,6 +3,8 @@
 Same log-probabilities whatever the batch, and every end of a request.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,27 @@ def test_log_probabilities_are_the_trainers(model: DeepseekV3) -> None:
     flat = [c for group in completions for c in group]
     for scored, completion in zip(engine.score(pairs), flat, strict=True):
         assert scored == pytest.approx(completion.logprobs, abs=1e-5)
+
+
+def test_processed_log_probabilities_are_those_at_the_temperature_of_sampling(model: DeepseekV3) -> None:
+    """Each row its own, in one batch, and the same tokens as without; forced tokens too."""
+    engine = Engine(model, max_rows=16, max_context=32)
+    asked = [
+        replace(request, sampling=replace(request.sampling, temperature=temperature, processed_logprobs=processed))
+        for request, (temperature, processed) in zip(
+            requests(4), [(0.7, True), (0.7, False), (1.3, True), (0.0, True)], strict=True
+        )
+    ]
+    groups = [engine.add(request) for request in asked]
+    groups[0][0].force([5, 6])
+    while engine.step():
+        pass
+    plain = engine.generate([replace(r, sampling=replace(r.sampling, processed_logprobs=False)) for r in asked])
+    for request, samples, same, temperature in zip(asked, groups, plain, (0.7, 1.0, 1.3, 1.0), strict=True):
+        scores = engine.score([(request.prompt_token_ids, one.tokens) for one in samples], temperature)
+        for sample_, score, other in zip(samples, scores, same, strict=True):
+            assert sample_.logprobs == pytest.approx(score, abs=1e-5)
+            assert tuple(sample_.tokens) == other.token_ids or sample_ is groups[0][0]
 
 
 def test_greedy_takes_the_most_likely_token(model: DeepseekV3) -> None:

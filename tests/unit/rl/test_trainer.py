@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from aha.configuration import changed_settings
 from aha.errors import NothingToLearnError
+from aha.evals.stage import MakeGenerator
 from aha.inference.engine import Engine
 from aha.models.checkpoint.hf import load_pretrained
 from aha.rewards.rubric import Grader
@@ -18,7 +22,7 @@ from aha.rl.trainer import GRPOTrainer
 from aha.runs import read_jsonl
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
-from aha.types import RolloutGroup
+from aha.types import Completion, Request, RolloutGroup
 
 from ..conftest import MakeContext, nested
 
@@ -35,7 +39,7 @@ def make_trainer(make_context: MakeContext, base: Tokenizer, monkeypatch: pytest
     """A trainer whose groups are graded by a script; the loop's own grader never starts."""
     made: list[GRPOTrainer] = []
 
-    def make(script: Script, **changes: Any) -> GRPOTrainer:
+    def make(script: Script, generator: MakeGenerator = Engine, **changes: Any) -> GRPOTrainer:
         settings = {
             "steps": 1, "prompts_per_step": 3, "group_size": 4, "held_out.every": 0, "preflight.prompts": 0,
             "sampling.lengths": [{"from_step": 0, "max_completion_tokens": 8}],
@@ -54,7 +58,7 @@ def make_trainer(make_context: MakeContext, base: Tokenizer, monkeypatch: pytest
         monkeypatch.setattr(loop, "grade_reasoning", grade)
         context = make_context(f"r1-zero-{len(made)}", config, ("base",))
         model = load_pretrained(context.parent_model_folder())
-        made.append(GRPOTrainer(config, model, base, context, Engine))
+        made.append(GRPOTrainer(config, model, base, context, generator))
         return made[-1]
 
     yield make
@@ -150,6 +154,56 @@ def test_minibatches_are_several_updates_of_one_rollout(make_trainer: MakeTraine
     with_advantage = [rollout for group in everything[0] for rollout in group.rollouts if rollout.advantage]
     assert metrics["tokens_trained"] == sum(len(rollout.completion_token_ids) for rollout in with_advantage)
     assert metrics["sampling/sampling_logp_difference/max"] < 1e-5, "measured before the first of them"
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_minibatches_of_a_policy_that_stands_still_have_the_ratio_1(
+    make_trainer: MakeTrainer, temperature: float
+) -> None:
+    """The later ones compare with the sampler's log-probabilities: those at the temperature of sampling."""
+    trainer = make_trainer(
+        lambda number: MIXED,
+        prompts_per_step=4,
+        minibatches=2,
+        **{"sampling.temperature": temperature, "optimizer.adam_lr": 1e-12},
+        **{"loss.clip_low": 1e-4, "loss.clip_high": 1e-4},
+    )
+    metrics = trainer.step(0)
+    assert trainer.update.optimizer.steps == 2
+    assert metrics["clip_ratio/region_mean"] == 0.0
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-5
+
+
+class PerturbedServer(Engine):
+    """Samples as the engine does, and reports log-probabilities that are off, as other numerics make them."""
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        return [
+            [replace(one, logprobs=tuple(logprob - 0.2 for logprob in one.logprobs)) for one in samples]
+            for samples in super().generate(requests)
+        ]
+
+
+@pytest.mark.parametrize("cap", [None, 0.0])
+def test_where_servers_sample_what_they_disagree_about_is_corrected(
+    make_trainer: MakeTrainer, cap: float | None
+) -> None:
+    """By default, at any temperature."""
+    servers = {"urls": ["http://nowhere"], "folder": "shared"}
+    settings = {"sampling.servers": servers, "sampling.temperature": 0.7, "loss.importance_cap": cap}
+    trainer = make_trainer(lambda number: MIXED, PerturbedServer, **settings)
+    assert trainer.config.loss.importance_cap == (2.0 if cap is None else 0.0)
+    printed = changed_settings(trainer.config, None)["loss"]
+    assert printed == {"importance_cap": 2.0 if cap is None else 0.0}, "said outright"
+    metrics = trainer.step(0)
+    ratio = metrics["sampling/importance_sampling_ratio/mean"]
+    assert ratio == pytest.approx(math.exp(0.2) if cap is None else 1.0, abs=1e-4)
+    assert metrics["sampling/sampling_logp_difference/mean"] == pytest.approx(0.2, abs=1e-4)
+
+
+def test_the_built_in_engine_is_not_corrected() -> None:
+    assert GRPOConfig().loss.importance_cap is None
+    assert "loss" not in changed_settings(GRPOConfig(), None)
 
 
 @pytest.mark.parametrize("every", [0, 2])
