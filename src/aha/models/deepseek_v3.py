@@ -39,7 +39,8 @@ class DeepseekV3(LanguageModel):
         empty = torch.zeros(0, self.config.n_routed_experts, dtype=torch.int64, device=hidden_ND.device)
         counts = torch.stack(stats.counts) if stats.counts else empty
         stats.complete = True
-        return HiddenStates(hidden_ND, counts, stats.total_loss(self.config.aux_loss_alpha))
+        differing = torch.stack(stats.differing) if stats.differing else None
+        return HiddenStates(hidden_ND, counts, stats.total_loss(self.config.aux_loss_alpha), differing)
 
     def mtp_hidden(self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout) -> list[HiddenStates]:
         """What each prediction module makes of the main model's hidden states: see `mtp.MultiTokenPredictor`.

@@ -87,15 +87,25 @@ class SamplingConfig(Config):
         1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes (DAPO)"
     )
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
+    keep_routing: bool = Field(
+        False,
+        description="train with the experts that the sampler chose, where its and the trainer's numerics choose others "
+        "(routing replay; V3.2: Keep Routing); the built-in engine only",
+    )
     servers: RolloutServersConfig | None = Field(
         None, description="vLLM or SGLang servers that sample; none: the built-in engine"
     )
 
     @model_validator(mode="after")
-    def _in_order(self) -> SamplingConfig:
+    def _check(self) -> SamplingConfig:
         if self.lengths[0].from_step != 0:
             raise ValueError("lengths: the first stage must start at step 0")
         starts = [stage.from_step for stage in self.lengths]
+        if self.keep_routing and self.servers is not None:
+            raise ValueError(
+                "keep_routing: servers do not say which experts they chose; set it to false, or sample with the "
+                "built-in engine (servers: null)"
+            )
         if starts != sorted(set(starts)):
             raise ValueError(f"lengths: stages start at steps {starts}; expected each after the one before it")
         return self

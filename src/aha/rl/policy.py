@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from aha.models.language_model import LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
 from aha.models.lora_linear import adapted_layers
+from aha.models.moe import SampledExperts
 from aha.models.sharded_tensors import local
 from aha.rl.config import LossConfig
 from aha.rl.loss import importance_weights, policy_loss, token_weights
@@ -28,8 +30,9 @@ from aha.types import FinishReason, Rollout, RolloutGroup
 
 DATA_PARALLEL = ParallelConfig()
 
-SUMS = ("loss", "balance_loss", "kl", "clip_low", "clip_high", "entropy", "gap", "importance", "tokens")
-"""What is summed over micro-batches and processes: all but the losses and the tokens are weighted by tokens."""
+MEANS = ("kl", "clip_low", "clip_high", "entropy", "gap", "importance")
+SUMS = ("loss", "balance_loss", *MEANS, "tokens", "differing", "compared")
+"""What is summed over micro-batches and processes: the means weighted by tokens."""
 
 
 def trainable(rollout: Rollout, config: LossConfig) -> bool:
@@ -82,6 +85,7 @@ class PolicyUpdate:
         distributed: the processes that share a batch.
         parallel: how policy and reference are spread over them.
         temperature: of the rollouts and of their log-probabilities, and so of the policy that is trained.
+        keep_routing: compute with the experts that the sampler reported, instead of comparing with them alone.
     """
 
     def __init__(
@@ -93,9 +97,10 @@ class PolicyUpdate:
         distributed: Distributed,
         parallel: ParallelConfig = DATA_PARALLEL,
         temperature: float = 1.0,
+        keep_routing: bool = False,
     ) -> None:
         self.model, self.config, self.distributed, self.parallel = model, config, distributed, parallel
-        self.temperature = temperature
+        self.temperature, self.keep_routing = temperature, keep_routing
         has_adapters = any(adapted_layers(model))
         self.reference: LanguageModel | None = None
         if config.kl_beta and not has_adapters:
@@ -150,6 +155,8 @@ class PolicyUpdate:
         if on_policy:
             metrics["sampling/sampling_logp_difference/mean"] = stepped.sums["gap"] / max(1.0, stepped.sums["tokens"])
             metrics["sampling/sampling_logp_difference/max"] = max(self.distributed.all_gather_object(max(gaps)))
+            if stepped.sums["compared"]:
+                metrics["sampling/routing_difference"] = stepped.sums["differing"] / stepped.sums["compared"]
         return metrics
 
     def _matching_backward(self) -> None:
@@ -162,13 +169,13 @@ class PolicyUpdate:
 
     def _kept(self, group: RolloutGroup) -> RolloutGroup:
         rollouts = [rollout for rollout in group.rollouts if trainable(rollout, self.config)]
-        return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
+        return replace(group, rollouts=rollouts)
 
     def _with_gradient(self, group: RolloutGroup) -> RolloutGroup:
         """Drops what cannot move the weights; sorts by length, which makes attention batches long."""
         rollouts = [r for r in group.rollouts if r.advantage != 0.0 or self.config.kl_beta]
         rollouts.sort(key=lambda rollout: len(rollout.completion_token_ids))
-        return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
+        return replace(group, rollouts=rollouts)
 
     def _backward(
         self,
@@ -190,7 +197,10 @@ class PolicyUpdate:
         rollouts = [rollout for group in batch for rollout in group.rollouts]
         flat_lengths = layout.completion_lengths
         targets_M = token_ids_N[layout.completion_N]
-        hidden = self.model(token_ids_N, layout)
+        experts_LNA = sampled_experts(batch, device)
+        hidden = self.model(
+            token_ids_N, layout, None if experts_LNA is None else SampledExperts(experts_LNA, self.keep_routing)
+        )
         logprobs_M, entropy_M = chunked_logprobs(
             hidden.hidden_ND[layout.predicts_N],
             self.model.head_weight,
@@ -227,16 +237,21 @@ class PolicyUpdate:
         (result.loss + balance).backward()
         gaps_M = (logprobs_M.detach() - sampled_M).abs()
         gaps.append(float(gaps_M.max()))
-        means = {
-            "kl": result.kl,
-            "clip_low": result.clip_low,
-            "clip_high": result.clip_high,
-            "entropy": entropy_M.mean(),
-            "gap": gaps_M.mean(),
-            "importance": importance_M.mean(),
+        means = (
+            result.kl,
+            result.clip_low,
+            result.clip_high,
+            entropy_M.mean(),
+            gaps_M.mean(),
+            importance_M.mean(),
+        )
+        sums: dict[str, Tensor | float] = {
+            name: mean.double() * len(targets_M) for name, mean in zip(MEANS, means, strict=True)
         }
-        sums: dict[str, Tensor | float] = {name: mean.double() * len(targets_M) for name, mean in means.items()}
         sums |= {"loss": result.loss.detach(), "balance_loss": balance.detach(), "tokens": float(len(targets_M))}
+        sums |= {"differing": 0.0, "compared": 0.0}
+        if experts_LNA is not None and hidden.differing is not None:
+            sums |= {"differing": hidden.differing.sum(), "compared": (experts_LNA[..., 0] >= 0).sum()}
         return PassReport(sums, hidden.router_counts)
 
     @torch.no_grad()
@@ -274,6 +289,23 @@ class PolicyUpdate:
             "tokens_trained": tokens,
         }
         return metrics | {"kl": kl} if self.config.kl_beta else metrics
+
+
+def sampled_experts(batch: Sequence[RolloutGroup], device: torch.device) -> Tensor | None:
+    """The experts that the sampler reported for the tokens of a layout of these groups, [L, N, A].
+
+    -1 for the last token of each completion, which it has not seen. None where it reported nothing.
+    """
+    rows = []
+    for group in batch:
+        if group.prompt_experts is None:
+            return None
+        rows.append(group.prompt_experts)
+        unseen = np.full_like(group.prompt_experts[:1], -1)
+        for rollout in group.rollouts:
+            assert rollout.experts is not None
+            rows += [rollout.experts, unseen]
+    return torch.from_numpy(np.concatenate(rows)).to(device, torch.int64).transpose(0, 1)
 
 
 def _flat(group: RolloutGroup) -> Iterator[int]:

@@ -12,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aha.errors import GenerationError
+from aha.inference.decoding.graphed import GraphedDecoder
+from aha.inference.decoding.latent import AbsorbedDecoder
 from aha.inference.engine import Engine
+from aha.inference.runner import Runner
 from aha.inference.sampler import RowSettings, nucleus, sample, stream_key, uniforms
 from aha.inference.scheduler import Scheduler
 from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.layouts import Ragged
 from aha.protocols import Generator
 from aha.types import FinishReason, Request, SamplingParams
 
@@ -87,12 +91,56 @@ def test_processed_log_probabilities_are_those_at_the_temperature_of_sampling(mo
             assert tuple(sample_.tokens) == other.token_ids or sample_ is groups[0][0]
 
 
+@pytest.mark.parametrize("how", ["plain", "speculative", "graphs"])
+def test_experts_are_reported_where_they_are_asked_for(model: DeepseekV3, how: str) -> None:
+    """Of prompts and completions, in whatever batch: those of the trainer's forward pass; tokens stay the same."""
+    engine = Engine(model, max_rows=5, max_context=40, speculative_tokens=int(how == "speculative"))
+    if how == "graphs":
+        engine.runner = Runner(model, lambda: GraphedDecoder(AbsorbedDecoder(model), lambda compute: compute))
+    asked = requests(6, stop_token_ids=(7, 11))
+    plain = engine.generate(asked)
+    asked[::2] = [replace(r, sampling=replace(r.sampling, report_experts=True)) for r in asked[::2]]
+    made = engine.generate(asked)
+    assert [[one.token_ids for one in group] for group in made] == [[one.token_ids for one in group] for group in plain]
+    assert all(router.record is None for router in model.routers())
+    for number, (request, group) in enumerate(zip(asked, made, strict=True)):
+        for one in group:
+            if number % 2:
+                assert one.experts is None
+                continue
+            ids = torch.tensor([*request.prompt_token_ids, *one.token_ids[:-1]])
+            with engine.runner.watched_experts() as chosen:
+                model(ids, Ragged([len(ids)]))
+            assert one.experts is not None and one.experts.shape == (len(ids), model.config.num_moe_layers, 2)
+            expected = torch.stack(chosen, 1).sort(-1).values
+            assert np.array_equal(np.sort(one.experts, -1), expected.numpy())
+
+
+def test_experts_of_tokens_taken_back_are_those_of_what_came_instead(model: DeepseekV3) -> None:
+    engine = Engine(model, max_context=40)
+    (request,) = requests(1, n=1, max_completion_tokens=20, report_experts=True)
+    (sample_,) = engine.add(request)
+
+    def watch() -> None:
+        if len(sample_.tokens) == 6 and not sample_.forced and sample_.tokens[3] != 9:
+            sample_.take_back(3)
+            sample_.force([9, 8])
+
+    sample_.watch(watch)
+    while engine.step():
+        pass
+    done = sample_.completion(0)
+    assert done.token_ids[3:5] == (9, 8) and done.experts is not None
+    ids = torch.tensor([*request.prompt_token_ids, *done.token_ids[:-1]])
+    with engine.runner.watched_experts() as chosen:
+        model(ids, Ragged([len(ids)]))
+    assert np.array_equal(np.sort(done.experts, -1), torch.stack(chosen, 1).sort(-1).values.numpy())
+
+
 def test_greedy_takes_the_most_likely_token(model: DeepseekV3) -> None:
     (completion,) = Engine(model, max_context=32).generate(requests(1, temperature=0.0, n=1))[0]
     prompt = list(requests(1)[0].prompt_token_ids)
     for token in completion.token_ids:
-        from aha.models.layouts import Ragged
-
         hidden = model(torch.tensor(prompt), Ragged([len(prompt)])).hidden_ND[-1:]
         assert int(model.logits(hidden).argmax()) == token
         prompt.append(token)

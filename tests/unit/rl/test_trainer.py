@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from aha.configuration import changed_settings
-from aha.errors import NothingToLearnError
+from aha.configuration import build_config, changed_settings
+from aha.errors import ConfigError, NothingToLearnError
 from aha.evals.stage import MakeGenerator
 from aha.inference.engine import Engine
 from aha.models.checkpoint.hf import load_pretrained
@@ -204,6 +205,67 @@ def test_where_servers_sample_what_they_disagree_about_is_corrected(
 def test_the_built_in_engine_is_not_corrected() -> None:
     assert GRPOConfig().loss.importance_cap is None
     assert "loss" not in changed_settings(GRPOConfig(), None)
+
+
+def with_other_routers(trainer: GRPOTrainer) -> GRPOTrainer:
+    """A trainer whose routers are no longer quite those that sampled, as if its numerics differed."""
+    update = trainer._updates
+
+    def updates(step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for router in trainer.model.routers():
+                router.weight += 0.1 * router.weight.std() * torch.randn(router.weight.shape, generator=generator)
+        return update(step, groups)
+
+    trainer._updates = updates  # type: ignore[method-assign]
+    return trainer
+
+
+def sampled_load(groups: Sequence[RolloutGroup], experts: int) -> list[list[int]]:
+    """How many tokens the sampler sent to each expert, of what is trained on; [layers, experts]."""
+    rows = [
+        part
+        for group in groups
+        for part in (group.prompt_experts, *(one.experts for one in group.rollouts if one.advantage))
+    ]
+    every = np.concatenate([part for part in rows if part is not None])
+    return [np.bincount(every[:, layer].ravel(), minlength=experts).tolist() for layer in range(every.shape[1])]
+
+
+def test_kept_routing_computes_with_the_samplers_experts(make_trainer: MakeTrainer) -> None:
+    settings = {"sampling.keep_routing": True, "optimizer.clip_norm": 1e9}
+    trainer = with_other_routers(make_trainer(lambda number: MIXED, **settings))
+    everything = sampled(trainer)
+    metrics = trainer.step(0)
+    assert 0.0 < metrics["sampling/routing_difference"] < 0.5
+    expected, found = (np.array(load) for load in (sampled_load(everything[0], 4), metrics["expert_load"]))
+    # The last token of a completion went through no layer of the sampler: two experts each of the trainer's choice.
+    trained = sum(bool(one.advantage) for group in everything[0] for one in group.rollouts)
+    assert (found >= expected).all() and (found - expected).sum(1).tolist() == [2 * trained] * len(found)
+    gates = [router.weight.grad for router in list(trainer.model.routers())[: len(found)]]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gates)
+
+
+def test_routing_is_compared_and_not_kept_by_default(make_trainer: MakeTrainer) -> None:
+    """On the steps of held-out evaluations alone."""
+    settings = {"held_out.every": 2, "held_out.problems_per_level": 1, "held_out.samples": 1, "steps": 3}
+    trainer = make_trainer(lambda number: MIXED, **settings)
+    everything = sampled(trainer)
+    rows = [trainer.step(step) for step in range(3)]
+    assert [row.get("sampling/routing_difference") for row in rows] == [0.0, None, 0.0], "the same weights"
+    other = with_other_routers(make_trainer(lambda number: MIXED, **settings))
+    everything = sampled(other)
+    metrics = other.step(0)
+    assert 0.0 < metrics["sampling/routing_difference"] < 0.5
+    load = np.array(metrics["expert_load"]) - np.array(sampled_load(everything[0], 4))
+    assert (load < 0).any(), "the trainer's own experts compute"
+
+
+def test_servers_cannot_say_which_experts_they_chose() -> None:
+    servers = {"urls": ["http://nowhere"], "folder": "shared"}
+    with pytest.raises(ConfigError, match=r"sampling: keep_routing: servers do not say"):
+        build_config(GRPOConfig, {"sampling": {"keep_routing": True, "servers": servers}})
 
 
 @pytest.mark.parametrize("every", [0, 2])

@@ -184,6 +184,8 @@ def _supported(request: Request) -> Any:
     sampling = request.sampling
     if sampling.stop_sequences or sampling.top_logprobs:
         raise GenerationError("rollout servers take no stop sequences and give no top log-probabilities")
+    if sampling.report_experts:
+        raise GenerationError("rollout servers do not say which experts they chose; use the built-in engine")
     return sampling
 
 
