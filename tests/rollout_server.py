@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +38,7 @@ class RolloutServer:
         suggested: how to sample where a request does not say, as a model's generation_config.json has it.
         answers: what a route is answered with instead of what it should be.
         stale: takes new weights without using them.
+        processed_logprobs: reports log-probabilities of the sampling's temperature instead of temperature 1.
         calls: (route, body) of everything that was asked.
     """
 
@@ -47,6 +49,7 @@ class RolloutServer:
         self.suggested: dict[str, float] = dict(SUGGESTED)
         self.answers: dict[str, Any] = {}
         self.stale = False
+        self.processed_logprobs = False
         self.version = "default"
         self.calls: list[tuple[str, Any]] = []
         self._group: Any = None
@@ -140,6 +143,7 @@ class RolloutServer:
         if any(found[name] != SAMPLING[name] for name in found):
             temperature = 0.0
         sampling = SamplingParams(temperature, top_p, tokens, tuple(asked["stop_token_ids"]), n=asked["n"], seed=5)
+        sampling = replace(sampling, processed_logprobs=self.processed_logprobs)
         return self.engine.generate([Request(tuple(ids), sampling)])[0]
 
     def _vllm(self, body: Any) -> Any:

@@ -11,7 +11,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Language = Literal["en", "zh"]
 Domain = Literal["math", "code", "science", "logic", "general"]
@@ -115,6 +119,10 @@ class SamplingParams:
     """Sample i of a request draws from its own stream, a function of (seed, i) alone: never of the batch around it."""
     top_logprobs: int = 0
     """How many of the most likely tokens are kept at each position, beside the one that was taken."""
+    report_experts: bool = False
+    """Whether completions say which experts each token went through; the built-in engine alone can."""
+    processed_logprobs: bool = False
+    """Whether log-probabilities are those at `temperature`, as a trainer compares them, instead of at temperature 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +140,13 @@ class Completion:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """Log-probability, in nats at temperature 1, of each token of `token_ids` under the weights that sampled it."""
+    """Log-probability, in nats, of each token of `token_ids` under the weights that sampled it: at temperature 1, or at
+    the temperature of sampling where the request asked for processed ones. A nucleus does not show in them."""
     finish_reason: FinishReason
     weights_version: int = 0
+    experts: NDArray[np.int16] | None = field(default=None, compare=False)
+    """Where asked for: those that each mixture-of-experts layer chose, [P + T - 1, L, A], for the prompt's P tokens and
+    the completion's T without the last, which no layer has seen."""
 
 
 @dataclass(slots=True)
@@ -150,6 +162,8 @@ class Rollout:
     reward: float | None = None
     """The weighted sum, or None where a grader gave no verdict: such a sample is dropped, not scored 0."""
     advantage: float = 0.0
+    experts: NDArray[np.int16] | None = field(default=None, compare=False)
+    """`Completion.experts` of the completion's tokens, [T - 1, L, A]."""
 
 
 @dataclass(slots=True)
@@ -159,3 +173,5 @@ class RolloutGroup:
     problem: Problem
     prompt_token_ids: tuple[int, ...]
     rollouts: list[Rollout] = field(default_factory=list)
+    prompt_experts: NDArray[np.int16] | None = field(default=None, compare=False)
+    """`Completion.experts` of the prompt's tokens, [P, L, A]."""

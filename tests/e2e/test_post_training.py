@@ -292,7 +292,6 @@ def test_rollouts_from_a_server(checkpoint: Path, tmp_path: Path) -> None:
             "rl.prompts.max_tokens=100",
             "rl.rubric.random=1.0",
             "rl.optimizer.adam_lr=0.001",
-            "rl.loss.importance_cap=2.0",
             f"rl.sampling.servers={{urls: ['{server.url}'], folder: {tmp_path / 'shared'}, probe_gap: 0.01}}",
         )
         result = aha(tmp_path, "grpo", "--model", str(checkpoint), "--task", "gsm8k", "--out", "run", *more)

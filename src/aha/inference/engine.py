@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aha.errors import GenerationError
 from aha.inference.decoding.cache import DraftCache, RowCache
 from aha.inference.runner import Runner
-from aha.inference.sampler import RowSettings, sample, uniforms
+from aha.inference.sampler import RowSettings, reported_temperature, sample, uniforms
 from aha.inference.scheduler import Sample, Scheduler
 from aha.inference.speculation import DraftCounts, check_speculation, window_ids, with_forced
 from aha.models.language_model import LanguageModel
@@ -134,7 +136,7 @@ class Engine:
                 self._speculate(scheduler.running, cache)
             else:
                 last = torch.tensor([item.last for item in scheduler.running], device=cache.device)
-                if self._take(scheduler.running, self.runner.decode(last, cache)):
+                if self._take(scheduler.running, *self._decode(last, cache)):
                     _forget(scheduler.running, 0, cache)
             self._retire(cache)
         return bool(scheduler.running or scheduler.waiting)
@@ -153,7 +155,15 @@ class Engine:
             rows.append(row)
             siblings.append(list(range(row + 1, row + len(group))))
             row += len(group)
-        logits_PV = self.runner.prefill(prompts, cache, rows)
+        with self._watched_experts([group[0] for group in groups]) as chosen:
+            logits_PV = self.runner.prefill(prompts, cache, rows)
+        start = 0
+        for group, prompt in zip(groups, prompts, strict=True):
+            if chosen and group[0].request.sampling.report_experts:
+                experts = _as_array(chosen)[start : start + len(prompt)]
+                for item in group:
+                    item.prompt_experts = experts
+            start += len(prompt)
         for source, targets in zip(rows, siblings, strict=True):
             if targets:
                 cache.fork(source, targets)
@@ -172,18 +182,36 @@ class Engine:
         known = [min(len(item.forced), self.speculative_tokens) for item in samples]
         lengths = [len(item.tokens) for item in samples]
         ids = [[item.last, *draft] for item, draft in zip(samples, drafts, strict=True)]
-        self._take(samples, self.runner.decode(torch.tensor(ids, device=cache.device), cache), drafts)
+        self._take(samples, *self._decode(torch.tensor(ids, device=cache.device), cache), drafts)
         for row, (item, forced, length) in enumerate(zip(samples, known, lengths, strict=True)):
             cache.truncate(row, item.held)
             accepted = len(item.tokens) - length - 1
             self.drafts.add(self.speculative_tokens - forced, max(0, accepted - forced))
 
-    def _take(self, samples: Sequence[Sample], logits_NV: Tensor, drafts: Sequence[Sequence[int]] = ()) -> bool:
+    def _decode(self, token_ids: Tensor, cache: RowCache) -> tuple[Tensor, NDArray[np.int16] | None]:
+        """Logits after some more tokens of the running samples, and the tokens' experts [N, L, A] if any wants them."""
+        with self._watched_experts(self._scheduler.running) as chosen:
+            logits_NV = self.runner.decode(token_ids, cache)
+        return logits_NV, _as_array(chosen) if chosen else None
+
+    def _watched_experts(self, samples: Sequence[Sample]) -> AbstractContextManager[list[Tensor]]:
+        """Collects the routers' choices where a sample's request asks for them; else nothing."""
+        asked = any(item.request.sampling.report_experts for item in samples)
+        return self.runner.watched_experts() if asked else nullcontext([])
+
+    def _take(
+        self,
+        samples: Sequence[Sample],
+        logits_NV: Tensor,
+        experts_NLA: NDArray[np.int16] | None = None,
+        drafts: Sequence[Sequence[int]] = (),
+    ) -> bool:
         """Draws the next token of each sample, and accepts draft tokens while they match what was drawn.
 
         Args:
             samples: B of them.
             logits_NV: of each sample one row for every token of its draft and one more.
+            experts_NLA: that the tokens went through which these rows come after.
             drafts: of each sample; none of them in plain decoding.
 
         Returns:
@@ -204,6 +232,8 @@ class Engine:
                 if item.forced or item.request.sampling.top_logprobs:
                     token, logprob = self._look_closer(item, token, logprob, logits_NV[index])
                 length, place = len(item.tokens) + 1, index - row * width
+                if experts_NLA is not None and item.prompt_experts is not None:
+                    item.experts.append(experts_NLA[index])
                 item.append(token, logprob)
                 if len(item.tokens) < length:
                     shortened = True
@@ -214,7 +244,7 @@ class Engine:
 
     def _look_closer(self, item: Sample, token: int, logprob: float, logits_V: Tensor) -> tuple[int, float]:
         """Replaces a drawn token by a forced one, and keeps the most likely tokens where the request wants them."""
-        logprobs_V = torch.log_softmax(logits_V.float(), dim=-1)
+        logprobs_V = torch.log_softmax(logits_V.float() / reported_temperature(item.request.sampling), dim=-1)
         if item.forced:
             token = item.forced.popleft()
             logprob = float(logprobs_V[token])
@@ -269,7 +299,9 @@ class Engine:
                 self.cancel(request.request_id)
 
     @torch.inference_mode()
-    def score(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+    def score(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], temperature: float = 1.0
+    ) -> list[list[float]]:
         """Log-probabilities of given completions after given prompts, by the trainer's own forward pass."""
         scores: list[list[float]] = []
         for batch in _batches(sequences):
@@ -281,11 +313,16 @@ class Engine:
             start = 0
             for (prompt, _completion), length in zip(batch, lengths, strict=True):
                 first, stop = start + len(prompt), start + length
-                logits_NV = self.model.logits(hidden_ND[first - 1 : stop - 1]).float()
+                logits_NV = self.model.logits(hidden_ND[first - 1 : stop - 1]).float() / temperature
                 chosen = torch.log_softmax(logits_NV, -1).gather(-1, token_ids_N[first:stop, None])
                 scores.append(chosen.squeeze(-1).tolist())
                 start = stop
         return scores
+
+
+def _as_array(chosen: Sequence[Tensor]) -> NDArray[np.int16]:
+    """Experts [N, L, A] from those of each layer."""
+    return torch.stack(list(chosen), dim=1).to("cpu", torch.int16).numpy()
 
 
 def _forget(samples: Sequence[Sample], first_row: int, cache: RowCache) -> None:

@@ -10,6 +10,7 @@ guesses = runner.draft(token_ids_BW, cache)      at the next tokens, by the pred
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -48,6 +49,7 @@ class Runner:
         self._decoder: Decoder | None = None
         self._replacements = model.replacements
         self._capture: CudaCapture | None = None
+        self._watched = False
 
     def new_cache(self, rows: int, max_length: int, drafts: int = 0) -> RowCache:
         """An empty cache with the model's device and type.
@@ -114,7 +116,25 @@ class Runner:
         A model with prediction modules takes several in each row as well, [B, W], and returns the logits after each,
         row by row.
         """
-        return self.decoder().step(token_ids, cache)
+        decoder = self.decoder()
+        if self._watched and isinstance(decoder, GraphedDecoder):
+            decoder = decoder.plain  # in a graph no router is asked
+        return decoder.step(token_ids, cache)
+
+    @contextmanager
+    def watched_experts(self) -> Iterator[list[Tensor]]:
+        """Collects what the routers choose in a `prefill` or `decode` inside: [N, A] of each layer that has one."""
+        routers = list(self.model.routers())[: self.model.config.num_moe_layers]
+        chosen: list[Tensor] = []
+        self._watched = True
+        for router in routers:
+            router.record = chosen
+        try:
+            yield chosen
+        finally:
+            self._watched = False
+            for router in routers:
+                router.record = None
 
     @torch.inference_mode()
     def draft(self, token_ids_BW: Int[Tensor, "B W"], cache: DraftCache) -> Int[Tensor, "B X"]:

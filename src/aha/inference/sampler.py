@@ -42,6 +42,8 @@ class RowSettings:
     """Sampling settings of the rows of a batch, as tensors; None where no row needs the step."""
 
     temperature: Tensor | None
+    reported: Tensor | None
+    """The temperature of the log-probabilities that are given back."""
     greedy: Tensor | None
     top_p: Tensor | None
 
@@ -50,12 +52,19 @@ class RowSettings:
         """Collects the settings of a batch."""
         temperatures = [row.temperature for row in rows]
         top_p = [row.top_p for row in rows]
+        reported = [reported_temperature(row) for row in rows]
         scaled = any(t not in (0.0, 1.0) for t in temperatures)
         return cls(
             torch.tensor([t or 1.0 for t in temperatures], device=device) if scaled else None,
+            torch.tensor(reported, device=device) if any(t != 1.0 for t in reported) else None,
             torch.tensor([t == 0.0 for t in temperatures], device=device) if 0.0 in temperatures else None,
             torch.tensor(top_p, device=device) if any(p < 1.0 for p in top_p) else None,
         )
+
+
+def reported_temperature(sampling: SamplingParams) -> float:
+    """The temperature of the log-probabilities that a request is answered with; greedy counts as 1."""
+    return sampling.temperature or 1.0 if sampling.processed_logprobs else 1.0
 
 
 def sample(
@@ -64,13 +73,17 @@ def sample(
     """Draws a token per row by inverting the cumulative distribution at `draws_B`.
 
     Returns:
-        Token ids, and their log-probabilities at temperature 1 without nucleus: what a trainer's forward computes.
+        Token ids, and their log-probabilities without nucleus, at temperature 1 or the one that is to be reported.
     """
-    logprobs_BV = torch.log_softmax(logits_BV.float(), dim=-1)
+    logits_BV = logits_BV.float()
+    if settings.reported is None:
+        logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
+    else:
+        logprobs_BV = torch.log_softmax(logits_BV / settings.reported[:, None], dim=-1)
     if settings.temperature is None:
         probs_BV = logprobs_BV.exp()
     else:
-        probs_BV = torch.softmax(logits_BV.float() / settings.temperature[:, None], dim=-1)
+        probs_BV = torch.softmax(logits_BV / settings.temperature[:, None], dim=-1)
     if settings.top_p is not None:
         probs_BV = nucleus(probs_BV, settings.top_p)
     cumulative_BV = probs_BV.double().cumsum(-1)

@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aha.inference.sampler import stream_key
 from aha.types import Completion, FinishReason, Request
 
@@ -29,6 +32,10 @@ class Sample:
     """Tokens that come next, whatever the model says."""
     watcher: Callable[[], None] | None = None
     """Called after each new token."""
+    prompt_experts: NDArray[np.int16] | None = None
+    """[P, L, A], where the request asks for experts."""
+    experts: list[NDArray[np.int16]] = field(default_factory=list)
+    """[L, A] of each token but the last."""
 
     @property
     def held(self) -> int:
@@ -58,6 +65,7 @@ class Sample:
         kept = len(self.tokens) - count
         for drawn in (self.tokens, self.logprobs, self.top_logprobs):
             del drawn[kept:]
+        del self.experts[max(0, kept - 1) :]  # the last token that is left will be seen once more
         if self.finish_reason is FinishReason.STOP:
             self.finish_reason = None
 
@@ -87,7 +95,10 @@ class Sample:
     def completion(self, weights_version: int) -> Completion:
         """The finished sample as a value."""
         assert self.finish_reason is not None
-        return Completion(tuple(self.tokens), tuple(self.logprobs), self.finish_reason, weights_version)
+        experts = None
+        if self.prompt_experts is not None:
+            experts = np.concatenate([self.prompt_experts, *(one[None] for one in self.experts)])
+        return Completion(tuple(self.tokens), tuple(self.logprobs), self.finish_reason, weights_version, experts)
 
 
 class Scheduler:

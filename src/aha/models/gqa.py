@@ -29,8 +29,9 @@ class GroupedQueryAttention(nn.Module):
         self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = config.head_dim
         self.scale = config.head_dim**-0.5
-        heads = self.num_heads + 2 * self.num_kv_heads
-        self.qkv_proj = nn.Linear(config.hidden_size, heads * self.head_dim, bias=config.qkv_bias)
+        rows = tuple(heads * self.head_dim for heads in (self.num_heads, self.num_kv_heads, self.num_kv_heads))
+        self.qkv_proj = nn.Linear(config.hidden_size, sum(rows), bias=config.qkv_bias)
+        self.fused_rows = {"qkv_proj.weight": rows}
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
         self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=False)

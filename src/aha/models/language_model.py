@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from aha.models.config.base import ModelConfig
 from aha.models.layers import RMSNorm
 from aha.models.layouts import Layout
-from aha.models.moe import Router, RouterStats
+from aha.models.moe import Router, RouterStats, SampledExperts
 from aha.models.rope import Rope
 
 
@@ -38,6 +38,8 @@ class HiddenStates:
     """Tokens per expert, int64 [MoE layers, E], for the bias update and the load metrics; [0, E] without any."""
     balance_loss: Float[Tensor, ""] | None
     """V3 Eq. 17, summed over layers, alpha included: add it to the loss. None outside training."""
+    differing: Int[Tensor, " L"] | None = None
+    """Tokens that each router would have sent elsewhere than the sampler's did, where its choice was given."""
 
 
 class LanguageModel(nn.Module, ABC):
@@ -103,9 +105,14 @@ class LanguageModel(nn.Module, ABC):
         """The routers in the order of `router_counts`: of the layers, then of the prediction modules."""
         return (module for module in self.modules() if isinstance(module, Router))
 
-    def forward(self, token_ids_N: Int[Tensor, " N"], layout: Layout) -> HiddenStates:
-        """Hidden states of every token, after the final norm."""
+    def forward(
+        self, token_ids_N: Int[Tensor, " N"], layout: Layout, sampled: SampledExperts | None = None
+    ) -> HiddenStates:
+        """Hidden states of every token, after the final norm; with the experts of a sampler to be kept or compared."""
         stats = RouterStats()
+        if sampled is not None:
+            by_router = dict(zip(self.routers(), sampled.indices_LNA, strict=False))  # prediction modules have none
+            stats = RouterStats(by_router, sampled.replays)
         x_ND = self.embed_tokens(token_ids_N)
         rotations = self.rope.at(layout.positions_N, layout.longest)
         for layer in self.layers:
@@ -125,7 +132,9 @@ class LanguageModel(nn.Module, ABC):
         """Scores of the next token, [N, num_tokens]."""
         return F.linear(hidden_ND, self.head_weight)
 
-    def mtp_hidden(self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout) -> list[HiddenStates]:
+    def mtp_hidden(
+        self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout, trains_embedding: bool = True
+    ) -> list[HiddenStates]:
         """What each prediction module makes of the main model's hidden states; nothing where there is none."""
         return []
 

@@ -46,7 +46,9 @@ class MultiHeadLatentAttention(nn.Module):
         self.query_dim = config.q_lora_rank or self.num_heads * self.qk_dim
         self.scale = softmax_scale(config)
         width = config.hidden_size
-        self.qkv_a_proj = nn.Linear(width, self.query_dim + self.latent_dim + self.rope_dim, bias=False)
+        rows = self.query_dim, self.latent_dim, self.rope_dim
+        self.qkv_a_proj = nn.Linear(width, sum(rows), bias=False)
+        self.fused_rows = {"qkv_a_proj.weight": rows}
         self.q_a_layernorm: RMSNorm | None = None
         self.q_b_proj: nn.Linear | None = None
         if config.q_lora_rank is not None:

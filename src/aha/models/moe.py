@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,10 @@ class Routing:
 
     scores: Tensor
     """Affinities s, float32 [N, E]."""
+    chosen: Tensor
+    """The experts that the router chooses, [N, A]."""
     indices: Tensor
-    """The chosen experts, [N, A]."""
+    """The experts that compute: the chosen ones, or those that a sampler chose before."""
     gates: Tensor
     """Their weights in the sum, float32 [N, A]."""
 
@@ -45,22 +47,34 @@ class Router(nn.Module):
         bias = torch.zeros(config.n_routed_experts, dtype=torch.float32)
         self.register_buffer("e_score_correction_bias", bias if config.topk_method == "noaux_tc" else None)
         self.e_score_correction_bias: Tensor | None
+        self.record: list[Tensor] | None = None
+        """Where the choices are put down while somebody watches, [N, A] of each pass."""
 
-    def forward(self, x_ND: Tensor) -> Routing:
-        """Scores every expert for every token and chooses."""
-        return self.route(F.linear(x_ND.float(), self.weight.float()))
+    def forward(self, x_ND: Tensor, kept_NA: Tensor | None = None) -> Routing:
+        """Scores every expert for every token and chooses; `kept_NA` as in `route`."""
+        return self.route(F.linear(x_ND.float(), self.weight.float()), kept_NA)
 
-    def route(self, logits_NE: Tensor) -> Routing:
-        """Chooses experts and their gates from the logits u^T e (V3 Eqs. 13-16)."""
+    def route(self, logits_NE: Tensor, kept_NA: Tensor | None = None) -> Routing:
+        """Chooses experts and their gates from the logits u^T e (V3 Eqs. 13-16).
+
+        Args:
+            logits_NE: of every token and expert.
+            kept_NA: experts that compute instead of the chosen ones; -1 for tokens whose own choice stands. Their gates
+                are made of the logits all the same.
+        """
         config = self.config
         scores_NE = logits_NE.sigmoid() if config.scoring_func == "sigmoid" else logits_NE.softmax(-1)
-        indices_NA = self.choose(scores_NE.detach())
+        chosen_NA = indices_NA = self.choose(scores_NE.detach())
+        if self.record is not None:
+            self.record.append(chosen_NA)
+        if kept_NA is not None:
+            indices_NA = torch.where(kept_NA >= 0, kept_NA, chosen_NA)
         gates_NA = scores_NE.gather(1, indices_NA)
         if config.norm_topk_prob:
             gates_NA = gates_NA / (gates_NA.sum(-1, keepdim=True) + 1e-20)
         if config.routed_scaling_factor != 1:
             gates_NA = gates_NA * config.routed_scaling_factor
-        return Routing(scores_NE, indices_NA, gates_NA)
+        return Routing(scores_NE, chosen_NA, indices_NA, gates_NA)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves and casts the weights, but leaves the biases in float32: steps of 0.001 do not exist in bfloat16."""
@@ -113,10 +127,31 @@ def sequence_balance_loss(
     return (chosen_SE * share_SE).sum(-1).mean() * (num_experts / num_experts_per_tok)
 
 
+class SampledExperts(NamedTuple):
+    """The experts that a sampler chose for the tokens of a pass."""
+
+    indices_LNA: Tensor  # noqa: N815
+    """Of each mixture-of-experts layer and token; -1 for tokens of which nothing is known."""
+    replays: bool
+    """Whether they compute (routing replay, arXiv 2510.11370; V3.2's Keep Routing), or are only compared with."""
+
+
+def differing_tokens(chosen_NA: Tensor, sampled_NA: Tensor) -> Tensor:
+    """Tokens with another set of experts than was sampled with, among those of which that is known: a count."""
+    differs_N = (chosen_NA.sort(-1).values != sampled_NA.sort(-1).values).any(-1)
+    return (differs_N & (sampled_NA >= 0).all(-1)).sum()
+
+
 @dataclass(slots=True)
 class RouterStats:
     """What the mixture-of-experts layers of one pass report, in their order."""
 
+    sampled: Mapping[Router, Tensor] = field(default_factory=dict)
+    """A sampler's experts, [N, A] by router; of none where nothing is known."""
+    replays: bool = False
+    """Whether these compute."""
+    differing: list[Tensor] = field(default_factory=list)
+    """Tokens that each router would have sent elsewhere than the sampler's did."""
     counts: list[Tensor] = field(default_factory=list)
     """Tokens each expert got, int64 [E]."""
     losses: list[Tensor] = field(default_factory=list)
@@ -124,11 +159,17 @@ class RouterStats:
     complete: bool = False
     """Whether the pass has ended: a layer that activation checkpointing computes again reports nothing more."""
 
-    def add(self, counts_E: Tensor, loss: Tensor | None) -> None:
+    def kept(self, router: Router) -> Tensor | None:
+        """The experts that are to compute behind a router, if they are not its own choice."""
+        return self.sampled.get(router) if self.replays else None
+
+    def add(self, router: Router, routing: Routing, counts_E: Tensor, loss: Tensor | None) -> None:
         """Takes a layer's report."""
         if self.complete:
             return
         self.counts.append(counts_E)
+        if router in self.sampled:
+            self.differing.append(differing_tokens(routing.chosen, self.sampled[router]))
         if loss is not None:
             self.losses.append(loss)
 
@@ -154,7 +195,7 @@ class DeepseekMoE(nn.Module):
     def forward(self, x_ND: Tensor, layout: Layout, stats: RouterStats) -> Tensor:
         """Routes and computes every token, none is dropped; the router reports to `stats`."""
         config = self.config
-        routing = self.gate(x_ND)
+        routing = self.gate(x_ND, stats.kept(self.gate))
         slots = sort_slots(routing.indices, config.n_routed_experts)
         y_ND = self.experts(x_ND, routing.gates, slots)
         if self.shared_experts is not None:
@@ -162,7 +203,7 @@ class DeepseekMoE(nn.Module):
         loss = None
         if self.training and config.aux_loss_alpha > 0 and torch.is_grad_enabled():
             loss = sequence_balance_loss(routing.scores, layout, config.num_experts_per_tok, config.seq_aux)
-        stats.add(slots.counts, loss)
+        stats.add(self.gate, routing, slots.counts, loss)
         return y_ND
 
     def tokenwise(self, x_ND: Tensor, fixed_shapes: bool = False) -> Tensor:

@@ -15,6 +15,9 @@ from aha.tasks.families import FAMILIES, GENERAL, GeneralName, Level, ReasoningN
 from aha.text.prompt_style import StrictStyleName
 from aha.training.optimizer import OptimizerConfig
 
+SERVERS_IMPORTANCE_CAP = 2.0
+"""What `loss.importance_cap` is where servers sample and it is not set."""
+
 
 class CurriculumConfig(Config):
     """Which (family, level) cells are drawn: those at the edge of competence more often."""
@@ -85,15 +88,25 @@ class SamplingConfig(Config):
         1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes (DAPO)"
     )
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
+    keep_routing: bool = Field(
+        False,
+        description="train with the experts that the sampler chose, where its and the trainer's numerics choose others "
+        "(routing replay; V3.2: Keep Routing); the built-in engine only",
+    )
     servers: RolloutServersConfig | None = Field(
         None, description="vLLM or SGLang servers that sample; none: the built-in engine"
     )
 
     @model_validator(mode="after")
-    def _in_order(self) -> SamplingConfig:
+    def _check(self) -> SamplingConfig:
         if self.lengths[0].from_step != 0:
             raise ValueError("lengths: the first stage must start at step 0")
         starts = [stage.from_step for stage in self.lengths]
+        if self.keep_routing and self.servers is not None:
+            raise ValueError(
+                "keep_routing: servers do not say which experts they chose; set it to false, or sample with the "
+                "built-in engine (servers: null)"
+            )
         if starts != sorted(set(starts)):
             raise ValueError(f"lengths: stages start at steps {starts}; expected each after the one before it")
         return self
@@ -121,14 +134,21 @@ class LossConfig(Config):
     reference_reset_steps: int = Field(
         0, ge=0, description="steps after which the reference becomes the policy; 0: never"
     )
-    importance_cap: float = Field(
-        0.0,
+    importance_cap: float | None = Field(
+        None,
         ge=0,
         description="truncated importance sampling: most that a token's weight is raised by where sampler and "
-        "trainer disagree; 0: not corrected",
+        "trainer disagree; 0: not corrected; none: 2 with sampling.servers, else 0",
     )
     mask_truncated: bool = Field(False, description="leave truncated completions out of the loss")
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule during RL")
+    mtp_share: float = Field(
+        0.125,
+        ge=0,
+        le=1,
+        description="share of the completions from which the prediction modules learn beside the model; 0: they stay "
+        "as they are",
+    )
     micro_tokens: int = Field(
         16_384, gt=0, description="tokens per forward pass of the trainer; gradients add up over several"
     )
@@ -190,19 +210,14 @@ class GRPOConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> GRPOConfig:
-        temperature, cap = self.sampling.temperature, self.loss.importance_cap
-        if self.minibatches > 1 and temperature != 1.0:
-            raise ValueError(
-                f"minibatches = {self.minibatches} with sampling.temperature = {temperature}: later ones compare with "
-                "the log-probabilities of the sampler, which are those of temperature 1; set one of the two to 1"
-            )
+        if self.sampling.servers is not None and self.loss.importance_cap is None:
+            # Said outright, so that a printed configuration shows it.
+            object.__setattr__(self, "loss", self.loss.changed(importance_cap=SERVERS_IMPORTANCE_CAP))
         if self.general is not None and self.general.from_step >= self.steps:
             raise ValueError(
                 f"general.from_step = {self.general.from_step} with steps = {self.steps}: no step would have general "
                 "prompts; lower general.from_step, or leave general out"
             )
-        if cap and (self.minibatches > 1 or temperature != 1.0):
-            raise ValueError("loss.importance_cap: takes minibatches = 1 and sampling.temperature = 1")
         if self.lora is not None and self.lora.dropout:
             raise ValueError(f"lora.dropout = {self.lora.dropout}: must be 0, to train the policy that samples")
         if self.lora is not None and self.loss.reference_reset_steps:

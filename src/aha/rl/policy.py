@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from aha.models.language_model import LanguageModel
+from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
 from aha.models.lora_linear import adapted_layers
+from aha.models.moe import SampledExperts
 from aha.models.sharded_tensors import local
 from aha.rl.config import LossConfig
 from aha.rl.loss import importance_weights, policy_loss, token_weights
@@ -22,14 +24,16 @@ from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
 from aha.training.optimizer import OptimizerConfig
 from aha.training.parallel import ParallelConfig
+from aha.training.prediction import Predicted, evenly_spread, prediction_loss
 from aha.training.sharding import dummy_pass, shard
 from aha.training.update import PassReport, Update
 from aha.types import FinishReason, Rollout, RolloutGroup
 
 DATA_PARALLEL = ParallelConfig()
 
-SUMS = ("loss", "balance_loss", "kl", "clip_low", "clip_high", "entropy", "gap", "importance", "tokens")
-"""What is summed over micro-batches and processes: all but the losses and the tokens are weighted by tokens."""
+MEANS = ("kl", "clip_low", "clip_high", "entropy", "gap", "importance")
+SUMS = ("loss", "balance_loss", *MEANS, "tokens", "differing", "compared")
+"""What is summed over micro-batches and processes: the means weighted by tokens."""
 
 
 def trainable(rollout: Rollout, config: LossConfig) -> bool:
@@ -75,13 +79,14 @@ class PolicyUpdate:
     """The GRPO step on a policy, and its reference. With adapters the reference is the model without them.
 
     Args:
-        model: the policy, whole. Its multi-token prediction modules are left as they are.
+        model: the policy, whole. Its prediction modules learn beside it; with adapters they are left as they are.
         config: the objective.
         optimizer: rates and schedule.
         total_steps: of the schedule.
         distributed: the processes that share a batch.
         parallel: how policy and reference are spread over them.
-        temperature: of the rollouts, and so of the policy that is trained.
+        temperature: of the rollouts and of their log-probabilities, and so of the policy that is trained.
+        keep_routing: compute with the experts that the sampler reported, instead of comparing with them alone.
     """
 
     def __init__(
@@ -93,21 +98,24 @@ class PolicyUpdate:
         distributed: Distributed,
         parallel: ParallelConfig = DATA_PARALLEL,
         temperature: float = 1.0,
+        keep_routing: bool = False,
     ) -> None:
         self.model, self.config, self.distributed, self.parallel = model, config, distributed, parallel
-        self.temperature = temperature
+        self.temperature, self.keep_routing = temperature, keep_routing
         has_adapters = any(adapted_layers(model))
         self.reference: LanguageModel | None = None
         if config.kl_beta and not has_adapters:
             self.reference = shard(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
+        trains_mtp = bool(model.mtp) and config.mtp_share > 0 and not has_adapters
         self.update = Update(
             model,
             optimizer,
             total_steps,
             distributed,
             parallel,
-            sums=SUMS,
+            sums=(*SUMS, "mtp_loss") if trains_mtp else SUMS,
             bias_update_rate=0.0 if has_adapters else config.bias_update_rate,
+            prediction_modules="beside" if trains_mtp else "frozen",
         )
 
     @torch.no_grad()
@@ -124,13 +132,14 @@ class PolicyUpdate:
         Args:
             groups: with rewards and advantages.
             limit: of completions in this rollout, in tokens: the constant of "constant" normalization.
-            on_policy: the policy has not changed since it sampled them: the ratio is 1 and the sampler's
-                log-probabilities are only compared, not used.
+            on_policy: the policy has not changed since it sampled them: the ratio is 1, and the sampler's
+                log-probabilities only weigh tokens, where there is an `importance_cap`. Later updates compare with the
+                sampler itself, so that their ratio corrects what sampler and trainer disagree about.
             last: the next update is on a new rollout, so the routers may be balanced.
 
         Returns:
             Metrics of the update, over all processes: `kl` with a reference only, and the distance from the sampler
-            only where sampler and policy should agree (on-policy, at temperature 1).
+            only where sampler and policy should agree (on-policy).
         """
         kept = [self._kept(group) for group in groups]
         counted = [rollout for group in kept for rollout in group.rollouts]
@@ -138,22 +147,24 @@ class PolicyUpdate:
         self.distributed.all_reduce_sum([totals])
         tokens, responses = totals.tolist()
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
-        gaps = [0.0]
+        gaps, predicted = [0.0], self._predicted(active)
         stepped = self.update.step(
             list(micro_batches(active, self.config.micro_tokens)),
-            lambda batch: self._backward(batch, tokens, responses, limit, on_policy, gaps),
+            lambda batch: self._backward(batch, tokens, responses, limit, on_policy, gaps, predicted),
             self._matching_backward,
             balance_routers=last,
         )
         metrics = self._metrics(stepped.sums, tokens) | stepped.metrics
-        if on_policy and self.temperature == 1.0:
+        if on_policy:
             metrics["sampling/sampling_logp_difference/mean"] = stepped.sums["gap"] / max(1.0, stepped.sums["tokens"])
             metrics["sampling/sampling_logp_difference/max"] = max(self.distributed.all_gather_object(max(gaps)))
+            if stepped.sums["compared"]:
+                metrics["sampling/routing_difference"] = stepped.sums["differing"] / stepped.sums["compared"]
         return metrics
 
     def _matching_backward(self) -> None:
         """The passes of a micro-batch without data, beside other processes' micro-batches."""
-        loss = dummy_pass(self.model)
+        loss = dummy_pass(self.model, self.update.trains_mtp)
         if self.config.kl_beta:
             with torch.no_grad(), self._as_reference() as reference:
                 dummy_pass(reference)
@@ -161,13 +172,13 @@ class PolicyUpdate:
 
     def _kept(self, group: RolloutGroup) -> RolloutGroup:
         rollouts = [rollout for rollout in group.rollouts if trainable(rollout, self.config)]
-        return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
+        return replace(group, rollouts=rollouts)
 
     def _with_gradient(self, group: RolloutGroup) -> RolloutGroup:
         """Drops what cannot move the weights; sorts by length, which makes attention batches long."""
         rollouts = [r for r in group.rollouts if r.advantage != 0.0 or self.config.kl_beta]
         rollouts.sort(key=lambda rollout: len(rollout.completion_token_ids))
-        return RolloutGroup(group.problem, group.prompt_token_ids, rollouts)
+        return replace(group, rollouts=rollouts)
 
     def _backward(
         self,
@@ -177,38 +188,33 @@ class PolicyUpdate:
         limit: int,
         on_policy: bool,
         gaps: list[float],
+        predicted: Predicted,
     ) -> PassReport:
         """Adds a micro-batch's gradient, and its largest distance from the sampler to `gaps`."""
         device = self.distributed.device
-        ids = [t for group in batch for t in _flat(group)]
-        token_ids_N = torch.tensor(ids, device=device)
-        lengths = [[len(r.completion_token_ids) for r in group.rollouts] for group in batch]
-        layout = SharedPrefix(
-            [PromptGroup(len(g.prompt_token_ids), own) for g, own in zip(batch, lengths, strict=True)], device
-        )
+        token_ids_N = torch.tensor([t for group in batch for t in _flat(group)], device=device)
+        layout = SharedPrefix([_lengths(group) for group in batch], device)
         rollouts = [rollout for group in batch for rollout in group.rollouts]
-        flat_lengths = layout.completion_lengths
         targets_M = token_ids_N[layout.completion_N]
-        hidden = self.model(token_ids_N, layout)
+        experts_LNA = sampled_experts(batch, device)
+        hidden = self.model(
+            token_ids_N, layout, None if experts_LNA is None else SampledExperts(experts_LNA, self.keep_routing)
+        )
+        # Before the reference's pass, as in `_matching_backward`: processes that share experts run the same passes.
+        mtp_loss = self._mtp_loss(hidden, token_ids_N, layout, predicted.among(rollouts), predicted.tokens)
         logprobs_M, entropy_M = chunked_logprobs(
-            hidden.hidden_ND[layout.predicts_N],
-            self.model.head_weight,
-            targets_M,
-            temperature=self.temperature,
+            hidden.hidden_ND[layout.predicts_N], self.model.head_weight, targets_M, temperature=self.temperature
         )
         sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
         old_M = logprobs_M.detach() if on_policy else sampled_M
         advantages_M = torch.repeat_interleave(
-            torch.tensor([r.advantage for r in rollouts], device=device), torch.tensor(flat_lengths, device=device)
+            torch.tensor([r.advantage for r in rollouts], device=device),
+            torch.tensor(layout.completion_lengths, device=device),
         )
         weights_M = token_weights(
-            flat_lengths,
-            self.config.normalization,
-            total_tokens,
-            total_responses,
-            limit,
+            layout.completion_lengths, self.config.normalization, total_tokens, total_responses, limit
         ).to(device)
-        importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap)
+        importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap or 0.0)
         weights_M = weights_M * importance_M
         result = policy_loss(
             logprobs_M,
@@ -223,20 +229,39 @@ class PolicyUpdate:
         balance = result.loss.new_zeros(())
         if hidden.balance_loss is not None:
             balance = hidden.balance_loss * (len(targets_M) / max(1, total_tokens))
-        (result.loss + balance).backward()
+        (result.loss + balance + mtp_loss).backward()
         gaps_M = (logprobs_M.detach() - sampled_M).abs()
         gaps.append(float(gaps_M.max()))
-        means = {
-            "kl": result.kl,
-            "clip_low": result.clip_low,
-            "clip_high": result.clip_high,
-            "entropy": entropy_M.mean(),
-            "gap": gaps_M.mean(),
-            "importance": importance_M.mean(),
+        means = result.kl, result.clip_low, result.clip_high, entropy_M.mean(), gaps_M.mean(), importance_M.mean()
+        sums: dict[str, Tensor | float] = {
+            name: mean.double() * len(targets_M) for name, mean in zip(MEANS, means, strict=True)
         }
-        sums: dict[str, Tensor | float] = {name: mean.double() * len(targets_M) for name, mean in means.items()}
-        sums |= {"loss": result.loss.detach(), "balance_loss": balance.detach(), "tokens": float(len(targets_M))}
+        sums |= {"loss": result.loss.detach(), "balance_loss": balance.detach(), "mtp_loss": mtp_loss.detach()}
+        sums |= {"tokens": float(len(targets_M)), "differing": 0.0, "compared": 0.0}
+        if experts_LNA is not None and hidden.differing is not None:
+            sums |= {"differing": hidden.differing.sum(), "compared": (experts_LNA[..., 0] >= 0).sum()}
         return PassReport(sums, hidden.router_counts)
+
+    def _mtp_loss(
+        self, hidden: HiddenStates, token_ids_N: Tensor, layout: SharedPrefix, chosen: Sequence[int], total: int
+    ) -> Tensor:
+        """The prediction modules' share of their mean loss over the `total` tokens that they learn from."""
+        if not self.update.trains_mtp or not (chosen or self.parallel.spreads):
+            return hidden.hidden_ND.new_zeros((), dtype=torch.float32)
+        trained_N = torch.zeros_like(token_ids_N, dtype=torch.bool).index_fill_(0, layout.completion_N, True)
+        return prediction_loss(self.model, hidden, token_ids_N, layout, trained_N, chosen) / max(1, total)
+
+    def _predicted(self, groups: Sequence[RolloutGroup]) -> Predicted:
+        """The completions that the prediction modules learn from: some of each group."""
+        share = self.config.mtp_share
+        learned = [
+            group.rollouts[place]
+            for group in groups
+            for place in (evenly_spread(len(group.rollouts), share) if self.update.trains_mtp else ())
+        ]
+        tokens = torch.tensor([sum(len(rollout.completion_token_ids) for rollout in learned)])
+        self.distributed.all_reduce_sum([tokens])
+        return Predicted(frozenset(map(id, learned)), int(tokens))
 
     @torch.no_grad()
     def _reference_logprobs(self, token_ids_N: Tensor, layout: SharedPrefix, targets_M: Tensor) -> Tensor | None:
@@ -272,7 +297,30 @@ class PolicyUpdate:
             "sampling/importance_sampling_ratio/mean": importance,
             "tokens_trained": tokens,
         }
+        if self.update.trains_mtp:
+            metrics["mtp_loss"] = sums["mtp_loss"]
         return metrics | {"kl": kl} if self.config.kl_beta else metrics
+
+
+def sampled_experts(batch: Sequence[RolloutGroup], device: torch.device) -> Tensor | None:
+    """The experts that the sampler reported for the tokens of a layout of these groups, [L, N, A].
+
+    -1 for the last token of each completion, which it has not seen. None where it reported nothing.
+    """
+    rows = []
+    for group in batch:
+        if group.prompt_experts is None:
+            return None
+        rows.append(group.prompt_experts)
+        unseen = np.full_like(group.prompt_experts[:1], -1)
+        for rollout in group.rollouts:
+            assert rollout.experts is not None
+            rows += [rollout.experts, unseen]
+    return torch.from_numpy(np.concatenate(rows)).to(device, torch.int64).transpose(0, 1)
+
+
+def _lengths(group: RolloutGroup) -> PromptGroup:
+    return PromptGroup(len(group.prompt_token_ids), [len(one.completion_token_ids) for one in group.rollouts])
 
 
 def _flat(group: RolloutGroup) -> Iterator[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from aha.rewards.preference import PreferenceReward
 from aha.rewards.rubric import Grader, RubricConfig, add_up
 from aha.rewards.rules import format_reward, language_reward
@@ -32,7 +34,10 @@ def sample_groups(
         group = RolloutGroup(problem, tuple(asker.style.prompt(asker.tokenizer, problem)))
         for reply in replies:
             one = reply.completion
-            group.rollouts.append(Rollout(one.token_ids, one.logprobs, one.finish_reason, prefix + reply.text))
+            rollout = Rollout(one.token_ids, one.logprobs, one.finish_reason, prefix + reply.text)
+            if one.experts is not None:
+                group.prompt_experts, rollout.experts = np.split(one.experts, [len(group.prompt_token_ids)])
+            group.rollouts.append(rollout)
         groups.append(group)
     return groups
 

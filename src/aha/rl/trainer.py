@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from aha.errors import NothingToLearnError
+from aha.errors import ConfigError, NothingToLearnError
 from aha.evals.metrics import pass_at_k
 from aha.evals.stage import MakeGenerator
 from aha.models.language_model import LanguageModel
@@ -106,6 +106,8 @@ class GRPOTrainer(TrainingLoop):
     ) -> None:
         self.config, self.model, self.tokenizer = config, model, tokenizer
         self.longest = config.sampling.longest
+        if config.sampling.keep_routing and not model.config.num_moe_layers:
+            raise ConfigError("sampling.keep_routing: this model has no experts to choose; set it to false")
         played = copy.deepcopy(model).requires_grad_(False) if context.parallel.spreads else model
         self.policy = PolicyUpdate(
             model,
@@ -115,6 +117,7 @@ class GRPOTrainer(TrainingLoop):
             context.distributed,
             context.parallel,
             temperature=config.sampling.temperature,
+            keep_routing=config.sampling.keep_routing,
         )
         super().__init__(context, self.policy.update, config.steps)
         context_tokens = config.prompts.max_tokens + self.longest
@@ -201,7 +204,7 @@ class GRPOTrainer(TrainingLoop):
             new = sample_groups(
                 self.asker,
                 [problems[i] for i in own],
-                self._sampling(config.sampling.max_completion_tokens(step)),
+                self._sampling(config.sampling.max_completion_tokens(step), self._reports_experts(step)),
                 [self.context.derive_seed("rollout", step, round_number, i) for i in own],
             )
             self._grade(new)
@@ -211,9 +214,23 @@ class GRPOTrainer(TrainingLoop):
                 break
         return groups, facts
 
-    def _sampling(self, limit: int) -> SamplingParams:
+    def _sampling(self, limit: int, report_experts: bool = False) -> SamplingParams:
         """How a group is sampled, with a limit in tokens."""
-        return SamplingParams(self.config.sampling.temperature, max_completion_tokens=limit, n=self.config.group_size)
+        return SamplingParams(
+            self.config.sampling.temperature,
+            max_completion_tokens=limit,
+            n=self.config.group_size,
+            processed_logprobs=True,
+            report_experts=report_experts,
+        )
+
+    def _reports_experts(self, step: int) -> bool:
+        """Whether the sampler says which experts it chose: to keep them, or where that is cheap now and then."""
+        sampling, every = self.config.sampling, self.config.held_out.every
+        if sampling.servers is not None or not self.model.config.num_moe_layers:
+            return False
+        on_cpu = self.context.distributed.device.type == "cpu"  # on CUDA it takes decoding without graphs
+        return sampling.keep_routing or bool(every and on_cpu and step % every == 0)
 
     def _with_signal(self, groups: list[RolloutGroup], facts: Sequence[dict[str, Any]]) -> list[RolloutGroup]:
         """With dynamic sampling, this process's among the first `prompts_per_step` groups that are not silent."""

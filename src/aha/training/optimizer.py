@@ -6,6 +6,9 @@ ahead at equal steps, so it is the default for pretraining there; `muon_lr = 0` 
 Parameters in bfloat16 or float16 have float32 master weights here, and their gradients add up in float32 over
 micro-batches: steps and sums that bfloat16 would round away.
 
+Where a parameter is several matrices in one (gate and up; queries, keys and values), its module says which rows are
+whose (`fused_rows`, by the parameter's name there), and Muon takes each matrix on its own.
+
 Of parameters that are spread over processes (`aha.models.sharded_tensors`) each process updates the rows that it has:
 its moments and master weights are of these alone. Only Muon gathers, one matrix at a time, because it needs whole ones.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -48,13 +51,14 @@ class OptimizerConfig(Config):
 
 
 def schedule_factor(config: OptimizerConfig, step: int, total_steps: int) -> float:
-    """The learning rate at a step (from 0), as a share of the peak."""
+    """The learning rate at a step (from 0), as a share of the peak; `final_lr` at the last, total_steps - 1."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     start = max(config.warmup_steps, int(config.decay_from * total_steps))
     if config.schedule == "constant" or step < start:
         return 1.0
-    progress = min(1.0, (step - start) / max(1, total_steps - start))
+    left = total_steps - 1 - start
+    progress = min(1.0, (step - start) / left) if left > 0 else 1.0
     shape = 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.final_lr + (1.0 - config.final_lr) * shape
 
@@ -74,19 +78,40 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
-def _orthogonalized(matrix: Tensor, parameter: Tensor) -> Tensor:
-    """Newton-Schulz of this process's rows of a matrix that is spread as its parameter is.
+def _muon_direction(matrix: Tensor, parameter: Tensor, rows: Sequence[int]) -> Tensor:
+    """Muon's update of this process's rows of a matrix that is spread as its parameter is, before the learning rate.
 
     Stacked matrices, such as experts, are whole in the process that has them; of others all rows are gathered.
+
+    Args:
+        matrix: the momentum, [M, N] or stacked [..., M, N].
+        parameter: the whole one.
+        rows: of each of the matrices that lie one below the other in it; they are M together.
     """
     if not is_sharded(parameter) or parameter.dim() > 2:
-        return orthogonalize(matrix)
-    return orthogonalize(full(like(matrix, parameter)))[local_rows(parameter)]
+        return _by_pieces(matrix, rows)
+    return _by_pieces(full(like(matrix, parameter)), rows)[local_rows(parameter)]
+
+
+def _by_pieces(matrix: Tensor, rows: Sequence[int]) -> Tensor:
+    """Each piece orthogonalized, and scaled by its own shape as Muon scales a matrix: sqrt(max(1, M / N))."""
+    pieces = matrix.split(list(rows), dim=-2)
+    return torch.cat([orthogonalize(x) * max(1.0, x.shape[-2] / x.shape[-1]) ** 0.5 for x in pieces], dim=-2)
 
 
 def trains_with_muon(name: str, parameter: Tensor) -> bool:
-    """Matrices of the blocks; not embeddings, heads, routers, norms, adapters."""
-    return parameter.dim() >= 2 and not any(part in name for part in ("embed", "lm_head", "mlp.gate.", "norm", "lora_"))
+    """Matrices of the blocks; not embeddings, heads, a reward model's score, routers, norms, adapters."""
+    others = ("embed", "lm_head", "score.", "mlp.gate.", "norm", "lora_")
+    return parameter.dim() >= 2 and not any(part in name for part in others)
+
+
+def _fused_rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of parameters that are several matrices, one below the other, the rows of each: modules say so."""
+    return {
+        f"{prefix}.{name}".removeprefix("."): rows
+        for prefix, module in model.named_modules()
+        for name, rows in getattr(module, "fused_rows", {}).items()
+    }
 
 
 def _rows_in_use(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, int]:
@@ -100,21 +125,22 @@ def _rows_in_use(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, int
     return {name: rows[id(parameter)] for name, parameter in named.items() if id(parameter) in rows}
 
 
-def _fair_share(matrices: Mapping[str, Tensor], distributed: Distributed) -> set[str]:
+def _fair_share(work: Mapping[str, int], distributed: Distributed) -> set[str]:
     """The matrices that this process orthogonalizes: the largest first, each to whoever has least to do."""
-    loads = [0.0] * distributed.world_size
+    loads = [0] * distributed.world_size
     own = set()
-    for name, matrix in sorted(matrices.items(), key=lambda item: (-_work(item[1]), item[0])):
+    for name, cost in sorted(work.items(), key=lambda item: (-item[1], item[0])):
         rank = loads.index(min(loads))
-        loads[rank] += _work(matrix)
+        loads[rank] += cost
         if rank == distributed.rank:
             own.add(name)
     return own
 
 
-def _work(matrix: Tensor) -> float:
-    """What orthogonalizing costs, up to a factor."""
-    return float(matrix.numel() * min(matrix.shape[-2:]))
+def _work(matrix: Tensor, rows: Sequence[int]) -> int:
+    """What orthogonalizing the pieces costs, up to a factor."""
+    width = matrix.shape[-1]
+    return matrix[..., 0, 0].numel() * sum(count * width * min(count, width) for count in rows)
 
 
 class Optimizer:
@@ -125,14 +151,22 @@ class Optimizer:
         config: rates and schedule.
         total_steps: for the schedule.
         distributed: all processes, which must step together: they share Muon's work on matrices that each has whole.
+        apart: the beginning of names whose gradients are clipped by a norm of their own, so that they do not touch the
+            others' steps; empty: none.
     """
 
     def __init__(
-        self, model: nn.Module, config: OptimizerConfig, total_steps: int, distributed: Distributed | None = None
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        total_steps: int,
+        distributed: Distributed | None = None,
+        apart: str = "",
     ) -> None:
         self.config = config
         self.total_steps = total_steps
         self._distributed = distributed or Distributed()
+        self._apart = apart
         self.steps = 0
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._master = {n: local(p).detach().float() for n, p in self._named.items() if p.dtype in NARROW}
@@ -142,8 +176,11 @@ class Optimizer:
         trained: dict[str, Tensor] = {name: self._master.get(name, local(p)) for name, p in self._named.items()}
         self._muon = {n: p for n, p in trained.items() if config.muon_lr and trains_with_muon(n, p)}
         self._adam = {n: p for n, p in trained.items() if n not in self._muon}
-        whole_ones = {n: p for n, p in self._muon.items() if not is_sharded(self._named[n])}
-        self._elsewhere = whole_ones.keys() - _fair_share(whole_ones, self._distributed)
+        fused = _fused_rows(model)
+        self._rows = {n: fused.get(n, (p.shape[-2],)) for n, p in self._named.items() if n in self._muon}
+        """Of each of Muon's parameters, the rows of the matrices that it is made of."""
+        work = {n: _work(p, self._rows[n]) for n, p in self._muon.items() if not is_sharded(self._named[n])}
+        self._elsewhere = work.keys() - _fair_share(work, self._distributed)
         """Matrices whose updates other processes compute."""
         self._momentum = {n: torch.zeros_like(p) for n, p in self._muon.items()}
         used = _rows_in_use(model, self._named)
@@ -224,7 +261,8 @@ class Optimizer:
         """Clips, then updates every parameter; a gradient that is not finite changes nothing but the step count.
 
         Returns:
-            The gradient's norm before clipping, AdamW's learning rate, and whether the update took place.
+            The gradient's norm before clipping (without what is apart), AdamW's learning rate, and whether the update
+            took place.
         """
         factor = schedule_factor(self.config, self.steps, self.total_steps)
         rate = self.config.adam_lr * factor
@@ -232,16 +270,25 @@ class Optimizer:
         present = self._present()
         if not present:
             return 0.0, rate, False
-        grads = list(present.values())
-        norm = float(total_norm(torch._foreach_norm(grads), [self._named[name] for name in present]))
+        others = {name: present.pop(name) for name in list(present) if self._apart and name.startswith(self._apart)}
+        norm = self._clip(present)
         if not math.isfinite(norm):
             return norm, rate, False
-        if norm > self.config.clip_norm:
-            torch._foreach_mul_(grads, self.config.clip_norm / norm)
+        if others and not math.isfinite(self._clip(others)):
+            torch._foreach_zero_(list(others.values()))
         self._muon_step(self.config.muon_lr * factor)
         self._adam_step(rate)
         self._narrow()
         return norm, rate, True
+
+    def _clip(self, gradients: Mapping[str, Tensor]) -> float:
+        """Scales gradients down to the largest norm, all together; returns what their norm was."""
+        if not gradients:
+            return 0.0
+        norm = float(total_norm(torch._foreach_norm(list(gradients.values())), [self._named[n] for n in gradients]))
+        if math.isfinite(norm) and norm > self.config.clip_norm:
+            torch._foreach_mul_(list(gradients.values()), self.config.clip_norm / norm)
+        return norm
 
     def _narrow(self) -> None:
         """Rounds the master weights to what the model computes with."""
@@ -258,7 +305,8 @@ class Optimizer:
             if name in self._elsewhere:
                 update = torch.zeros_like(gradient)
             else:
-                update = _orthogonalized(gradient.lerp(momentum, self.config.momentum), self._named[name])
+                update = gradient.lerp(momentum, self.config.momentum)
+                update = _muon_direction(update, self._named[name], self._rows[name])
             if self._distributed.world_size == 1 or is_sharded(self._named[name]):
                 self._muon_update(name, update, lr)
                 continue
@@ -275,9 +323,7 @@ class Optimizer:
         updates.clear()
 
     def _muon_update(self, name: str, update: Tensor, lr: float) -> None:
-        shape = self._named[name].shape
-        scale = max(1.0, shape[-2] / shape[-1]) ** 0.5
-        self._muon[name].mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr * scale)
+        self._muon[name].mul_(1.0 - lr * self.config.weight_decay).add_(update, alpha=-lr)
 
     def _adam_step(self, lr: float) -> None:
         for name, parameter in self._adam.items():

@@ -3,6 +3,8 @@
 Same log-probabilities whatever the batch, and every end of a request.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aha.errors import GenerationError
+from aha.inference.decoding.graphed import GraphedDecoder
+from aha.inference.decoding.latent import AbsorbedDecoder
 from aha.inference.engine import Engine
+from aha.inference.runner import Runner
 from aha.inference.sampler import RowSettings, nucleus, sample, stream_key, uniforms
 from aha.inference.scheduler import Scheduler
 from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
+from aha.models.layouts import Ragged
 from aha.protocols import Generator
 from aha.types import FinishReason, Request, SamplingParams
 
@@ -64,12 +70,77 @@ def test_log_probabilities_are_the_trainers(model: DeepseekV3) -> None:
         assert scored == pytest.approx(completion.logprobs, abs=1e-5)
 
 
+def test_processed_log_probabilities_are_those_at_the_temperature_of_sampling(model: DeepseekV3) -> None:
+    """Each row its own, in one batch, and the same tokens as without; forced tokens too."""
+    engine = Engine(model, max_rows=16, max_context=32)
+    asked = [
+        replace(request, sampling=replace(request.sampling, temperature=temperature, processed_logprobs=processed))
+        for request, (temperature, processed) in zip(
+            requests(4), [(0.7, True), (0.7, False), (1.3, True), (0.0, True)], strict=True
+        )
+    ]
+    groups = [engine.add(request) for request in asked]
+    groups[0][0].force([5, 6])
+    while engine.step():
+        pass
+    plain = engine.generate([replace(r, sampling=replace(r.sampling, processed_logprobs=False)) for r in asked])
+    for request, samples, same, temperature in zip(asked, groups, plain, (0.7, 1.0, 1.3, 1.0), strict=True):
+        scores = engine.score([(request.prompt_token_ids, one.tokens) for one in samples], temperature)
+        for sample_, score, other in zip(samples, scores, same, strict=True):
+            assert sample_.logprobs == pytest.approx(score, abs=1e-5)
+            assert tuple(sample_.tokens) == other.token_ids or sample_ is groups[0][0]
+
+
+@pytest.mark.parametrize("how", ["plain", "speculative", "graphs"])
+def test_experts_are_reported_where_they_are_asked_for(model: DeepseekV3, how: str) -> None:
+    """Of prompts and completions, in whatever batch: those of the trainer's forward pass; tokens stay the same."""
+    engine = Engine(model, max_rows=5, max_context=40, speculative_tokens=int(how == "speculative"))
+    if how == "graphs":
+        engine.runner = Runner(model, lambda: GraphedDecoder(AbsorbedDecoder(model), lambda compute: compute))
+    asked = requests(6, stop_token_ids=(7, 11))
+    plain = engine.generate(asked)
+    asked[::2] = [replace(r, sampling=replace(r.sampling, report_experts=True)) for r in asked[::2]]
+    made = engine.generate(asked)
+    assert [[one.token_ids for one in group] for group in made] == [[one.token_ids for one in group] for group in plain]
+    assert all(router.record is None for router in model.routers())
+    for number, (request, group) in enumerate(zip(asked, made, strict=True)):
+        for one in group:
+            if number % 2:
+                assert one.experts is None
+                continue
+            ids = torch.tensor([*request.prompt_token_ids, *one.token_ids[:-1]])
+            with engine.runner.watched_experts() as chosen:
+                model(ids, Ragged([len(ids)]))
+            assert one.experts is not None and one.experts.shape == (len(ids), model.config.num_moe_layers, 2)
+            expected = torch.stack(chosen, 1).sort(-1).values
+            assert np.array_equal(np.sort(one.experts, -1), expected.numpy())
+
+
+def test_experts_of_tokens_taken_back_are_those_of_what_came_instead(model: DeepseekV3) -> None:
+    engine = Engine(model, max_context=40)
+    (request,) = requests(1, n=1, max_completion_tokens=20, report_experts=True)
+    (sample_,) = engine.add(request)
+
+    def watch() -> None:
+        if len(sample_.tokens) == 6 and not sample_.forced and sample_.tokens[3] != 9:
+            sample_.take_back(3)
+            sample_.force([9, 8])
+
+    sample_.watch(watch)
+    while engine.step():
+        pass
+    done = sample_.completion(0)
+    assert done.token_ids[3:5] == (9, 8) and done.experts is not None
+    ids = torch.tensor([*request.prompt_token_ids, *done.token_ids[:-1]])
+    with engine.runner.watched_experts() as chosen:
+        model(ids, Ragged([len(ids)]))
+    assert np.array_equal(np.sort(done.experts, -1), torch.stack(chosen, 1).sort(-1).values.numpy())
+
+
 def test_greedy_takes_the_most_likely_token(model: DeepseekV3) -> None:
     (completion,) = Engine(model, max_context=32).generate(requests(1, temperature=0.0, n=1))[0]
     prompt = list(requests(1)[0].prompt_token_ids)
     for token in completion.token_ids:
-        from aha.models.layouts import Ragged
-
         hidden = model(torch.tensor(prompt), Ragged([len(prompt)])).hidden_ND[-1:]
         assert int(model.logits(hidden).argmax()) == token
         prompt.append(token)
@@ -211,6 +282,17 @@ def test_sampling_follows_the_distribution() -> None:
         counts = torch.bincount(tokens, minlength=4) / 20_000
         assert torch.allclose(counts, expected[0], atol=0.015)
         assert torch.allclose(logprobs, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0])
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0, 8.0])
+def test_a_nucleus_of_a_large_vocabulary_is_that_of_float64(spread: float) -> None:
+    """Not a token more or fewer at top-p 0.95, in a vocabulary of Qwen's size."""
+    generator = torch.Generator().manual_seed(0)
+    probs = (torch.randn(4, 152_064, generator=generator) * spread).softmax(-1)
+    kept = nucleus(probs, torch.full((4,), 0.95)) > 0
+    wide, order = probs.double().sort(dim=-1, descending=True, stable=True)
+    inside = wide.cumsum(-1) - wide < 0.95
+    assert torch.equal(kept, torch.zeros_like(kept).scatter(-1, order, inside))
 
 
 @given(st.lists(st.sampled_from([None, FinishReason.STOP]), max_size=12))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -324,6 +325,25 @@ def test_requests_that_cannot_be_served(server: RolloutServer, tmp_path: Path) -
     remote.cancel("gone")
     ((one,),) = remote.generate([Request((1, 2), SamplingParams(max_completion_tokens=4), "gone")])
     assert one.finish_reason is FinishReason.CANCELLED and not one.token_ids
+
+
+@pytest.mark.parametrize(("kind", "remedy"), [("vllm", "--logprobs-mode"), ("sglang", "SGLANG_RETURN_ORIGINAL")])
+def test_log_probabilities_of_another_temperature_are_refused(
+    server: RolloutServer, tmp_path: Path, kind: str, remedy: str
+) -> None:
+    model = make_model(1)
+    sampling = SamplingParams(0.7, max_completion_tokens=12, n=4, processed_logprobs=True)
+    asked = [Request((9, 8), sampling), Request((5, 6), sampling)]
+    remote = RemoteGenerator(config(server, tmp_path, kind=kind), model, 64)
+    remote.generate([Request((9, 8), replace(sampling, temperature=1.0))])
+    remote.generate([Request((9, 8), replace(sampling, processed_logprobs=False))])
+    with pytest.raises(GenerationError, match=remedy):
+        remote.generate(asked)
+    server.processed_logprobs = True
+    for request, samples in zip(asked, remote.generate(asked), strict=True):
+        pairs = [(request.prompt_token_ids, one.token_ids) for one in samples]
+        for one, own in zip(samples, Engine(model, 1, 1).score(pairs, 0.7), strict=True):
+            assert one.logprobs == pytest.approx(own, abs=1e-4)
 
 
 def test_settings_that_cannot_work() -> None:

@@ -12,6 +12,7 @@ from aha.models.moe import (
     DeepseekMoE,
     Router,
     RouterStats,
+    differing_tokens,
     max_violation,
     sequence_balance_loss,
     update_router_bias,
@@ -62,6 +63,31 @@ def test_layer_is_the_sum_of_its_experts_with_gradients(changes: dict[str, objec
         zero = torch.zeros(()) if a is None and b is None else torch.zeros_like(a if b is None else b)
         # The router works in float32, so its gradient has that precision.
         torch.testing.assert_close(zero if a is None else a, zero if b is None else b, atol=2e-6, rtol=1e-5)
+
+
+def test_kept_experts_compute_with_the_routers_own_gates() -> None:
+    """Where they are known; their gates are made of the logits, through which the router learns."""
+    router = build().gate
+    x = torch.randn(6, 12, dtype=torch.float64)
+    own = router(x)
+    kept = (own.indices + 1) % router.config.n_routed_experts
+    kept[4:] = -1
+    routing = router(x, kept)
+    assert torch.equal(routing.chosen, own.chosen) and torch.equal(routing.indices[:4], kept[:4])
+    assert torch.equal(routing.indices[4:], own.indices[4:]) and torch.equal(routing.gates[4:], own.gates[4:])
+    scores = own.scores.gather(1, routing.indices)
+    torch.testing.assert_close(
+        routing.gates, scores / scores.sum(-1, keepdim=True) * router.config.routed_scaling_factor
+    )
+    (gradient,) = torch.autograd.grad(routing.gates[:4, 0].sum(), router.weight)
+    moved = set(gradient.abs().sum(1).nonzero()[:, 0].tolist())
+    assert moved == set(kept[:4].flatten().tolist())
+
+
+def test_tokens_with_another_set_of_experts_are_counted() -> None:
+    chosen = torch.tensor([[0, 1], [0, 1], [2, 3], [2, 3]])
+    sampled = torch.tensor([[1, 0], [0, 2], [-1, -1], [3, 1]])
+    assert int(differing_tokens(chosen, sampled)) == 2
 
 
 def test_results_repeat_bit_for_bit() -> None:

@@ -81,12 +81,6 @@ def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward)
     assert reasoning.rollouts[0].advantage == pytest.approx(1.0, abs=1e-3)
 
 
-def test_off_policy_updates_need_the_samplers_temperature() -> None:
-    with pytest.raises(ValueError, match="set one of the two to 1"):
-        GRPOConfig(minibatches=2, **nested({"sampling.temperature": 0.7}))
-    assert GRPOConfig(**nested({"sampling.temperature": 0.7})).minibatches == 1
-
-
 def test_both_reward_models_are_needed() -> None:
     with pytest.raises(ValueError, match="both reward models"):
         GeneralConfig(helpful="helpful-rm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -43,10 +44,13 @@ def update_of(model: LanguageModel, temperature: float = 1.0, **changes: object)
 
 
 @torch.no_grad()
-def scored(model: LanguageModel, completion: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def scored(
+    model: LanguageModel, completion: Sequence[int], temperature: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probability of each token of a completion, and the entropy there."""
     ids = torch.tensor([*PROMPT, *completion])
-    logprobs = model.logits(model(ids, Ragged([len(ids)])).hidden_ND)[len(PROMPT) - 1 : -1].log_softmax(-1)
+    logits = model.logits(model(ids, Ragged([len(ids)])).hidden_ND)[len(PROMPT) - 1 : -1]
+    logprobs = (logits / temperature).log_softmax(-1)
     taken = logprobs.gather(1, torch.tensor(completion)[:, None])[:, 0]
     return taken, -(logprobs.exp() * logprobs).sum(-1)
 
@@ -97,10 +101,48 @@ def test_with_a_reference_every_token_is_measured(model: LanguageModel) -> None:
     assert update.step(groups, LIMIT, on_policy=True)["kl"] > 1e-5
 
 
-def test_at_another_temperature_than_the_samplers_no_distance_is_claimed(model: LanguageModel) -> None:
-    sampled = [[-3.0] * len(ids) for ids in COMPLETIONS]
+def test_the_distance_is_that_at_the_temperature_of_sampling(model: LanguageModel) -> None:
+    sampled = [(scored(model, ids, 0.7)[0] - 0.25).tolist() for ids in COMPLETIONS]
     row = update_of(model, temperature=0.7).step([group(sampled, [1.0, 0.0, -1.0])], LIMIT, on_policy=True)
-    assert not any("logp_difference" in name for name in row)
+    assert row["sampling/sampling_logp_difference/mean"] == pytest.approx(0.25, abs=1e-5)
+    assert row["sampling/sampling_logp_difference/max"] == pytest.approx(0.25, abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_token_weighs_what_trainer_and_sampler_disagree_about(model: LanguageModel, temperature: float) -> None:
+    """Up to the cap. Where nothing is corrected the sampler's log-probabilities do not matter at all."""
+    exact = [scored(model, ids, temperature)[0] for ids in COMPLETIONS]
+    shifts = [math.log(1.5), 0.0, math.log(5.0)]  # of the trainer above the sampler
+
+    def step(shifts: Sequence[float], cap: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        policy = copy.deepcopy(model)
+        sampled = [(taken - shift).tolist() for taken, shift in zip(exact, shifts, strict=True)]
+        update = update_of(policy, temperature, importance_cap=cap)
+        row = update.step([group(sampled, [1.0, 0.0, -1.0])], LIMIT, on_policy=True)
+        return row, policy.state_dict()
+
+    (row, corrected), (agreed, same) = step(shifts, 2.0), step([0.0] * 3, 2.0)
+    assert row["sampling/importance_sampling_ratio/mean"] == pytest.approx((3 * 1.5 + 4 * 2.0) / 7, rel=1e-4)
+    assert row["loss"] == pytest.approx(-(3 * 1.5 - 4 * 2.0) / 9, rel=1e-4)
+    assert agreed["loss"] == pytest.approx(-(3 - 4) / 9, rel=1e-4)
+    assert not equal(corrected, same)
+    assert equal(step(shifts, 0.0)[1], step([0.0] * 3, 0.0)[1])
+
+
+def test_prediction_modules_learn_beside_the_policy(model: LanguageModel) -> None:
+    """The policy, with its clipped gradient, does not feel it by one bit."""
+    whole = [group([[-3.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.5, -1.0])]
+    frozen, trained = (weights_after(model, whole, mtp_share=share) for share in (0.0, 0.5))
+    for name, tensor in model.state_dict().items():
+        if name.startswith("mtp."):
+            assert torch.equal(frozen[name], tensor)
+            assert torch.equal(trained[name], tensor) == name.endswith("e_score_correction_bias"), name
+        else:
+            assert torch.equal(frozen[name], trained[name]), name
+    update = update_of(model, mtp_share=1.0)
+    losses = [update.step(whole, LIMIT, on_policy=True)["mtp_loss"] for _ in range(4)]
+    assert losses[-1] < losses[0]
+    assert "mtp_loss" not in update_of(model, mtp_share=0.0).step(whole, LIMIT, on_policy=True)
 
 
 def test_the_load_of_every_expert(model: LanguageModel) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from aha.errors import NothingToLearnError
+from aha.configuration import build_config, changed_settings
+from aha.errors import ConfigError, NothingToLearnError
+from aha.evals.stage import MakeGenerator
 from aha.inference.engine import Engine
 from aha.models.checkpoint.hf import load_pretrained
 from aha.rewards.rubric import Grader
@@ -18,7 +23,7 @@ from aha.rl.trainer import GRPOTrainer
 from aha.runs import read_jsonl
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
-from aha.types import RolloutGroup
+from aha.types import Completion, Request, RolloutGroup
 
 from ..conftest import MakeContext, nested
 
@@ -35,7 +40,7 @@ def make_trainer(make_context: MakeContext, base: Tokenizer, monkeypatch: pytest
     """A trainer whose groups are graded by a script; the loop's own grader never starts."""
     made: list[GRPOTrainer] = []
 
-    def make(script: Script, **changes: Any) -> GRPOTrainer:
+    def make(script: Script, generator: MakeGenerator = Engine, **changes: Any) -> GRPOTrainer:
         settings = {
             "steps": 1, "prompts_per_step": 3, "group_size": 4, "held_out.every": 0, "preflight.prompts": 0,
             "sampling.lengths": [{"from_step": 0, "max_completion_tokens": 8}],
@@ -54,7 +59,7 @@ def make_trainer(make_context: MakeContext, base: Tokenizer, monkeypatch: pytest
         monkeypatch.setattr(loop, "grade_reasoning", grade)
         context = make_context(f"r1-zero-{len(made)}", config, ("base",))
         model = load_pretrained(context.parent_model_folder())
-        made.append(GRPOTrainer(config, model, base, context, Engine))
+        made.append(GRPOTrainer(config, model, base, context, generator))
         return made[-1]
 
     yield make
@@ -150,6 +155,117 @@ def test_minibatches_are_several_updates_of_one_rollout(make_trainer: MakeTraine
     with_advantage = [rollout for group in everything[0] for rollout in group.rollouts if rollout.advantage]
     assert metrics["tokens_trained"] == sum(len(rollout.completion_token_ids) for rollout in with_advantage)
     assert metrics["sampling/sampling_logp_difference/max"] < 1e-5, "measured before the first of them"
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_minibatches_of_a_policy_that_stands_still_have_the_ratio_1(
+    make_trainer: MakeTrainer, temperature: float
+) -> None:
+    """The later ones compare with the sampler's log-probabilities: those at the temperature of sampling."""
+    trainer = make_trainer(
+        lambda number: MIXED,
+        prompts_per_step=4,
+        minibatches=2,
+        **{"sampling.temperature": temperature, "optimizer.adam_lr": 1e-12},
+        **{"loss.clip_low": 1e-4, "loss.clip_high": 1e-4},
+    )
+    metrics = trainer.step(0)
+    assert trainer.update.optimizer.steps == 2
+    assert metrics["clip_ratio/region_mean"] == 0.0
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-5
+
+
+class PerturbedServer(Engine):
+    """Samples as the engine does, and reports log-probabilities that are off, as other numerics make them."""
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        return [
+            [replace(one, logprobs=tuple(logprob - 0.2 for logprob in one.logprobs)) for one in samples]
+            for samples in super().generate(requests)
+        ]
+
+
+@pytest.mark.parametrize("cap", [None, 0.0])
+def test_where_servers_sample_what_they_disagree_about_is_corrected(
+    make_trainer: MakeTrainer, cap: float | None
+) -> None:
+    """By default, at any temperature."""
+    servers = {"urls": ["http://nowhere"], "folder": "shared"}
+    settings = {"sampling.servers": servers, "sampling.temperature": 0.7, "loss.importance_cap": cap}
+    trainer = make_trainer(lambda number: MIXED, PerturbedServer, **settings)
+    assert trainer.config.loss.importance_cap == (2.0 if cap is None else 0.0)
+    printed = changed_settings(trainer.config, None)["loss"]
+    assert printed == {"importance_cap": 2.0 if cap is None else 0.0}, "said outright"
+    metrics = trainer.step(0)
+    ratio = metrics["sampling/importance_sampling_ratio/mean"]
+    assert ratio == pytest.approx(math.exp(0.2) if cap is None else 1.0, abs=1e-4)
+    assert metrics["sampling/sampling_logp_difference/mean"] == pytest.approx(0.2, abs=1e-4)
+
+
+def test_the_built_in_engine_is_not_corrected() -> None:
+    assert GRPOConfig().loss.importance_cap is None
+    assert "loss" not in changed_settings(GRPOConfig(), None)
+
+
+def with_other_routers(trainer: GRPOTrainer) -> GRPOTrainer:
+    """A trainer whose routers are no longer quite those that sampled, as if its numerics differed."""
+    update = trainer._updates
+
+    def updates(step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for router in trainer.model.routers():
+                router.weight += 0.1 * router.weight.std() * torch.randn(router.weight.shape, generator=generator)
+        return update(step, groups)
+
+    trainer._updates = updates  # type: ignore[method-assign]
+    return trainer
+
+
+def sampled_load(groups: Sequence[RolloutGroup], experts: int) -> list[list[int]]:
+    """How many tokens the sampler sent to each expert, of what is trained on; [layers, experts]."""
+    rows = [
+        part
+        for group in groups
+        for part in (group.prompt_experts, *(one.experts for one in group.rollouts if one.advantage))
+    ]
+    every = np.concatenate([part for part in rows if part is not None])
+    return [np.bincount(every[:, layer].ravel(), minlength=experts).tolist() for layer in range(every.shape[1])]
+
+
+def test_kept_routing_computes_with_the_samplers_experts(make_trainer: MakeTrainer) -> None:
+    settings = {"sampling.keep_routing": True, "optimizer.clip_norm": 1e9}
+    trainer = with_other_routers(make_trainer(lambda number: MIXED, **settings))
+    everything = sampled(trainer)
+    metrics = trainer.step(0)
+    assert 0.0 < metrics["sampling/routing_difference"] < 0.5
+    expected, found = (np.array(load) for load in (sampled_load(everything[0], 4), metrics["expert_load"]))
+    # The last token of a completion went through no layer of the sampler: two experts each of the trainer's choice.
+    trained = sum(bool(one.advantage) for group in everything[0] for one in group.rollouts)
+    assert (found >= expected).all() and (found - expected).sum(1).tolist() == [2 * trained] * len(found)
+    gates = [router.weight.grad for router in list(trainer.model.routers())[: len(found)]]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gates)
+
+
+def test_routing_is_compared_and_not_kept_by_default(make_trainer: MakeTrainer) -> None:
+    """On the steps of held-out evaluations alone."""
+    settings = {"held_out.every": 2, "held_out.problems_per_level": 1, "held_out.samples": 1, "steps": 3}
+    trainer = make_trainer(lambda number: MIXED, **settings)
+    everything = sampled(trainer)
+    rows = [trainer.step(step) for step in range(3)]
+    assert [row.get("sampling/routing_difference") for row in rows] == [0.0, None, 0.0], "the same weights"
+    other = with_other_routers(make_trainer(lambda number: MIXED, **settings))
+    everything = sampled(other)
+    metrics = other.step(0)
+    assert 0.0 < metrics["sampling/routing_difference"] < 0.5
+    load = np.array(metrics["expert_load"]) - np.array(sampled_load(everything[0], 4))
+    assert (load < 0).any(), "the trainer's own experts compute"
+
+
+def test_servers_cannot_say_which_experts_they_chose() -> None:
+    servers = {"urls": ["http://nowhere"], "folder": "shared"}
+    with pytest.raises(ConfigError, match=r"sampling: keep_routing: servers do not say"):
+        build_config(GRPOConfig, {"sampling": {"keep_routing": True, "servers": servers}})
 
 
 @pytest.mark.parametrize("every", [0, 2])

@@ -38,7 +38,7 @@ class _Graph:
 
 
 class GraphedDecoder:
-    """Replays a decoder's step by size of batch and cache.
+    """Replays a decoder's step by size of batch and cache; `plain` is that decoder.
 
     Args:
         decoder: reads the model's weights where they are, so that changing them in place needs no new graph.
@@ -46,7 +46,7 @@ class GraphedDecoder:
     """
 
     def __init__(self, decoder: WeightDecoder, capture: Capture) -> None:
-        self._decoder, self._capture = decoder, capture
+        self.plain, self._capture = decoder, capture
 
     def is_stale(self) -> bool:
         """Never: graphs read the weights in place; replaced weights make the runner ask for a new decoder."""
@@ -94,7 +94,7 @@ class GraphedDecoder:
         kept = cache.read(slots)
 
         def compute() -> Tensor:
-            return self._decoder.compute(ids, cache, at, fixed_shapes=True)
+            return self.plain.compute(ids, cache, at, fixed_shapes=True)
 
         replay = self._capture(compute)
         cache.write(_first_slots(cache, range(rows), width), kept)

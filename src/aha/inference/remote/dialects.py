@@ -1,8 +1,9 @@
 """What the two servers want to be asked and how they answer, as pure functions between our types and JSON.
 
-Both report the log-probabilities of the tokens that they sampled. vLLM's are those of temperature 1 (its default,
-`raw_logprobs`), as `types.Completion` wants them; for SGLang set SGLANG_RETURN_ORIGINAL_LOGPROB=1, or sample at
-temperature 1.
+Both report the log-probabilities of the tokens that they sampled. At other temperatures than 1 it is the server's own
+start that says of which temperature they are, and no request can: vLLM's are of temperature 1 by default, and of the
+sampling's with `--logprobs-mode processed_logprobs`; SGLang's are of the sampling's, and of temperature 1 with
+SGLANG_RETURN_ORIGINAL_LOGPROB=1. Requests that ask for processed ones need the sampling's; `generator.py` checks that.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Dialect(Protocol):
 
     generate_route: str
     """Where completions and scores are asked for."""
+    processed_logprobs: str
+    """How a server must be started to report log-probabilities of the sampling's temperature."""
 
     def ask(self, request: Request, model: str) -> dict[str, Any]:
         """The body that asks for a request's samples."""
@@ -54,6 +57,7 @@ class Vllm:
     """vLLM's OpenAI-compatible server, asked by token ids (`return_token_ids`)."""
 
     generate_route = "/v1/completions"
+    processed_logprobs = "with --logprobs-mode processed_logprobs"
 
     def ask(self, request: Request, model: str) -> dict[str, Any]:
         """A completions request."""
@@ -107,6 +111,7 @@ class SGLang:
     """SGLang's native `/generate`."""
 
     generate_route = "/generate"
+    processed_logprobs = "without SGLANG_RETURN_ORIGINAL_LOGPROB"
 
     def ask(self, request: Request, model: str) -> dict[str, Any]:
         """A batch of the same prompt, where each sample has its own seed.
@@ -179,6 +184,8 @@ def _supported(request: Request) -> Any:
     sampling = request.sampling
     if sampling.stop_sequences or sampling.top_logprobs:
         raise GenerationError("rollout servers take no stop sequences and give no top log-probabilities")
+    if sampling.report_experts:
+        raise GenerationError("rollout servers do not say which experts they chose; use the built-in engine")
     return sampling
 
 

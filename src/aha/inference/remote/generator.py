@@ -22,6 +22,8 @@ from aha.rollout_servers import RolloutServersConfig
 from aha.types import Completion, FinishReason, Request
 
 PROBE_TOKENS = 24
+CLOSE = 0.01
+"""Mean difference, in nats, that engines' numerics make by themselves."""
 
 
 class RemoteGenerator:
@@ -55,6 +57,7 @@ class RemoteGenerator:
         self._cancelled: set[str] = set()
         self._lock = threading.Lock()
         self._next = 0
+        self._temperature_checked = False
         self._version = weights_version
         self._send(weights_version)
 
@@ -78,7 +81,10 @@ class RemoteGenerator:
                     f"least one prompt token, and at most {self._max_context} together"
                 )
         with ThreadPoolExecutor(self._config.concurrency) as pool:
-            return list(pool.map(self._complete, requests))
+            completions = list(pool.map(self._complete, requests))
+        if not self._temperature_checked:
+            self._check_temperature(requests, completions)
+        return completions
 
     def stream(self, request: Request) -> Iterator[tuple[int, float]]:
         """Yields one sample's tokens, all at once when the server has made them: rollouts have no reader to please."""
@@ -131,6 +137,28 @@ class RemoteGenerator:
                     f"{gap:.2f} nats off in the mean (probe_gap = {self._config.probe_gap:g})"
                 )
 
+    def _check_temperature(self, requests: Sequence[Request], completions: Sequence[list[Completion]]) -> None:
+        """Refuses log-probabilities of temperature 1 where those of the sampling's were asked for; looks once.
+
+        Raises:
+            GenerationError: they are nearer to the model's own at temperature 1.
+        """
+        for request, samples in zip(requests, completions, strict=True):
+            sampling = request.sampling
+            made = [one for one in samples if one.token_ids]
+            if not made or not sampling.processed_logprobs or sampling.temperature in (0.0, 1.0):
+                continue
+            engine, pairs = Engine(self._model, 1, 1), [(request.prompt_token_ids, one.token_ids) for one in made]
+            raw, processed = (_distance(made, engine.score(pairs, t)) for t in (1.0, sampling.temperature))
+            if processed > max(2 * raw, CLOSE):
+                raise GenerationError(
+                    f"the servers report log-probabilities of temperature 1 ({raw:.2g} nats from the trainer's), and "
+                    f"those of temperature {sampling.temperature:g}, at which they sample, are needed ({processed:.2g} "
+                    f"nats away): start them {self._dialect.processed_logprobs}, or sample at temperature 1"
+                )
+            self._temperature_checked = True
+            return
+
     def _complete(self, request: Request) -> list[Completion]:
         with self._lock:
             cancelled = request.request_id in self._cancelled and bool(request.request_id)
@@ -172,6 +200,16 @@ class RemoteGenerator:
 
     def _post(self, body: Any, url: str) -> Any:
         return call(url + self._dialect.generate_route, body, self._config.seconds, self._config.retries)
+
+
+def _distance(completions: Sequence[Completion], scores: Sequence[Sequence[float]]) -> float:
+    """Mean absolute difference between reported and own log-probabilities, in nats."""
+    pairs = [
+        abs(reported - own)
+        for one, row in zip(completions, scores, strict=True)
+        for reported, own in zip(one.logprobs, row, strict=True)
+    ]
+    return sum(pairs) / len(pairs)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class RoutedExperts(nn.Module):
         super().__init__()
         experts, width, hidden = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * hidden, width))
+        self.fused_rows = {"gate_up_proj": (hidden, hidden)}
         self.down_proj = nn.Parameter(torch.empty(experts, width, hidden))
         self.group: dist.ProcessGroup | None = None
         """The processes that the experts are split over; None: all are here."""
