@@ -40,7 +40,9 @@ class Hub(BaseHTTPRequestHandler):
             return self.reply({"error": "You don't have the rights to write here"}, self.status)
         if self.path.endswith("/preupload/main"):
             asked = json.loads(body)["files"]
-            return self.reply({"files": [{"path": one["path"], "uploadMode": "regular"} for one in asked]})
+            return self.reply(
+                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]}
+            )
         if self.path.endswith("/commit/main"):
             for line in map(json.loads, body.decode().splitlines()):
                 if line["key"] == "file":
