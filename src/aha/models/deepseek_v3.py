@@ -42,18 +42,23 @@ class DeepseekV3(LanguageModel):
         differing = torch.stack(stats.differing) if stats.differing else None
         return HiddenStates(hidden_ND, counts, stats.total_loss(self.config.aux_loss_alpha), differing)
 
-    def mtp_hidden(self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout) -> list[HiddenStates]:
+    def mtp_hidden(
+        self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout, trains_embedding: bool = True
+    ) -> list[HiddenStates]:
         """What each prediction module makes of the main model's hidden states: see `mtp.MultiTokenPredictor`.
 
         Element k - 1 predicts token i + k + 1 from position i: pair it with `layout.shift(token_ids_N, k + 1)`,
-        whose mask says which positions have a target.
+        whose mask says which positions have a target. Without `trains_embedding` no gradient reaches the embedding.
         """
         results = []
         for depth, module in enumerate(self.mtp, start=1):
             stats = RouterStats()
             next_ids_N, _ = layout.shift(token_ids_N, depth)
             rotations_NR = self.rope.at(layout.positions_N, layout.longest)
-            x_ND = module(hidden.hidden_ND, self.embed_tokens(next_ids_N), layout, rotations_NR, stats)
+            embedded_ND = self.embed_tokens(next_ids_N)
+            if not trains_embedding:
+                embedded_ND = embedded_ND.detach()
+            x_ND = module(hidden.hidden_ND, embedded_ND, layout, rotations_NR, stats)
             hidden = self.collect(x_ND, stats)
             results.append(hidden)
         return results

@@ -132,7 +132,9 @@ class LanguageModel(nn.Module, ABC):
         """Scores of the next token, [N, num_tokens]."""
         return F.linear(hidden_ND, self.head_weight)
 
-    def mtp_hidden(self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout) -> list[HiddenStates]:
+    def mtp_hidden(
+        self, hidden: HiddenStates, token_ids_N: Int[Tensor, " N"], layout: Layout, trains_embedding: bool = True
+    ) -> list[HiddenStates]:
         """What each prediction module makes of the main model's hidden states; nothing where there is none."""
         return []
 

@@ -141,6 +141,13 @@ class LossConfig(Config):
     )
     mask_truncated: bool = Field(False, description="leave truncated completions out of the loss")
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule during RL")
+    mtp_share: float = Field(
+        0.125,
+        ge=0,
+        le=1,
+        description="share of the completions from which the prediction modules learn beside the model; 0: they stay "
+        "as they are",
+    )
     micro_tokens: int = Field(
         16_384, gt=0, description="tokens per forward pass of the trainer; gradients add up over several"
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aha.models.language_model import LanguageModel
+from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import PromptGroup, SharedPrefix
 from aha.models.lora import adapters_off
 from aha.models.lora_linear import adapted_layers
@@ -24,6 +24,7 @@ from aha.training.distributed import Distributed
 from aha.training.logprobs import chunked_logprobs
 from aha.training.optimizer import OptimizerConfig
 from aha.training.parallel import ParallelConfig
+from aha.training.prediction import Predicted, evenly_spread, prediction_loss
 from aha.training.sharding import dummy_pass, shard
 from aha.training.update import PassReport, Update
 from aha.types import FinishReason, Rollout, RolloutGroup
@@ -78,7 +79,7 @@ class PolicyUpdate:
     """The GRPO step on a policy, and its reference. With adapters the reference is the model without them.
 
     Args:
-        model: the policy, whole. Its multi-token prediction modules are left as they are.
+        model: the policy, whole. Its prediction modules learn beside it; with adapters they are left as they are.
         config: the objective.
         optimizer: rates and schedule.
         total_steps: of the schedule.
@@ -105,14 +106,16 @@ class PolicyUpdate:
         self.reference: LanguageModel | None = None
         if config.kl_beta and not has_adapters:
             self.reference = shard(copy.deepcopy(model).requires_grad_(False), parallel, distributed)
+        trains_mtp = bool(model.mtp) and config.mtp_share > 0 and not has_adapters
         self.update = Update(
             model,
             optimizer,
             total_steps,
             distributed,
             parallel,
-            sums=SUMS,
+            sums=(*SUMS, "mtp_loss") if trains_mtp else SUMS,
             bias_update_rate=0.0 if has_adapters else config.bias_update_rate,
+            prediction_modules="beside" if trains_mtp else "frozen",
         )
 
     @torch.no_grad()
@@ -144,10 +147,10 @@ class PolicyUpdate:
         self.distributed.all_reduce_sum([totals])
         tokens, responses = totals.tolist()
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
-        gaps = [0.0]
+        gaps, predicted = [0.0], self._predicted(active)
         stepped = self.update.step(
             list(micro_batches(active, self.config.micro_tokens)),
-            lambda batch: self._backward(batch, tokens, responses, limit, on_policy, gaps),
+            lambda batch: self._backward(batch, tokens, responses, limit, on_policy, gaps, predicted),
             self._matching_backward,
             balance_routers=last,
         )
@@ -161,7 +164,7 @@ class PolicyUpdate:
 
     def _matching_backward(self) -> None:
         """The passes of a micro-batch without data, beside other processes' micro-batches."""
-        loss = dummy_pass(self.model)
+        loss = dummy_pass(self.model, self.update.trains_mtp)
         if self.config.kl_beta:
             with torch.no_grad(), self._as_reference() as reference:
                 dummy_pass(reference)
@@ -185,47 +188,38 @@ class PolicyUpdate:
         limit: int,
         on_policy: bool,
         gaps: list[float],
+        predicted: Predicted,
     ) -> PassReport:
         """Adds a micro-batch's gradient, and its largest distance from the sampler to `gaps`."""
         device = self.distributed.device
-        ids = [t for group in batch for t in _flat(group)]
-        token_ids_N = torch.tensor(ids, device=device)
-        lengths = [[len(r.completion_token_ids) for r in group.rollouts] for group in batch]
-        layout = SharedPrefix(
-            [PromptGroup(len(g.prompt_token_ids), own) for g, own in zip(batch, lengths, strict=True)], device
-        )
+        token_ids_N = torch.tensor([t for group in batch for t in _flat(group)], device=device)
+        layout = SharedPrefix([_lengths(group) for group in batch], device)
         rollouts = [rollout for group in batch for rollout in group.rollouts]
-        flat_lengths = layout.completion_lengths
         targets_M = token_ids_N[layout.completion_N]
         experts_LNA = sampled_experts(batch, device)
         hidden = self.model(
             token_ids_N, layout, None if experts_LNA is None else SampledExperts(experts_LNA, self.keep_routing)
         )
+        # Before the reference's pass, as in `_matching_backward`: processes that share experts run the same passes.
+        mtp_loss = self._mtp_loss(hidden, token_ids_N, layout, predicted.among(rollouts), predicted.tokens)
         logprobs_M, entropy_M = chunked_logprobs(
-            hidden.hidden_ND[layout.predicts_N],
-            self.model.head_weight,
-            targets_M,
-            temperature=self.temperature,
+            hidden.hidden_ND[layout.predicts_N], self.model.head_weight, targets_M, temperature=self.temperature
         )
         sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
         old_M = logprobs_M.detach() if on_policy else sampled_M
         advantages_M = torch.repeat_interleave(
-            torch.tensor([r.advantage for r in rollouts], device=device), torch.tensor(flat_lengths, device=device)
+            torch.tensor([r.advantage for r in rollouts], device=device),
+            torch.tensor(layout.completion_lengths, device=device),
         )
         weights_M = token_weights(
-            flat_lengths,
-            self.config.normalization,
-            total_tokens,
-            total_responses,
-            limit,
+            layout.completion_lengths, self.config.normalization, total_tokens, total_responses, limit
         ).to(device)
         importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap or 0.0)
-        weights_M = weights_M * importance_M
         result = policy_loss(
             logprobs_M,
             old_M,
             advantages_M,
-            weights_M,
+            weights_M * importance_M,
             self.config.clip_low,
             self.config.clip_high,
             self._reference_logprobs(token_ids_N, layout, targets_M),
@@ -234,25 +228,39 @@ class PolicyUpdate:
         balance = result.loss.new_zeros(())
         if hidden.balance_loss is not None:
             balance = hidden.balance_loss * (len(targets_M) / max(1, total_tokens))
-        (result.loss + balance).backward()
+        (result.loss + balance + mtp_loss).backward()
         gaps_M = (logprobs_M.detach() - sampled_M).abs()
         gaps.append(float(gaps_M.max()))
-        means = (
-            result.kl,
-            result.clip_low,
-            result.clip_high,
-            entropy_M.mean(),
-            gaps_M.mean(),
-            importance_M.mean(),
-        )
+        means = result.kl, result.clip_low, result.clip_high, entropy_M.mean(), gaps_M.mean(), importance_M.mean()
         sums: dict[str, Tensor | float] = {
             name: mean.double() * len(targets_M) for name, mean in zip(MEANS, means, strict=True)
         }
-        sums |= {"loss": result.loss.detach(), "balance_loss": balance.detach(), "tokens": float(len(targets_M))}
-        sums |= {"differing": 0.0, "compared": 0.0}
+        sums |= {"loss": result.loss.detach(), "balance_loss": balance.detach(), "mtp_loss": mtp_loss.detach()}
+        sums |= {"tokens": float(len(targets_M)), "differing": 0.0, "compared": 0.0}
         if experts_LNA is not None and hidden.differing is not None:
             sums |= {"differing": hidden.differing.sum(), "compared": (experts_LNA[..., 0] >= 0).sum()}
         return PassReport(sums, hidden.router_counts)
+
+    def _mtp_loss(
+        self, hidden: HiddenStates, token_ids_N: Tensor, layout: SharedPrefix, chosen: Sequence[int], total: int
+    ) -> Tensor:
+        """The prediction modules' share of their mean loss over the `total` tokens that they learn from."""
+        if not self.update.trains_mtp or not (chosen or self.parallel.spreads):
+            return hidden.hidden_ND.new_zeros((), dtype=torch.float32)
+        trained_N = torch.zeros_like(token_ids_N, dtype=torch.bool).index_fill_(0, layout.completion_N, True)
+        return prediction_loss(self.model, hidden, token_ids_N, layout, trained_N, chosen) / max(1, total)
+
+    def _predicted(self, groups: Sequence[RolloutGroup]) -> Predicted:
+        """The completions that the prediction modules learn from: some of each group."""
+        share = self.config.mtp_share
+        learned = [
+            group.rollouts[place]
+            for group in groups
+            for place in (evenly_spread(len(group.rollouts), share) if self.update.trains_mtp else ())
+        ]
+        tokens = torch.tensor([sum(len(rollout.completion_token_ids) for rollout in learned)])
+        self.distributed.all_reduce_sum([tokens])
+        return Predicted(frozenset(map(id, learned)), int(tokens))
 
     @torch.no_grad()
     def _reference_logprobs(self, token_ids_N: Tensor, layout: SharedPrefix, targets_M: Tensor) -> Tensor | None:
@@ -288,6 +296,8 @@ class PolicyUpdate:
             "sampling/importance_sampling_ratio/mean": importance,
             "tokens_trained": tokens,
         }
+        if self.update.trains_mtp:
+            metrics["mtp_loss"] = sums["mtp_loss"]
         return metrics | {"kl": kl} if self.config.kl_beta else metrics
 
 
@@ -306,6 +316,10 @@ def sampled_experts(batch: Sequence[RolloutGroup], device: torch.device) -> Tens
             assert rollout.experts is not None
             rows += [rollout.experts, unseen]
     return torch.from_numpy(np.concatenate(rows)).to(device, torch.int64).transpose(0, 1)
+
+
+def _lengths(group: RolloutGroup) -> PromptGroup:
+    return PromptGroup(len(group.prompt_token_ids), [len(one.completion_token_ids) for one in group.rollouts])
 
 
 def _flat(group: RolloutGroup) -> Iterator[int]:

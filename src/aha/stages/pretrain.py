@@ -166,7 +166,7 @@ class Pretrainer(TrainingLoop):
             context.parallel,
             sums=("loss", "mtp_loss", "balance_loss"),
             bias_update_rate=config.bias_update_rate,
-            prediction_modules=self._trains_mtp,
+            prediction_modules="joint" if self._trains_mtp else "frozen",
         )
         super().__init__(context, update, config.steps, config.log_every)
 

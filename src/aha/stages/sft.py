@@ -17,7 +17,7 @@ from aha.configuration import Config, StageName
 from aha.data.conversations import ConversationFile, Example, Examples, epoch_order, micro_batches
 from aha.errors import ConfigError
 from aha.models.config.base import ModelConfig
-from aha.models.language_model import LanguageModel
+from aha.models.language_model import HiddenStates, LanguageModel
 from aha.models.layouts import Ragged
 from aha.models.lora_linear import LoRAConfig
 from aha.text.templates import with_chat_ends
@@ -26,6 +26,7 @@ from aha.training.logprobs import chunked_logprobs
 from aha.training.loop import TrainingLoop
 from aha.training.optimizer import OptimizerConfig
 from aha.training.plan import LATER, in_words, training_bytes, weights_bytes
+from aha.training.prediction import Predicted, evenly_spread, prediction_loss
 from aha.training.sharding import dummy_pass, dummy_passes, reshard
 from aha.training.stage import StageContext, StageResult
 from aha.training.trained_model import load_for_training, save_trained
@@ -57,6 +58,13 @@ class SFTConfig(Config):
         description="rates and schedule (R1: cosine from 5e-5 to 5e-6 at 671B)",
     )
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the routers' balance rule")
+    mtp_share: float = Field(
+        0.125,
+        ge=0,
+        le=1,
+        description="share of the conversations from which the prediction modules learn beside the model; 0: they stay "
+        "as they are",
+    )
     validation_examples: int = Field(
         64,
         ge=0,
@@ -157,14 +165,16 @@ class SFTTrainer(TrainingLoop):
         """Which of the examples are trained on."""
         self.order = epoch_order(len(self.trained), config.epochs, context.derive_seed("order"))
         steps = -(-len(self.order) // config.examples_per_step)
+        trains_mtp = bool(model.mtp) and config.mtp_share > 0 and config.lora is None
         update = Update(
             model,
             config.optimizer,
             steps,
             context.distributed,
             context.parallel,
-            sums=("loss", "balance_loss"),
+            sums=("loss", "balance_loss", *(["mtp_loss"] if trains_mtp else [])),
             bias_update_rate=config.bias_update_rate if config.lora is None else 0.0,
+            prediction_modules="beside" if trains_mtp else "frozen",
         )
         super().__init__(context, update, steps, config.log_every)
 
@@ -191,34 +201,52 @@ class SFTTrainer(TrainingLoop):
         config, distributed = self.config, self.context.distributed
         first = step * config.examples_per_step
         batch = self.order[first : first + config.examples_per_step]
-        own = [self.examples[self.trained[i]] for i in batch[distributed.rank :: distributed.world_size]]
-        own.sort(key=lambda example: len(example.token_ids))
-        sizes = torch.tensor([sum(map(_trained_tokens, own)), sum(len(e.token_ids) for e in own)])
+        places = range(distributed.rank, len(batch), distributed.world_size)
+        own = [self.examples[self.trained[batch[place]]] for place in places]
+        spread = evenly_spread(len(batch), config.mtp_share) if self.update.trains_mtp else ()
+        learned = [example for place, example in zip(places, own, strict=True) if place in spread]
+        own.sort(key=_length)
+        sizes = torch.tensor([*(sum(map(_trained_tokens, some)) for some in (own, learned)), sum(map(_length, own))])
         distributed.all_reduce_sum([sizes])
-        total, tokens = sizes.tolist()
+        total, learned_tokens, tokens = sizes.tolist()
+        predicted = Predicted(frozenset(map(id, learned)), learned_tokens)
         self.num_tokens += tokens
         if config.lora is not None and config.lora.dropout:
             torch.manual_seed(self.context.derive_seed("dropout", step, distributed.rank))
         parts = list(micro_batches(own, config.micro_tokens))
-        stepped = self.update.step(parts, lambda part: self._backward(part, total))
+        stepped = self.update.step(parts, lambda part: self._backward(part, total, predicted))
         return stepped.sums | stepped.metrics | {"epoch": (first + len(batch)) / len(self.trained)}
 
-    def _backward(self, part: list[Example], total: int) -> PassReport:
-        """Adds the gradient of some examples of a batch with `total` trained tokens."""
-        summed, counts, balance = self._losses(part)
-        loss = summed / total
-        share = sum(map(_trained_tokens, part)) / total
-        balance = loss.new_zeros(()) if balance is None else balance * share
-        (loss + balance).backward()
-        return PassReport({"loss": loss.detach(), "balance_loss": balance.detach()}, counts)
+    def _backward(self, part: list[Example], total: int, predicted: Predicted) -> PassReport:
+        """Adds the gradient of some examples of a batch with `total` trained tokens.
 
-    def _losses(self, part: list[Example]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Summed cross-entropy of the trained tokens, expert counts, balance loss."""
+        Args:
+            part: of the batch.
+            total: trained tokens of the whole.
+            predicted: what of the batch the prediction modules learn from.
+        """
+        ids_N, mask_N, layout = self._batch(part)
+        hidden = self.model(ids_N, layout)
+        loss, zero = self._summed_loss(hidden, ids_N, mask_N) / total, ids_N.new_zeros((), dtype=torch.float32)
+        share = sum(map(_trained_tokens, part)) / total
+        balance = zero if hidden.balance_loss is None else hidden.balance_loss * share
+        mtp_loss = zero
+        chosen = predicted.among(part)
+        if self.update.trains_mtp and (chosen or self.context.parallel.spreads):
+            mtp_loss = prediction_loss(self.model, hidden, ids_N, layout, mask_N, chosen) / max(1, predicted.tokens)
+        (loss + balance + mtp_loss).backward()
+        sums = {"loss": loss.detach(), "balance_loss": balance.detach(), "mtp_loss": mtp_loss.detach()}
+        return PassReport(sums, hidden.router_counts)
+
+    def _batch(self, part: list[Example]) -> tuple[Tensor, Tensor, Ragged]:
+        """Token ids, which of them are trained, and where whose are."""
         device = self.context.distributed.device
         ids_N = torch.tensor([token for example in part for token in example.token_ids], device=device)
         mask_N = torch.tensor([flag for example in part for flag in example.loss_mask], device=device).bool()
-        layout = Ragged([len(example.token_ids) for example in part], device)
-        hidden = self.model(ids_N, layout)
+        return ids_N, mask_N, Ragged([len(example.token_ids) for example in part], device)
+
+    def _summed_loss(self, hidden: HiddenStates, ids_N: Tensor, mask_N: Tensor) -> Tensor:
+        """Cross-entropy of the trained tokens, added up."""
         targets_M = mask_N.nonzero().squeeze(-1)
         logprobs_M, _ = chunked_logprobs(
             hidden.hidden_ND.index_select(0, targets_M - 1),
@@ -226,7 +254,7 @@ class SFTTrainer(TrainingLoop):
             ids_N.index_select(0, targets_M),
             entropy=False,
         )
-        return -logprobs_M.sum(), hidden.router_counts, hidden.balance_loss
+        return -logprobs_M.sum()
 
     @torch.no_grad()
     def validate(self) -> float | None:
@@ -237,13 +265,18 @@ class SFTTrainer(TrainingLoop):
         parts = list(micro_batches(own, self.config.micro_tokens))
         idle = dummy_passes(len(parts), self.context.parallel, distributed)
         for part in parts:
-            summed, _, _ = self._losses(part)
+            ids_N, mask_N, layout = self._batch(part)
+            summed = self._summed_loss(self.model(ids_N, layout), ids_N, mask_N)
             sums += torch.tensor([float(summed), float(sum(map(_trained_tokens, part)))])
         for _ in range(idle):
             dummy_pass(self.model)
         reshard(self.model)
         distributed.all_reduce_sum([sums])
         return float(sums[0] / sums[1]) if sums[1] else None
+
+
+def _length(example: Example) -> int:
+    return len(example.token_ids)
 
 
 def _trained_tokens(example: Example) -> int:

@@ -151,14 +151,22 @@ class Optimizer:
         config: rates and schedule.
         total_steps: for the schedule.
         distributed: all processes, which must step together: they share Muon's work on matrices that each has whole.
+        apart: the beginning of names whose gradients are clipped by a norm of their own, so that they do not touch the
+            others' steps; empty: none.
     """
 
     def __init__(
-        self, model: nn.Module, config: OptimizerConfig, total_steps: int, distributed: Distributed | None = None
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        total_steps: int,
+        distributed: Distributed | None = None,
+        apart: str = "",
     ) -> None:
         self.config = config
         self.total_steps = total_steps
         self._distributed = distributed or Distributed()
+        self._apart = apart
         self.steps = 0
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._master = {n: local(p).detach().float() for n, p in self._named.items() if p.dtype in NARROW}
@@ -253,7 +261,8 @@ class Optimizer:
         """Clips, then updates every parameter; a gradient that is not finite changes nothing but the step count.
 
         Returns:
-            The gradient's norm before clipping, AdamW's learning rate, and whether the update took place.
+            The gradient's norm before clipping (without what is apart), AdamW's learning rate, and whether the update
+            took place.
         """
         factor = schedule_factor(self.config, self.steps, self.total_steps)
         rate = self.config.adam_lr * factor
@@ -261,16 +270,25 @@ class Optimizer:
         present = self._present()
         if not present:
             return 0.0, rate, False
-        grads = list(present.values())
-        norm = float(total_norm(torch._foreach_norm(grads), [self._named[name] for name in present]))
+        others = {name: present.pop(name) for name in list(present) if self._apart and name.startswith(self._apart)}
+        norm = self._clip(present)
         if not math.isfinite(norm):
             return norm, rate, False
-        if norm > self.config.clip_norm:
-            torch._foreach_mul_(grads, self.config.clip_norm / norm)
+        if others and not math.isfinite(self._clip(others)):
+            torch._foreach_zero_(list(others.values()))
         self._muon_step(self.config.muon_lr * factor)
         self._adam_step(rate)
         self._narrow()
         return norm, rate, True
+
+    def _clip(self, gradients: Mapping[str, Tensor]) -> float:
+        """Scales gradients down to the largest norm, all together; returns what their norm was."""
+        if not gradients:
+            return 0.0
+        norm = float(total_norm(torch._foreach_norm(list(gradients.values())), [self._named[n] for n in gradients]))
+        if math.isfinite(norm) and norm > self.config.clip_norm:
+            torch._foreach_mul_(list(gradients.values()), self.config.clip_norm / norm)
+        return norm
 
     def _narrow(self) -> None:
         """Rounds the master weights to what the model computes with."""

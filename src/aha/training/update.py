@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from aha.training.parallel import ParallelConfig
 from aha.training.sharding import dummy_pass, dummy_passes, shard
 
 P = TypeVar("P")
+PredictionModules = Literal["frozen", "joint", "beside"]
+"""How a stage trains a model's prediction modules."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Update:
         parallel: how the model is spread over them.
         sums: names of what the parts report, for processes that have no part.
         bias_update_rate: gamma of the routers' balance rule; 0 leaves their biases alone.
-        prediction_modules: whether passes run the prediction modules, whose routers then report too; they are frozen
-            otherwise.
+        prediction_modules: whether passes run these: not at all, so that they are frozen; with the model, whose
+            gradient is theirs too, and their routers report; or beside it (see `training.prediction`), clipped apart.
     """
 
     def __init__(
@@ -75,19 +77,20 @@ class Update:
         parallel: ParallelConfig,
         sums: Sequence[str] = ("loss",),
         bias_update_rate: float = 0.0,
-        prediction_modules: bool = False,
+        prediction_modules: PredictionModules = "frozen",
     ) -> None:
         self.model, self.distributed, self.parallel = model, distributed, parallel
         backbone = model if isinstance(model, LanguageModel) else model.backbone
         assert isinstance(backbone, LanguageModel)
         self.backbone = backbone
-        self._prediction_modules = prediction_modules and bool(backbone.mtp)
-        if not self._prediction_modules:
+        self.trains_mtp = prediction_modules != "frozen" and bool(backbone.mtp)
+        if not self.trains_mtp:
             backbone.mtp.requires_grad_(False)
         shard(backbone, parallel, distributed)
-        self.optimizer = Optimizer(model, config, total_steps, distributed)
+        apart = "mtp." if prediction_modules == "beside" else ""
+        self.optimizer = Optimizer(model, config, total_steps, distributed, apart)
         self._sums, self._bias_update_rate = tuple(sums), bias_update_rate
-        self._routers = backbone.config.num_moe_layers + (len(backbone.mtp) if self._prediction_modules else 0)
+        self._routers = backbone.config.num_moe_layers + (len(backbone.mtp) if prediction_modules == "joint" else 0)
         shape = self._routers, backbone.config.num_experts
         self._load = torch.zeros(shape, dtype=torch.int64, device=distributed.device)
         """What each expert got since the biases last moved."""
@@ -132,7 +135,7 @@ class Update:
         return Stepped(dict(zip(self._sums, summed, strict=True)), metrics)
 
     def _matching_backward(self) -> None:
-        dummy_pass(self.backbone, self._prediction_modules).backward()
+        dummy_pass(self.backbone, self.trains_mtp).backward()
 
     def _apply(self, experts: Tensor, balance_routers: bool) -> dict[str, Any]:
         """Moves weights and biases, and says what that took."""

@@ -129,6 +129,22 @@ def test_a_token_weighs_what_trainer_and_sampler_disagree_about(model: LanguageM
     assert equal(step(shifts, 0.0)[1], step([0.0] * 3, 0.0)[1])
 
 
+def test_prediction_modules_learn_beside_the_policy(model: LanguageModel) -> None:
+    """The policy, with its clipped gradient, does not feel it by one bit."""
+    whole = [group([[-3.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.5, -1.0])]
+    frozen, trained = (weights_after(model, whole, mtp_share=share) for share in (0.0, 0.5))
+    for name, tensor in model.state_dict().items():
+        if name.startswith("mtp."):
+            assert torch.equal(frozen[name], tensor)
+            assert torch.equal(trained[name], tensor) == name.endswith("e_score_correction_bias"), name
+        else:
+            assert torch.equal(frozen[name], trained[name]), name
+    update = update_of(model, mtp_share=1.0)
+    losses = [update.step(whole, LIMIT, on_policy=True)["mtp_loss"] for _ in range(4)]
+    assert losses[-1] < losses[0]
+    assert "mtp_loss" not in update_of(model, mtp_share=0.0).step(whole, LIMIT, on_policy=True)
+
+
 def test_the_load_of_every_expert(model: LanguageModel) -> None:
     config = model.config
     row = update_of(model).step(

@@ -57,7 +57,8 @@ def test_the_loss_is_the_answers_and_packing_changes_nothing(make_context: MakeC
     model = load_pretrained(context.run.path / "base" / "model")
     examples = [encode(base, conversation) for conversation in conversations(6)]
     trainer = SFTTrainer(config(validation_examples=0), model, examples, context)
-    packed, _, _ = trainer._losses(examples)
+    ids_N, mask_N, layout = trainer._batch(examples)
+    packed = trainer._summed_loss(model(ids_N, layout), ids_N, mask_N)
     alone = torch.zeros(())
     for example in examples:
         ids = torch.tensor(example.token_ids)
@@ -65,6 +66,30 @@ def test_the_loss_is_the_answers_and_packing_changes_nothing(make_context: MakeC
         chosen = logprobs[:-1].gather(1, ids[1:, None]).squeeze(-1)
         alone = alone - (chosen * torch.tensor(example.loss_mask[1:])).sum()
     assert torch.allclose(packed, alone, atol=1e-3)
+
+
+def test_prediction_modules_learn_beside_the_model(make_context: MakeContext, base: Tokenizer) -> None:
+    """They foretell the answers afterwards, and the model is the same to the last bit, clipped gradients included."""
+    models, losses = [], []
+    for share in (0.0, 0.5):
+        optimizer = OptimizerConfig(adam_lr=0.01, muon_lr=0.01, warmup_steps=0, clip_norm=0.1, schedule="constant")
+        settings = {"epochs": 6, "mtp_share": share, "optimizer": optimizer}
+        context = context_with_data(make_context, name=f"tuned-{share}", **settings)
+        object.__setattr__(context, "name", "tuned")  # the same examples in the same order
+        SFT().run(context)
+        context.logs.close()
+        rows = read_jsonl(context.folder / "metrics.jsonl")
+        losses.append([row["mtp_loss"] for row in rows if "mtp_loss" in row])
+        models.append(load_pretrained(context.model_folder).state_dict())
+    before = load_pretrained(context.run.path / "base" / "model").state_dict()
+    for name, tensor in before.items():
+        frozen, trained = models[0][name], models[1][name]
+        if name.startswith("mtp."):
+            assert torch.equal(frozen, tensor)
+            assert torch.equal(trained, tensor) == name.endswith("e_score_correction_bias"), name
+        else:
+            assert torch.equal(frozen, trained), name
+    assert not losses[0] and losses[1][-1] < 0.7 * losses[1][0]
 
 
 def test_it_learns_what_it_is_shown(make_context: MakeContext, base: Tokenizer) -> None:
