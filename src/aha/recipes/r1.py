@@ -288,7 +288,10 @@ def r1_smoke() -> R1Config:
         rejection_sampling=config.rejection_sampling.changed(**sampling),
         general_data=config.general_data.changed(count=300),
         sft=config.sft.changed(**tuning),
-        preferences=config.preferences.changed(prompts=120, held_out_per_level=8, max_completion_tokens=48),
+        # So small a V3 cannot judge: it decides only where it never errs, and there are pairs enough without it.
+        preferences=config.preferences.changed(
+            prompts=360, judge_floor=1.0, held_out_per_level=8, max_completion_tokens=48
+        ),
         final_rl=config.final_rl.changed(**rl, general=general),
         distillation_data=config.distillation_data.changed(**sampling),
         student_pretrain=pretrain.changed(model=ModelChoice(), steps=100),
