@@ -284,6 +284,17 @@ def test_sampling_follows_the_distribution() -> None:
         assert torch.allclose(logprobs, torch.log_softmax(logits, -1).gather(1, tokens[:, None])[:, 0])
 
 
+@pytest.mark.parametrize("spread", [1.0, 4.0, 8.0])
+def test_a_nucleus_of_a_large_vocabulary_is_that_of_float64(spread: float) -> None:
+    """Not a token more or fewer at top-p 0.95, in a vocabulary of Qwen's size."""
+    generator = torch.Generator().manual_seed(0)
+    probs = (torch.randn(4, 152_064, generator=generator) * spread).softmax(-1)
+    kept = nucleus(probs, torch.full((4,), 0.95)) > 0
+    wide, order = probs.double().sort(dim=-1, descending=True, stable=True)
+    inside = wide.cumsum(-1) - wide < 0.95
+    assert torch.equal(kept, torch.zeros_like(kept).scatter(-1, order, inside))
+
+
 @given(st.lists(st.sampled_from([None, FinishReason.STOP]), max_size=12))
 def test_retiring_keeps_rows_dense_and_moves_follow(pattern: list[FinishReason | None]) -> None:
     scheduler = Scheduler(max_rows=16)
