@@ -215,12 +215,11 @@ class PolicyUpdate:
             layout.completion_lengths, self.config.normalization, total_tokens, total_responses, limit
         ).to(device)
         importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap or 0.0)
-        weights_M = weights_M * importance_M
         result = policy_loss(
             logprobs_M,
             old_M,
             advantages_M,
-            weights_M,
+            weights_M * importance_M,
             self.config.clip_low,
             self.config.clip_high,
             self._reference_logprobs(token_ids_N, layout, targets_M),

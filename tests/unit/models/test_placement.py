@@ -35,5 +35,5 @@ def test_a_process_that_has_chosen_its_device_keeps_it() -> None:
 
 def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="there is no GPU here"):
+    with pytest.raises(ConfigError, match=r"no GPU here; set compute\.device=cpu"):
         placement(ComputeConfig(device="cuda"))

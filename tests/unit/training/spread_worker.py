@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from aha.data.conversations import Conversation, encode
@@ -159,7 +160,8 @@ def grpo(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[st
     )
     parallel = ParallelConfig.model_validate(job.get("parallel", {}))
     model = model_of(job, 96)
-    update = PolicyUpdate(model, loss, optimizer, 10, distributed, parallel)
+    kept = bool(job.get("keep_routing"))
+    update = PolicyUpdate(model, loss, optimizer, 10, distributed, parallel, keep_routing=kept)
     problem = Problem("countdown", "math", 1, "en", "?", "1")
     rows = []
     for step in range(10):
@@ -169,12 +171,23 @@ def grpo(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[st
                 Rollout((11 + step, 12 + index, 13 + i), (-4.0,) * 3, FinishReason.STOP, "", {}, float(i), 1.0 - 2 * i)
                 for i in range(2)
             ]
-            groups.append(RolloutGroup(problem, (10, 20 + step, 30 + index), rollouts))
+            group = RolloutGroup(problem, (10, 20 + step, 30 + index), rollouts)
+            if kept:
+                group.prompt_experts = made_up_experts(3, model.config.num_moe_layers, step + index)
+                for i, rollout in enumerate(rollouts):
+                    rollout.experts = made_up_experts(2, model.config.num_moe_layers, step + index + i)
+            groups.append(group)
         own = [groups[i] for i in distributed.share(len(groups))]
         rows.append(update.step(own, 12, on_policy=True))
         if step == 5 and not job.get("lora"):
             update.reset_reference()
     return {"rows": rows}
+
+
+def made_up_experts(tokens: int, layers: int, start: int) -> np.ndarray:
+    """Two of four experts for each token, [tokens, layers, 2]."""
+    first = (start + np.arange(tokens * layers, dtype=np.int16).reshape(tokens, layers)) % 4
+    return np.stack([first, (first + 1) % 4], axis=-1)
 
 
 def main() -> None:

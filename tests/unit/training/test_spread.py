@@ -47,15 +47,18 @@ KINDS: dict[str, dict[str, Any]] = {
     "reward": {"kind": "reward"},
     "reward-bfloat16": {"kind": "reward", "dtype": "bfloat16"},
     "grpo": {"kind": "grpo"},
+    "grpo-kept": {"kind": "grpo", "keep_routing": True},
     "grpo-lora": {"kind": "grpo", "lora": True},
 }
 CASES = [
     (kind, how)
     for kind in KINDS
     for how in SPREADS
-    if how in ("data", "fsdp") or kind in ("pretrain", "sft", "reward", "grpo") or (kind, how) == ("sft-lora", "both")
+    if how in ("data", "fsdp")
+    or kind in ("pretrain", "sft", "reward", "grpo", "grpo-kept")
+    or (kind, how) == ("sft-lora", "both")
 ]
-WITHOUT_EXPORT = ("grpo", "grpo-lora", "reward", "reward-bfloat16")
+WITHOUT_EXPORT = ("grpo", "grpo-kept", "grpo-lora", "reward", "reward-bfloat16")
 FOUR = ("fsdp", "experts", "both")
 """How four processes spread a model: the experts over two groups of two."""
 HALF = 6
