@@ -96,8 +96,7 @@ class Guard:
 
         try:
             self._check(scope)
-            body = await read_body(scope, receive, self._config) if scope["method"] == "POST" else b""
-            await self._answer_in_time(scope, body, receive, numbered)
+            await self._answer_in_time(scope, receive, numbered)
         except ApiError as refused:
             error = refused
         except ConnectionError:
@@ -114,8 +113,26 @@ class Guard:
         milliseconds = 1000 * (time.monotonic() - started)
         logger.info("%s %s %s %d %.0f ms", number, _method(scope), path, status, milliseconds)
 
-    async def _answer_in_time(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Lets the application answer; its work is dropped when it takes too long, or when the client leaves before."""
+    async def _answer_in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets the application answer, if it begins to before the deadline; streams end themselves when it has come."""
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                deadline.reschedule(None)
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._config.deadline_seconds) as deadline:
+                if scope["method"] == "POST":
+                    body = await read_body(scope, receive, self._config)
+                    await self._unless_left(scope, body, receive, noting)
+                else:
+                    await self._app(scope, receive, noting)
+        except TimeoutError:
+            raise too_late(self._config.deadline_seconds) from None
+
+    async def _unless_left(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Lets the application work on a body; its work is dropped when the client leaves before the end."""
         given = ended = False
 
         async def replay() -> Message:
@@ -128,22 +145,16 @@ class Guard:
 
         async def noting(message: Message) -> None:
             nonlocal ended
-            if message["type"] == "http.response.start":
-                deadline.reschedule(None)
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
 
         leaving = asyncio.ensure_future(_until_left(receive))
         working = asyncio.ensure_future(self._app(scope, replay, noting))
         try:
-            async with asyncio.timeout(self._config.deadline_seconds) as deadline:
-                waited = {working, leaving} if scope["method"] == "POST" else {working}  # the others are short
-                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not (working.done() or ended):
                 raise ApiError(499, "the client left")
             await working
-        except TimeoutError:
-            raise too_late(self._config.deadline_seconds) from None
         finally:
             for task in (working, leaving):
                 task.cancel()
