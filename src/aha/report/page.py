@@ -13,8 +13,7 @@ from aha.files import write_atomic
 from aha.report import curves, figures, lineage, r1, scaling, transcripts
 from aha.report.comparison import main_style
 from aha.report.reading import Run, read_run
-from aha.report.sections import Section, Table
-from aha.report.wording import count, number, percent
+from aha.report.sections import Section, Table, count, number, percent
 from aha.text.prompt_style import PROMPT_STYLES, PromptStyle
 
 MODEL_KINDS = ("checkpoint", "pretrain", "grpo", "sft", "reward_model")

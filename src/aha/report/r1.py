@@ -9,12 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from aha.report import figures
-from aha.report.comparison import LEVEL_NOTE, ModelRow, level_lines, measured, rows_of, text
-from aha.report.directions import Direction, directions, figures_of, hacking
+from aha.report.comparison import LEVEL_NOTE, ModelRow, level_lines, measured, rows_of, stage_lines
+from aha.report.directions import Direction, directions, figures_of, hacking, scaling_directions, scaling_figures
 from aha.report.reading import Run
-from aha.report.scaling_directions import scaling_directions, scaling_figures
-from aha.report.sections import Exchange, Section, Table, Transcript
-from aha.report.wording import percent
+from aha.report.sections import Exchange, Section, Table, Transcript, percent
 from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import THINK
 
@@ -114,16 +112,9 @@ def sections(run: Run) -> list[Section]:
 def _comparison(rows: list[ModelRow]) -> Section | None:
     if not rows:
         return None
-    columns = measured(rows)
-    table = Table(
-        ["", *(row.model for row in rows)],
-        [["prompt style", *(row.style for row in rows)]]
-        + [
-            [f"{column.title}{' %' if column.kind == 'percent' else ''}", *(text(row, column) for row in rows)]
-            for column in columns
-        ],
-        "; ".join(f"{column.title}: {column.about}" for column in columns if column.about) + ".",
-    )
+    about = "; ".join(f"{column.title}: {column.about}" for column in measured(rows) if column.about)
+    head, *cells = stage_lines(rows)
+    table = Table(head, cells, f"{about}.")
     head, *cells = level_lines(rows) or [[]]
     by_level = Table(head, cells, LEVEL_NOTE)
     explained = " ".join(f"{row.model}: {NAMES[row.model]}." for row in rows if row.model in NAMES)

@@ -11,8 +11,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from aha.report.reading import Run
-from aha.report.sections import Exchange, Section, Table, Transcript
-from aha.report.wording import percent
+from aha.report.sections import Exchange, Section, Table, Transcript, percent
 from aha.tasks.scribe import WORDS
 
 PER_FAMILY = 2
