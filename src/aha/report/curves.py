@@ -125,7 +125,7 @@ def _pretraining(run: Run, folded: bool) -> Section | None:
         "ones that check. Where there are experts, balance comes from the routing biases alone, apart from a tiny "
         "sequence-wise loss."
     )
-    return Section("Pretraining", text, figures=[Markup(svg) for svg in drawn], folded=folded)
+    return Section("Pretraining", text, figures=drawn, folded=folded)
 
 
 def _arm(run: Run, name: str, folded: bool) -> Section | None:
@@ -137,8 +137,8 @@ def _arm(run: Run, name: str, folded: bool) -> Section | None:
     return Section(
         f"Reinforcement learning: {name}",
         "The curves by level are held-out problems; the curriculum keeps to the edge of competence.",
-        wide=Markup(figures.small_multiples(levels)) if levels else None,
-        figures=[Markup(svg) for svg in drawn],
+        wide=figures.small_multiples(levels) if levels else None,
+        figures=drawn,
         folded=folded,
     )
 
@@ -158,8 +158,8 @@ def _experts(run: Run, folded: bool) -> Section | None:
     wide = _transcript_strip(transcript) if transcript else None
     if not drawn and wide is None:
         return None
-    drawn_all = [Markup(svg) for svg in drawn]
-    return Section("What the experts do", text, wide, figures=drawn_all, folded=folded)
+    drawn = drawn
+    return Section("What the experts do", text, wide, figures=drawn, folded=folded)
 
 
 def _transcript_strip(transcript: Mapping[str, Any]) -> Markup:

@@ -199,7 +199,7 @@ def _held_out(run: Run, whole: bool) -> Section | None:
     }
     if not values:
         return None
-    drawn = Markup(figures.bars(values, "pass@1 on held-out problems, trained levels"))
+    drawn = figures.bars(values, "pass@1 on held-out problems, trained levels")
     tables = [] if whole else [_family_table(run)]
     return Section("Held-out accuracy", _evaluation_note(run), drawn, tables)
 

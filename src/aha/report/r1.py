@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from aha.report import figures
 from aha.report.comparison import LEVEL_NOTE, ModelRow, level_lines, measured, rows_of, stage_lines
 from aha.report.directions import Direction, directions, figures_of, hacking, scaling_directions, scaling_figures
@@ -237,7 +235,7 @@ def _reward_models(run: Run) -> Section | None:
                 "reward models' score": [(step, row["preference"]) for step, row in rows],
                 "true score": [(step, row["score"]) for step, row in rows],
             }
-            drawn.append(Markup(figures.lines(curves, f"{stage['name']}: general tasks, held-out", percent=True)))
+            drawn.append(figures.lines(curves, f"{stage['name']}: general tasks, held-out", percent=True))
     return Section(
         "The reward models, and the truth",
         "General answers are rewarded by learned models. The world checks its own constraints exactly, so the true "
@@ -291,7 +289,7 @@ def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:
     return Section(
         "Distillation",
         "Smaller dense students with bases of their own, fine-tuned on R1's solutions, beside their teacher.",
-        wide=Markup(figures.bars(bars, "pass@1 on held-out problems, trained levels")),
+        wide=figures.bars(bars, "pass@1 on held-out problems, trained levels"),
         tables=[cost],
     )
 

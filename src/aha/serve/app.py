@@ -54,6 +54,7 @@ def create_app(
         docs_url=None,  # its pages fetch scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
         responses={"default": {"model": ErrorBody, "description": "refused"}},
     )

@@ -60,11 +60,11 @@ def completion_routes(models: Mapping[str, ServedModel]) -> APIRouter:
             raise ApiError(404, f"there is no such model; this server has {known}", "model", "model_not_found")
         return models[name]
 
-    @router.get("/models")
+    @router.get("/models", name="models")
     async def listed() -> ModelList:
         return ModelList(data=[model.card for model in models.values()])
 
-    @router.get("/models/{model}")
+    @router.get("/models/{model}", name="model")
     async def card(model: str) -> ModelCard:
         return find(model).card
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import ipaddress
@@ -170,10 +169,10 @@ class Guard:
             return
         scheme, key = _credentials(scope)
         matches = hmac.compare_digest(hashlib.sha256(key).digest(), self._digest)  # tells neither length nor content
-        if not matches or scheme not in (b"bearer", b"basic"):
+        if not matches or scheme not in ("bearer", "basic"):
             message = "a valid API key is required: send `Authorization: Bearer KEY`"
             raise ApiError(401, message, code="invalid_api_key", headers={"www-authenticate": CHALLENGE})
-        if scheme == b"basic":
+        if scheme == "basic":
             _check_origin(scope, ("http", "https"))  # TLS may end before this server
 
 
@@ -228,13 +227,12 @@ async def _until_left(receive: Receive) -> None:
 
 
 def _check_local(scope: Scope) -> None:
-    hosts = _headers(scope, b"host")
-    host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
+    hosts = Headers(scope=scope).getlist("host")
+    host = hosts[0].lower() if len(hosts) == 1 else ""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if not is_loopback(name):
-        raise ApiError(
-            403, "without an API key this server answers on localhost and loopback addresses only", code="wrong_host"
-        )
+        message = "without an API key this server answers on localhost and loopback addresses only"
+        raise ApiError(403, message, code="wrong_host")
     _check_origin(scope, ("http",))
 
 
@@ -247,27 +245,22 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_origin(scope: Scope, schemes: Collection[str]) -> None:
-    hosts = [host.decode("latin-1").lower() for host in _headers(scope, b"host")]
-    own = {f"{scheme}://{host}" for scheme in schemes for host in hosts}
-    for origin in _headers(scope, b"origin"):
-        if origin.decode("latin-1").lower() not in own:
-            raise ApiError(403, "requests from web pages of another origin are refused", code="wrong_origin")
+    headers = Headers(scope=scope)
+    own = {f"{scheme}://{host.lower()}" for scheme in schemes for host in headers.getlist("host")}
+    if not {origin.lower() for origin in headers.getlist("origin")} <= own:
+        raise ApiError(403, "requests from web pages of another origin are refused", code="wrong_origin")
 
 
-def _credentials(scope: Scope) -> tuple[bytes, bytes]:
+def _credentials(scope: Scope) -> tuple[str, bytes]:
     """Scheme and key of the one authorization header; of a browser's, the password."""
-    given = _headers(scope, b"authorization")
-    scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-    if scheme.lower() != b"basic":
-        return scheme.lower(), key.strip(b" ")
+    given = Headers(scope=scope).getlist("authorization")
+    scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "basic":
+        return scheme.lower(), key.strip(" ").encode("latin-1")
     try:
-        return b"basic", base64.b64decode(key.strip(b" "), validate=True).partition(b":")[2]
-    except binascii.Error:
-        return b"", b""
-
-
-def _headers(scope: Scope, name: bytes) -> list[bytes]:
-    return [value for key, value in scope["headers"] if key.lower() == name]
+        return "basic", base64.b64decode(key.strip(" "), validate=True).partition(b":")[2]
+    except ValueError:
+        return "", b""
 
 
 def _method(scope: Scope) -> str:

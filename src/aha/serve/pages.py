@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from aha.serve.judging import Judgement, ProblemName, find_problem, judge
 from aha.serve.schemas import MAX_VOTES, Strict
 from aha.tasks.families import FAMILIES, GENERAL
 from aha.test_time.budget_forcing import WAIT
-from aha.types import Language
 
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PLACES = {"/": "chat.html", "/run": "run.html"}
@@ -29,29 +28,6 @@ class JudgeRequest(Strict):
     replies: Annotated[list[str], Field(min_length=1, max_length=MAX_VOTES)]
 
 
-class FamilyCard(BaseModel):
-    """A family of problems."""
-
-    name: str
-    domain: str
-    levels: list[int]
-
-
-class PageFacts(BaseModel):
-    """The answer of GET /api/page: what the page does not know by itself."""
-
-    families: list[FamilyCard]
-    wait: dict[Language, str] = WAIT
-    """What takes the place of the end of a thinking that is to go on."""
-
-
-class ProblemCard(BaseModel):
-    """A held-out problem, without its answer."""
-
-    question: str
-    domain: str
-
-
 def page_routes() -> APIRouter:
     """The routes of the page: its files, each by its exact name, and problems."""
     router = APIRouter(include_in_schema=False)
@@ -62,16 +38,17 @@ def page_routes() -> APIRouter:
         router.add_api_route(path, _sender(content, kind), methods=["GET"])
 
     @router.get("/api/page")
-    async def page() -> PageFacts:
+    async def page() -> dict[str, Any]:
+        """What the page does not know by itself; `wait` takes the place of the end of a thinking that is to go on."""
         every = (*FAMILIES.values(), *GENERAL.values())
-        return PageFacts(
-            families=[FamilyCard(name=one.name, domain=one.domain, levels=list(one.levels)) for one in every]
-        )
+        families = [{"name": one.name, "domain": one.domain, "levels": list(one.levels)} for one in every]
+        return {"families": families, "wait": WAIT}
 
     @router.post("/api/problem")
-    async def problem(request: ProblemName) -> ProblemCard:
+    async def problem(request: ProblemName) -> dict[str, str]:
+        """A held-out problem, without its answer."""
         found = find_problem(request)
-        return ProblemCard(question=found.question, domain=found.domain)
+        return {"question": found.question, "domain": found.domain}
 
     @router.post("/api/judge")
     async def judged(request: JudgeRequest) -> Judgement:
