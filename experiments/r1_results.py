@@ -20,12 +20,11 @@ from aha.evals.metrics import seed_interval
 from aha.evals.scaling import METHODS
 from aha.recipes.r1_arms import LONGER, R1_ARMS, r1_arms
 from aha.report.comparison import COLUMNS, Column, level_table, rows_of, value
-from aha.report.directions import Direction, directions, hacking
+from aha.report.directions import Direction, directions, hacking, scaling_directions, scaling_figures
 from aha.report.figures import lines
 from aha.report.r1 import ACCURACIES, GROWING, TRUSTED
 from aha.report.reading import Run
 from aha.report.scaling import forced, levels_budget
-from aha.report.scaling_directions import scaling_directions, scaling_figures
 
 RECIPE = "r1-arms"
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1"

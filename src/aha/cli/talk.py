@@ -57,7 +57,7 @@ def serve(
       curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json'
         -d '{"model": "r1", "messages": [{"role": "user", "content": "Compute 17+25."}]}'
     """
-    missing = [package for package in ("starlette", "uvicorn") if importlib.util.find_spec(package) is None]
+    missing = [package for package in ("fastapi", "uvicorn") if importlib.util.find_spec(package) is None]
     if missing:
         raise ConfigError(f"`aha serve` needs {' and '.join(missing)}: {install_command('serve')}")
     from aha.recipes.serve import serve as serve_models

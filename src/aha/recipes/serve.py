@@ -11,7 +11,6 @@ from aha.recipes.model_folders import is_run
 from aha.recipes.talk_models import find_models, load, run_names
 from aha.report.browser import RunBrowser
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.run import check_exposure, listen, run
 from aha.training.interrupts import StopRequested
@@ -39,9 +38,9 @@ def serve(
     check_exposure(host, api_key)
     found = find_models(paths, style)
     listening = listen(host, port)
-    catalog = Catalog([load(model, config) for model in found], config)
+    models = [load(model, config) for model in found]
     names = run_names(paths)
-    app = create_app(catalog, api_key, [RunBrowser(path, names[path]) for path in paths if is_run(path)])
+    app = create_app(models, config, api_key, [RunBrowser(path, names[path]) for path in paths if is_run(path)])
     logging.basicConfig(format="%(message)s")
     logging.getLogger("aha.serve").setLevel(logging.INFO)
     shown = f"[{host}]" if ":" in host else host
@@ -51,6 +50,11 @@ def serve(
         print(f"  {model.name:<24}{model.style.title}", flush=True)
     print(f"the page is {address}/" + (f", the runs are at {address}/run" if names else ""), flush=True)
     print("a key is required" if api_key else "for this machine only, without a key", "- stop with Ctrl-C", flush=True)
-    number = run(app, listening, config, catalog.stop)
+
+    def end_work() -> None:
+        for model in models:
+            model.worker.stop()
+
+    number = run(app, listening, config, end_work)
     if number:
         raise StopRequested(number)

@@ -5,13 +5,13 @@ It reads the run folder only, whenever it is asked, so a run that is still being
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aha.report.panels import Panel, chosen, everything
-from aha.report.reading import Run, read_run
-from aha.report.rollouts import Entry, Filters, RolloutLog
+from aha.report.curves import Panel, chosen, everything
+from aha.report.reading import read_run
+from aha.report.rollouts import Entry, RolloutLog
 from aha.runs import RunFolder
 from aha.tasks.scribe import REFLECTION
 
@@ -67,7 +67,9 @@ class RunBrowser:
         """
         kind = self._kind(stage)
         run = read_run(self._run.path)
-        return _drawn(run, stage, kind)
+        drawn = [_panel(panel, first=True) for panel in chosen(run, stage, kind)]
+        drawn += [_panel(panel, first=False) for panel in everything(run, stage)]
+        return [panel for panel in drawn if panel["series"]]
 
     def search(self, stage: str, filters: dict[str, Any], offset: int, limit: int) -> dict[str, Any]:
         """Groups of rollouts that pass the filters, newest first, and what there is to filter by.
@@ -76,7 +78,7 @@ class RunBrowser:
             LookupError: there is no such stage.
         """
         log = self._log(stage)
-        found = list(log.search(Filters(**filters)))[::-1]
+        found = list(log.search(filters))[::-1]
         every = log.entries()
         return {
             "total": len(found),
@@ -130,12 +132,6 @@ def pieces(text: str) -> list[tuple[str, str | None]]:
     return [piece for piece in [*cut, (text[at:], None)] if piece[0]]
 
 
-def _drawn(run: Run, stage: str, kind: str) -> list[dict[str, Any]]:
-    first = [_panel(panel, first=True) for panel in chosen(run, stage, kind)]
-    rest = [_panel(panel, first=False) for panel in everything(run, stage)]
-    return [panel for panel in itertools.chain(first, rest) if panel["series"]]
-
-
 def _panel(panel: Panel, first: bool) -> dict[str, Any]:
     series = {name: _thinned(points) for name, points in panel.series.items() if points}
     return {"title": panel.title, "percent": panel.percent, "first": first, "series": series}
@@ -147,15 +143,5 @@ def _thinned(points: Any) -> list[tuple[float, float]]:
 
 
 def _line(entry: Entry) -> dict[str, Any]:
-    return {
-        "at": entry.start,
-        "step": entry.step,
-        "model": entry.model,
-        "family": entry.family,
-        "level": entry.level,
-        "question": entry.question,
-        "right": entry.right,
-        "count": entry.count,
-        "reward": entry.reward,
-        "reflecting": entry.reflecting,
-    }
+    facts = asdict(entry)
+    return {"at": facts.pop("start"), **{name: fact for name, fact in facts.items() if name != "end"}}

@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -40,7 +41,7 @@ matplotlib.rcParams.update(
 )
 
 
-def _svg(figure: Figure, label: str) -> str:
+def _svg(figure: Figure, label: str) -> Markup:
     """The figure as one `<svg>` element that scales with the page; text stays text."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -48,7 +49,7 @@ def _svg(figure: Figure, label: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1))
 
 
 def _finish(axes: Axes, title: str, xlabel: str, percent: bool) -> None:
@@ -66,7 +67,7 @@ def lines(
     percent: bool = False,
     bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
     log_x: bool = False,
-) -> str:
+) -> Markup:
     """Curves by name; `bands` are (x, low, high) intervals around the curve of the same name.
 
     With `log_x` equal distances across are equal factors.
@@ -91,7 +92,7 @@ def lines(
     return _svg(figure, title)
 
 
-def small_multiples(panels: Mapping[str, Mapping[str, Series]], xlabel: str = "step") -> str:
+def small_multiples(panels: Mapping[str, Mapping[str, Series]], xlabel: str = "step") -> Markup:
     """One panel per family, one curve per level, all on the same percent axis. Panels have one size, however few."""
     columns = 3
     rows = max(1, -(-len(panels) // columns))
@@ -109,7 +110,7 @@ def small_multiples(panels: Mapping[str, Mapping[str, Series]], xlabel: str = "s
     return _svg(figure, "accuracy by family and level over training")
 
 
-def bars(values: Mapping[str, tuple[float, float, float]], title: str) -> str:
+def bars(values: Mapping[str, tuple[float, float, float]], title: str) -> Markup:
     """Horizontal bars of (mean, low, high) with intervals, in percent."""
     figure, axes = plt.subplots(figsize=(7.6, 0.5 + 0.38 * max(1, len(values))))
     names = list(values)[::-1]
@@ -126,7 +127,7 @@ def bars(values: Mapping[str, tuple[float, float, float]], title: str) -> str:
     return _svg(figure, title)
 
 
-def heatmap(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str) -> str:
+def heatmap(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str) -> Markup:
     """A table of shares as colours: expert load by domain."""
     figure, axes = plt.subplots(figsize=(max(3.4, 0.34 * len(columns) + 1.2), 0.34 * len(rows) + 0.9))
     image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0)

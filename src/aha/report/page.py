@@ -13,8 +13,7 @@ from aha.files import write_atomic
 from aha.report import curves, figures, lineage, r1, scaling, transcripts
 from aha.report.comparison import main_style
 from aha.report.reading import Run, read_run
-from aha.report.sections import Section, Table
-from aha.report.wording import count, number, percent
+from aha.report.sections import Section, Table, count, number, percent
 from aha.text.prompt_style import PROMPT_STYLES, PromptStyle
 
 MODEL_KINDS = ("checkpoint", "pretrain", "grpo", "sft", "reward_model")
@@ -200,7 +199,7 @@ def _held_out(run: Run, whole: bool) -> Section | None:
     }
     if not values:
         return None
-    drawn = Markup(figures.bars(values, "pass@1 on held-out problems, trained levels"))
+    drawn = figures.bars(values, "pass@1 on held-out problems, trained levels")
     tables = [] if whole else [_family_table(run)]
     return Section("Held-out accuracy", _evaluation_note(run), drawn, tables)
 

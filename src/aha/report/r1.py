@@ -6,15 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from aha.report import figures
-from aha.report.comparison import LEVEL_NOTE, ModelRow, level_lines, measured, rows_of, text
-from aha.report.directions import Direction, directions, figures_of, hacking
+from aha.report.comparison import LEVEL_NOTE, ModelRow, level_lines, measured, rows_of, stage_lines
+from aha.report.directions import Direction, directions, figures_of, hacking, scaling_directions, scaling_figures
 from aha.report.reading import Run
-from aha.report.scaling_directions import scaling_directions, scaling_figures
-from aha.report.sections import Exchange, Section, Table, Transcript
-from aha.report.wording import percent
+from aha.report.sections import Exchange, Section, Table, Transcript, percent
 from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import THINK
 
@@ -114,16 +110,9 @@ def sections(run: Run) -> list[Section]:
 def _comparison(rows: list[ModelRow]) -> Section | None:
     if not rows:
         return None
-    columns = measured(rows)
-    table = Table(
-        ["", *(row.model for row in rows)],
-        [["prompt style", *(row.style for row in rows)]]
-        + [
-            [f"{column.title}{' %' if column.kind == 'percent' else ''}", *(text(row, column) for row in rows)]
-            for column in columns
-        ],
-        "; ".join(f"{column.title}: {column.about}" for column in columns if column.about) + ".",
-    )
+    about = "; ".join(f"{column.title}: {column.about}" for column in measured(rows) if column.about)
+    head, *cells = stage_lines(rows)
+    table = Table(head, cells, f"{about}.")
     head, *cells = level_lines(rows) or [[]]
     by_level = Table(head, cells, LEVEL_NOTE)
     explained = " ".join(f"{row.model}: {NAMES[row.model]}." for row in rows if row.model in NAMES)
@@ -246,7 +235,7 @@ def _reward_models(run: Run) -> Section | None:
                 "reward models' score": [(step, row["preference"]) for step, row in rows],
                 "true score": [(step, row["score"]) for step, row in rows],
             }
-            drawn.append(Markup(figures.lines(curves, f"{stage['name']}: general tasks, held-out", percent=True)))
+            drawn.append(figures.lines(curves, f"{stage['name']}: general tasks, held-out", percent=True))
     return Section(
         "The reward models, and the truth",
         "General answers are rewarded by learned models. The world checks its own constraints exactly, so the true "
@@ -300,7 +289,7 @@ def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:
     return Section(
         "Distillation",
         "Smaller dense students with bases of their own, fine-tuned on R1's solutions, beside their teacher.",
-        wide=Markup(figures.bars(bars, "pass@1 on held-out problems, trained levels")),
+        wide=figures.bars(bars, "pass@1 on held-out problems, trained levels"),
         tables=[cost],
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from aha.errors import RunFolderError
 from aha.tasks.scribe import REFLECTION
 
 Row = dict[str, Any]
+FACTS = ("family", "level", "model", "outcome", "reflecting")
+"""What a group can be found by beside its step and its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +39,17 @@ class Entry:
     """Mean of its completions."""
     reflecting: bool
 
+    def passes(self, filters: Mapping[str, Any]) -> bool:
+        """Whether its facts are those that are asked for: each equal, its step not before or after a given one."""
+        step = -1 if self.step is None else self.step
+        return filters.get("first_step", step) <= step <= filters.get("last_step", step) and all(
+            getattr(self, name) == wanted for name, wanted in filters.items() if name in FACTS
+        )
+
     @property
     def outcome(self) -> str:
         """Whether all of its completions are right, some, or none."""
         return "right" if self.right == self.count else "mixed" if self.right else "wrong"
-
-
-@dataclass(frozen=True)
-class Filters:
-    """What a group has to be; None for anything."""
-
-    family: str | None = None
-    level: int | None = None
-    model: str | None = None
-    first_step: int | None = None
-    last_step: int | None = None
-    outcome: str | None = None
-    reflecting: bool | None = None
-    text: str | None = None
-
-    def accept(self, entry: Entry) -> bool:
-        """Whether a group passes, as far as its facts tell."""
-        step = -1 if entry.step is None else entry.step
-        return (
-            self.family in (None, entry.family)
-            and self.level in (None, entry.level)
-            and self.model in (None, entry.model)
-            and self.outcome in (None, entry.outcome)
-            and self.reflecting in (None, entry.reflecting)
-            and (self.first_step is None or step >= self.first_step)
-            and (self.last_step is None or step <= self.last_step)
-        )
 
 
 class RolloutLog:
@@ -94,11 +76,15 @@ class RolloutLog:
                 self._refresh()
             return self._entries + ([_entry(*self._open)] if self._open else [])
 
-    def search(self, filters: Filters) -> Iterator[Entry]:
-        """The groups that pass, in the order of the file."""
-        needle = (filters.text or "").casefold()
+    def search(self, filters: Mapping[str, Any]) -> Iterator[Entry]:
+        """The groups that pass, in the order of the file.
+
+        Args:
+            filters: any of `FACTS`, `first_step`, `last_step`, and a `text` that is in them.
+        """
+        needle = filters.get("text", "").casefold()
         for entry in self.entries():
-            if filters.accept(entry) and (not needle or needle in self._text(entry)):
+            if entry.passes(filters) and (not needle or needle in self._text(entry)):
                 yield entry
 
     def group(self, start: int) -> Row:

@@ -43,10 +43,10 @@ def section(run: Run) -> Section | None:
     tables += [table for name, result in named.items() if (table := _forced(name, result)) is not None]
     tables += [table for name, result in named.items() if (table := levels_table(result, name)) is not None]
     tables += [table for name, result in named.items() if (table := _spent(name, result)) is not None]
-    return Section("Thinking longer", TEXT, tables=tables, figures=[Markup(svg) for svg in drawn])
+    return Section("Thinking longer", TEXT, tables=tables, figures=drawn)
 
 
-def curves_figure(result: Result, title: str) -> str:
+def curves_figure(result: Result, title: str) -> Markup:
     """All methods of one model: accuracy against tokens per question."""
     return _lines({_title(method): points for method, points in result["curves"].items()}, title)
 
@@ -55,7 +55,7 @@ def _title(method: str) -> str:
     return next((about.title for name, about in METHODS.items() if name == method), method)
 
 
-def levels_figure(points: Sequence[Result], title: str) -> str:
+def levels_figure(points: Sequence[Result], title: str) -> Markup:
     """One method of one model, a curve for each level."""
     levels = sorted({level for point in points for level in point["by_level"]})
     curves = {
@@ -65,7 +65,7 @@ def levels_figure(points: Sequence[Result], title: str) -> str:
     return _lines(curves, title)
 
 
-def _lines(curves: Mapping[str, Sequence[Result]], title: str) -> str:
+def _lines(curves: Mapping[str, Sequence[Result]], title: str) -> Markup:
     series = {
         name: [(point["tokens"], point["accuracy"]["mean"]) for point in points] for name, points in curves.items()
     }

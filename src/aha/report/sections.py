@@ -1,4 +1,4 @@
-"""What a page is made of: sections with text, figures, tables and transcripts. The template shows them alike."""
+"""What a page is made of: sections with text, figures, tables and transcripts; and numbers as the page writes them."""
 
 from __future__ import annotations
 
@@ -49,3 +49,18 @@ class Section:
     """Shown as a line that unfolds: details for those who want them."""
     anchor: str = ""
     """Its name in links to the page."""
+
+
+def percent(value: float | None) -> str:
+    """A share in percent; a dash for none."""
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """A number with so many decimals; a dash for none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def count(value: int) -> str:
+    """A number of parameters in millions or billions."""
+    return f"{value / 1e9:.1f}B" if value >= 1e9 else f"{value / 1e6:.2f}M"

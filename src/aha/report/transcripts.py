@@ -11,8 +11,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from aha.report.reading import Run
-from aha.report.sections import Exchange, Section, Table, Transcript
-from aha.report.wording import percent
+from aha.report.sections import Exchange, Section, Table, Transcript, percent
 from aha.tasks.scribe import WORDS
 
 PER_FAMILY = 2
@@ -120,17 +119,8 @@ def section(run: Run, base: str, trained: str) -> Section | None:
     if base not in samples or trained not in samples:
         return None
     counted = [frequency(model, own) for model, own in samples.items()]
-    rows = [
-        [
-            row.model,
-            str(row.answers),
-            percent(row.rejecting),
-            percent(row.right_when_rejecting),
-            percent(row.right_otherwise),
-            percent(row.false_alarms),
-        ]
-        for row in counted
-    ]
+    shares = [(row.rejecting, row.right_when_rejecting, row.right_otherwise, row.false_alarms) for row in counted]
+    rows = [[row.model, str(row.answers), *map(percent, own)] for row, own in zip(counted, shares, strict=True)]
     head = ["model", "well-formed answers", "reject a wrong attempt", "right then", "right otherwise", "false alarms"]
     exchanges = [_exchange(one) for one in choose(samples[base], samples[trained], PER_FAMILY)]
     return Section(

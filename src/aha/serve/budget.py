@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from aha.serve.schemas import ChatRequest, Effort
 from aha.test_time.budget_forcing import ANSWER_TOKENS, WAIT
@@ -11,33 +10,8 @@ from aha.text.incremental import Phase
 from aha.text.language import language_of
 from aha.text.tokenizer import END_THINK, Tokenizer
 
-SHARES: dict[Effort, float | None] = {
-    "none": 0.0,
-    "minimal": 0.25,
-    "low": 0.25,
-    "medium": 0.5,
-    "high": None,
-    "xhigh": None,
-    "max": None,
-}
-"""The part of the completion's limit that thinking may take at each effort; None leaves it free."""
-
-
-class Steering(Protocol):
-    """Decides while a reply is made whether tokens are to be forced next, and whether its thinking may end."""
-
-    def forced(self, phase: Phase, thinking_tokens: int) -> Sequence[int]:
-        """Token ids that come next, or nothing. Asked before the first token and after each one."""
-        ...
-
-    def instead_of_end(self, thinking_tokens: int, last: str) -> Sequence[int]:
-        """Token ids that take the place of the end of the thinking; nothing where it may end.
-
-        Args:
-            thinking_tokens: in front of the end.
-            last: the last character of the thinking, where it is known.
-        """
-        ...
+SHARES: dict[Effort | None, float] = {"none": 0.0, "minimal": 0.25, "low": 0.25, "medium": 0.5}
+"""The part of the completion's limit that thinking may take at each effort; the others leave it free."""
 
 
 class ThinkingBudget:
@@ -56,14 +30,19 @@ class ThinkingBudget:
         self._closed = False
 
     def forced(self, phase: Phase, thinking_tokens: int) -> Sequence[int]:
-        """The closing tokens, once, when thinking has used its budget."""
+        """The closing tokens, once, when thinking has used its budget. Asked before the first token and after each."""
         if self._closed or phase is not Phase.THINKING or self.most is None or thinking_tokens < self.most:
             return ()
         self._closed = True
         return self._tokenizer.encode_markup(END_THINK)
 
     def instead_of_end(self, thinking_tokens: int, last: str) -> Sequence[int]:
-        """The word to go on with, while thinking is too short and there is room for more."""
+        """The word to go on with, while thinking is too short and there is room for more; else nothing.
+
+        Args:
+            thinking_tokens: in front of the end.
+            last: the last character of the thinking, where it is known.
+        """
         if self._closed or thinking_tokens >= self.least:
             return ()
         apart = " " if self._wait.isascii() and last and not last.isspace() else ""
@@ -105,5 +84,5 @@ def budget_of(request: ChatRequest, limit: int) -> int | None:
     thinking = request.thinking
     if thinking is not None:
         return 0 if thinking.type == "disabled" else thinking.budget_tokens
-    share = SHARES[request.reasoning_effort] if request.reasoning_effort is not None else None
+    share = SHARES.get(request.reasoning_effort)
     return None if share is None else int(share * limit)

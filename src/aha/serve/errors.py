@@ -33,9 +33,9 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
-def internal_error(request_id: str) -> ApiError:
-    """What a client is told about a fault of ours: nothing but the number under which it is logged."""
-    return ApiError(500, f"internal error; its number in the server's log is {request_id}", code="internal_error")
+def too_late(seconds: float) -> ApiError:
+    """What a client is told whose request took longer than that."""
+    return ApiError(408, f"the request took longer than {seconds:g} seconds", code="deadline_exceeded")
 
 
 def places_of(error: BaseException) -> str:

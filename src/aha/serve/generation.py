@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from aha import __version__
 from aha.serve.budget import steering_of
@@ -19,7 +20,6 @@ from aha.serve.worker import Job, follow
 from aha.text.incremental import RawText, splitter_for
 from aha.types import FinishReason, Request, SamplingParams
 
-FINGERPRINT = f"aha-{__version__}"
 CHAT_TEMPERATURE, CHAT_TOP_P = 0.6, 0.95
 """DeepSeek-R1's own settings, where a chat request names none. Plain continuations are sampled as they are."""
 LOWEST_TEMPERATURE, LOWEST_TOP_P = 0.01, 1e-4
@@ -36,6 +36,12 @@ class Generation:
     id: str
     created: int = field(default_factory=lambda: int(time.time()))
     ends: dict[int, End] = field(default_factory=dict)
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What every answer of it, and every piece of a stream, begins with."""
+        fingerprint = f"aha-{__version__}"
+        return {"id": self.id, "created": self.created, "model": self.model.name, "system_fingerprint": fingerprint}
 
     @property
     def finish(self) -> dict[int, Finish]:

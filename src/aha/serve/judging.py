@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
@@ -66,10 +66,6 @@ class Judgement(BaseModel):
     """Number of the first reply of the first group; 0 where no reply names an answer."""
     gold: str | None
     """A right answer, where a problem was named."""
-
-
-Vote = Callable[[Sequence[str]], Judgement]
-"""From the samples' contents, in order, to how they voted."""
 
 
 def find_problem(name: ProblemName) -> Problem:

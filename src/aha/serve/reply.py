@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aha.serve.budget import Steering
+from aha.serve.budget import ThinkingBudget
 from aha.text.incremental import Decoder, Ending, Phase, RawText, Splitter, StopScanner, TagSplitter, Trimmer
 from aha.text.tokenizer import Tokenizer
 from aha.types import FinishReason
@@ -76,7 +76,7 @@ class ReplyReader:
         trim: bool = True,
         begun: bool = False,
         logprobs: bool = False,
-        steering: Steering | None = None,
+        steering: ThinkingBudget | None = None,
     ) -> None:
         self.index = index
         self.completion_tokens = 0

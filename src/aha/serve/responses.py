@@ -80,14 +80,19 @@ class ChatChoice(BaseModel):
     votes: Votes | None = Field(None, exclude_if=_is_none)
 
 
-class ChatCompletion(BaseModel):
-    """The answer of POST /v1/chat/completions."""
+class Answer(BaseModel):
+    """What all answers, and all events of streams, begin with."""
 
     id: str
-    object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
     system_fingerprint: str
+
+
+class ChatCompletion(Answer):
+    """The answer of POST /v1/chat/completions."""
+
+    object: Literal["chat.completion"] = "chat.completion"
     choices: list[ChatChoice]
     usage: Usage
 
@@ -110,14 +115,10 @@ class ChunkChoice(BaseModel):
     votes: Votes | None = Field(None, exclude_if=_is_none)
 
 
-class ChatChunk(BaseModel):
+class ChatChunk(Answer):
     """One event of a streamed chat."""
 
-    id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
 
@@ -140,14 +141,10 @@ class TextChoice(BaseModel):
     finish_reason: Finish | None = None
 
 
-class TextCompletion(BaseModel):
+class TextCompletion(Answer):
     """The answer of POST /v1/completions, or one event of its stream."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str
     choices: list[TextChoice]
     usage: Usage | None = None
 

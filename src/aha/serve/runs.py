@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any, Literal, Protocol, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, Field
-from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field
 
 from aha.errors import AhaError
-from aha.serve.body import read_body
-from aha.serve.config import ServeConfig
-from aha.serve.deadline import in_time
 from aha.serve.errors import ApiError
-from aha.serve.schemas import Name, Note, Strict, read
-from aha.serve.sse import json_response
+from aha.serve.schemas import Name, Note, Strict
 
-Outcome = Literal["right", "mixed", "wrong"]
-"""Of the completions of one prompt: all are right, some, none."""
 RUN_THREADS = 2
-T = TypeVar("T")
-
-
-UNREADABLE = "run_unreadable"
-"""The code of a run folder's fault."""
+UNREADABLE = "the run folder cannot be read at present"
 
 
 class RunSource(Protocol):
@@ -69,16 +59,12 @@ class SearchRequest(StageRequest):
     model: Name | None = None
     first_step: int | None = None
     last_step: int | None = None
-    outcome: Outcome | None = None
+    outcome: Literal["right", "mixed", "wrong"] | None = None
+    """Of the completions of one prompt: all are right, some, none."""
     reflecting: bool | None = None
     text: Note | None = None
     offset: int = Field(0, ge=0)
     limit: int = Field(50, ge=1, le=200)
-
-    @property
-    def filters(self) -> dict[str, Any]:
-        """Those that are given."""
-        return self.model_dump(exclude={"run", "stage", "offset", "limit"}, exclude_none=True)
 
 
 class GroupRequest(StageRequest):
@@ -87,69 +73,48 @@ class GroupRequest(StageRequest):
     at: int = Field(ge=0)
 
 
-class RunList(BaseModel):
-    """The answer of GET /api/runs."""
-
-    data: list[dict[str, Any]]
-
-
-def run_routes(runs: Sequence[RunSource], config: ServeConfig) -> list[Route]:
+def run_routes(runs: Sequence[RunSource]) -> APIRouter:
     """The routes of the run page."""
+    router = APIRouter(prefix="/api/runs", include_in_schema=False)
     by_name = {run.name: run for run in runs}
     # Searches of long logs have threads of their own: chats never wait for one.
     threads = ThreadPoolExecutor(RUN_THREADS, thread_name_prefix="runs")
 
-    async def overview(run: RunSource) -> dict[str, Any]:
-        """A run that cannot be read does not hide the others."""
+    async def read(name: str, work: Callable[[RunSource], dict[str, Any]]) -> Response:
+        if name not in by_name:
+            raise ApiError(404, "there is no such run", "run", "run_not_found")
         try:
-            return await _read(config, threads, run.overview)
-        except ApiError as error:
-            if error.code != UNREADABLE:
-                raise
-            return {"name": run.name, "recipe": None, "seed": None, "live": False, "stages": [], "fault": error.message}
+            found = await asyncio.get_running_loop().run_in_executor(threads, work, by_name[name])
+        except LookupError:
+            raise ApiError(404, "the run has no such stage or rollout", code="not_found") from None
+        except AhaError:
+            raise ApiError(503, UNREADABLE, code="run_unreadable") from None
+        return JSONResponse(found)
 
-    async def listed(http: HttpRequest) -> Response:
-        return json_response(RunList(data=[await overview(run) for run in runs]))
+    @router.get("")
+    async def listed() -> Response:
+        found = [await asyncio.get_running_loop().run_in_executor(threads, _overview, run) for run in runs]
+        return JSONResponse({"data": found})
 
-    async def panels(http: HttpRequest) -> Response:
-        request = read(StageRequest, await read_body(http, config))
-        run = _find(by_name, request.run)
-        return JSONResponse({"panels": await _read(config, threads, lambda: run.panels(request.stage))})
+    @router.post("/panels")
+    async def panels(request: StageRequest) -> Response:
+        return await read(request.run, lambda run: {"panels": run.panels(request.stage)})
 
-    async def search(http: HttpRequest) -> Response:
-        request = read(SearchRequest, await read_body(http, config))
-        run = _find(by_name, request.run)
-        return JSONResponse(
-            await _read(
-                config, threads, lambda: run.search(request.stage, request.filters, request.offset, request.limit)
-            )
-        )
+    @router.post("/search")
+    async def search(request: SearchRequest) -> Response:
+        filters = request.model_dump(exclude={"run", "stage", "offset", "limit"}, exclude_none=True)
+        return await read(request.run, lambda run: run.search(request.stage, filters, request.offset, request.limit))
 
-    async def group(http: HttpRequest) -> Response:
-        request = read(GroupRequest, await read_body(http, config))
-        run = _find(by_name, request.run)
-        return JSONResponse(await _read(config, threads, lambda: run.group(request.stage, request.at)))
+    @router.post("/group")
+    async def group(request: GroupRequest) -> Response:
+        return await read(request.run, lambda run: run.group(request.stage, request.at))
 
-    return [
-        Route("/api/runs", listed),
-        Route("/api/runs/panels", panels, methods=["POST"]),
-        Route("/api/runs/search", search, methods=["POST"]),
-        Route("/api/runs/group", group, methods=["POST"]),
-    ]
+    return router
 
 
-def _find(runs: dict[str, RunSource], name: str) -> RunSource:
-    run = runs.get(name)
-    if run is None:
-        raise ApiError(404, "there is no such run", "run", "run_not_found")
-    return run
-
-
-async def _read(config: ServeConfig, threads: Executor, work: Callable[[], T]) -> T:
-    """Reads files beside the event loop."""
+def _overview(run: RunSource) -> dict[str, Any]:
+    """A run that cannot be read does not hide the others."""
     try:
-        return await in_time(config, work, threads)
-    except LookupError:
-        raise ApiError(404, "the run has no such stage or rollout", code="not_found") from None
+        return run.overview()
     except AhaError:
-        raise ApiError(503, "the run folder cannot be read at present", code=UNREADABLE) from None
+        return {"name": run.name, "recipe": None, "seed": None, "live": False, "stages": [], "fault": UNREADABLE}

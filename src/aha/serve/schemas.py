@@ -6,6 +6,7 @@ and are not supported are refused by name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -231,7 +232,7 @@ R = TypeVar("R", bound=Strict)
 
 
 def read(schema: type[R], body: bytes) -> R:
-    """Validates a body.
+    """Validates a body that came in no HTTP request.
 
     Raises:
         ApiError: 400, naming the first parameter that is wrong and how.
@@ -239,26 +240,22 @@ def read(schema: type[R], body: bytes) -> R:
     try:
         return schema.model_validate_json(body)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False, include_context=False)
-        fault = faults[0]
-        path = tuple(part for part in fault["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str"))
-        param = ".".join(map(str, path)) or None
-        raise ApiError(400, _message(schema, fault["type"], fault["msg"], path, param), param) from None
+        raise refusal(schema, error.errors(include_url=False)[0]) from None
 
 
-def _message(schema: type[Strict], kind: str, message: str, path: tuple[int | str, ...], param: str | None) -> str:
-    last = path[-1] if path else None
+def refusal(schema: type[BaseModel], fault: Mapping[str, Any]) -> ApiError:
+    """What a client is told about a fault that pydantic has found: 400, naming the parameter and nothing it holds."""
+    path = tuple(part for part in fault["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str"))
+    param = ".".join(map(str, path))
+    shown = param if len(param) <= 128 else param[:128] + "..."  # names come from the client: no endless one goes back
     if any(part in UNSUPPORTED for part in path):
-        return f"{param!r} is not supported by this server: leave it out"
-    if kind == "extra_forbidden":
+        message = f"{shown!r} is not supported by this server: leave it out"
+    elif fault["type"] == "extra_forbidden":
         known = schema.model_fields if len(path) == 1 else ()
-        return f"unknown parameter {_short(param or '')!r}{nearest(str(last)[:64], known)}"
-    if kind == "missing":
-        return f"{param!r} is required"
-    text = message.removeprefix("Value error, ")
-    return f"{_short(param)!r}: {text}" if param else text
-
-
-def _short(text: str) -> str:
-    """Names come from the client: an endless one is not sent back whole."""
-    return text if len(text) <= 128 else text[:128] + "..."
+        message = f"unknown parameter {shown!r}{nearest(str((path or ('',))[-1])[:64], known)}"
+    elif fault["type"] == "missing":
+        message = f"{shown or 'a body'!r} is required"
+    else:
+        text = fault["msg"].removeprefix("Value error, ")
+        message = f"{shown!r}: {text}" if shown else text
+    return ApiError(400, message, param or None)

@@ -15,8 +15,7 @@ from functools import partial
 
 from aha.errors import GenerationError
 from aha.protocols import BatchGenerator, LiveSample
-from aha.serve.deadline import too_late
-from aha.serve.errors import ApiError, places_of
+from aha.serve.errors import ApiError, places_of, too_late
 from aha.serve.reply import Delta, ReplyReader
 from aha.types import FinishReason, Request
 

@@ -12,7 +12,7 @@ import pytest
 from aha.errors import RunFolderError
 from aha.evals.scaling import Answered
 from aha.report.browser import MOST_POINTS, RunBrowser, pieces
-from aha.report.rollouts import Filters, RolloutLog
+from aha.report.rollouts import RolloutLog
 from aha.runs import RunFolder
 
 
@@ -196,7 +196,7 @@ def test_a_log_is_read_on_while_it_grows_and_anew_when_it_was_cut_back(tmp_path:
     assert [entry.question for entry in log.entries()] == ["Alpha?"]
     write(path, end="\n")
     write(path, ROWS[2])
-    assert [entry.question for entry in log.search(Filters())] == ["Alpha?", "Beta?", "等于几"]
+    assert [entry.question for entry in log.search({})] == ["Alpha?", "Beta?", "等于几"]
     path.write_text("")
     write(path, ROWS[0], row(1, "Gamma?", WRONG))
     assert [entry.question for entry in log.entries()] == ["Alpha?", "Gamma?"]

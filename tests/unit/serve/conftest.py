@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 import torch
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from aha.errors import GenerationError
@@ -22,9 +23,7 @@ from aha.inference.scheduler import Sample, Scheduler
 from aha.models.config.presets import preset
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
-from aha.serve.guard import Guard
 from aha.serve.run import make_server
 from aha.serve.served import ServedModel
 from aha.text.prompt_style import PromptStyle
@@ -145,22 +144,23 @@ def models(network: DeepseekV3, tokenizer: Tokenizer) -> list[ServedModel]:
 @pytest.fixture
 def client(models: list[ServedModel]) -> Iterator[TestClient]:
     """Talks to `models` without a key."""
-    with talking(create_app(Catalog(models, ServeConfig()))) as http:
+    with talking(create_app(models, ServeConfig())) as http:
         yield http
 
 
 @contextmanager
-def talking(app: Guard, **options: object) -> Iterator[TestClient]:
+def talking(app: FastAPI, **options: object) -> Iterator[TestClient]:
     """Talks to an application without a socket."""
     with TestClient(app, base_url="http://127.0.0.1", **options) as http:  # type: ignore[arg-type]
         yield http
 
 
 def ask(
-    app: Guard, method: str, raw: str, headers: Headers, query: str = "", version: str = "1.1"
+    app: FastAPI, method: str, raw: str, headers: Headers, query: str = "", version: str = "1.1"
 ) -> tuple[int, bytes]:
     """Calls the application as uvicorn would; returns status and body."""
     sent: list[dict[str, Any]] = []
+    received = [{"type": "http.request", "body": b"{}", "more_body": False}]
     scope = {
         "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": version, "method": method,
         "path": unquote(raw), "raw_path": raw.encode(), "query_string": query.encode(), "root_path": "",
@@ -168,7 +168,7 @@ def ask(
     }  # fmt: skip
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"{}", "more_body": False}
+        return received.pop() if received else await asyncio.Event().wait()  # type: ignore[return-value]
 
     async def send(message: Any) -> None:
         sent.append(message)
@@ -195,7 +195,7 @@ def scripted(tokenizer: Tokenizer) -> Serving:
         config = config or ServeConfig()
         generator = Scripted(script, **options)  # type: ignore[arg-type]
         model = ServedModel("m", tokenizer, generator, PromptStyle.named(style), config=config)
-        with talking(create_app(Catalog([model], config), api_key)) as http:
+        with talking(create_app([model], config, api_key)) as http:
             yield http, model, generator
 
     return serve
@@ -209,7 +209,7 @@ def scripted_generator() -> type[Scripted]:
 
 @contextmanager
 def _listen(
-    app: Guard, config: ServeConfig | None = None, end_work: Callable[[], None] = lambda: None
+    app: FastAPI, config: ServeConfig | None = None, end_work: Callable[[], None] = lambda: None
 ) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = make_server(app, config or ServeConfig(), end_work)

@@ -10,7 +10,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
 from aha.text.prompt_style import PromptStyle
@@ -291,7 +290,7 @@ def test_what_a_checkpoints_template_refuses_is_the_clients_error(strict: Tokeni
     generator = scripted_generator(lambda *_: [*strict.encode("4"), strict.eos_id])
     question, system = {"role": "user", "content": "2+2?"}, {"role": "system", "content": "Be brief."}
     with talking(
-        create_app(Catalog([ServedModel("m", strict, generator, PromptStyle.named("chat_direct"))], ServeConfig()))
+        create_app([ServedModel("m", strict, generator, PromptStyle.named("chat_direct"))], ServeConfig())
     ) as http:
         for messages in ([question, question], [system, question]):
             for stream in (False, True):

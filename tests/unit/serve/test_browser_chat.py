@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
 from aha.text.prompt_style import PromptStyle
@@ -57,7 +56,7 @@ def opened(chromium: Any, tokenizer: Tokenizer, listening: Any, scripted_generat
             ServedModel(name, tokenizer, scripted_generator(script(say), **options), PromptStyle.named(style))
             for name, say in models.items()
         ]
-        with listening(create_app(Catalog(served, ServeConfig()), api_key)) as port:
+        with listening(create_app(served, ServeConfig(), api_key)) as port:
             page = chromium.new_context(**context).new_page()
             page.set_default_timeout(10_000)
             faults: list[str] = []

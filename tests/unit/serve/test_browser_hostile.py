@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
 from aha.text.prompt_style import PromptStyle
@@ -70,7 +69,7 @@ def test_model_output_runs_no_script_and_asks_no_other_server(
         return [*tokens, tokenizer.control_id(END_THINK), *tokens, tokenizer.eos_id]
 
     model = ServedModel("m", tokenizer, scripted_generator(script, max_context=20_000), PromptStyle.named("chat"))
-    with listening(create_app(Catalog([model], ServeConfig(context_tokens=20_000)))) as port:
+    with listening(create_app([model], ServeConfig(context_tokens=20_000))) as port:
         page = chromium.new_context().new_page()
         page.set_default_timeout(20_000)
         asked: list[str] = []
@@ -108,7 +107,7 @@ def test_model_output_runs_no_script_and_asks_no_other_server(
 def test_the_policy_stops_what_a_fault_of_ours_would_let_in(
     chromium: Any, models: list[ServedModel], listening: Any
 ) -> None:
-    with listening(create_app(Catalog(models, ServeConfig()))) as port:
+    with listening(create_app(models, ServeConfig())) as port:
         page = chromium.new_context().new_page()
         blocked: dict[str, str] = {}
         page.on("requestfailed", lambda request: blocked.update({request.url: request.failure}))

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 
 pytestmark = pytest.mark.slow
@@ -80,7 +79,7 @@ MARKDOWN = {
 @pytest.fixture(scope="module")
 def drawn(chromium: Any, listening: Any) -> Iterator[Callable[[str, str], str]]:
     """Called with the name of a function of the page's scripts and a text: the outline of what it makes of it."""
-    with listening(create_app(Catalog([], ServeConfig()))) as port:
+    with listening(create_app([], ServeConfig())) as port:
         page = chromium.new_context().new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         page.locator(".family").first.wait_for()

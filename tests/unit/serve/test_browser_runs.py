@@ -12,7 +12,6 @@ import pytest
 from aha.report.browser import RunBrowser
 from aha.runs import RunFolder
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
 from aha.text.tokenizer import Tokenizer
@@ -59,7 +58,7 @@ def growing(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_growing_run(chromium: Any, listening: Any, growing: Path) -> None:
-    app = create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])
+    app = create_app([], ServeConfig(), runs=[RunBrowser(growing, "my-run")])
     with listening(app) as port:
         page = chromium.new_context(viewport={"width": 1200, "height": 800}).new_page()
         page.set_default_timeout(10_000)
@@ -112,7 +111,7 @@ def test_a_growing_run(chromium: Any, listening: Any, growing: Path) -> None:
 def test_all_groups_of_a_long_log_are_reached(chromium: Any, listening: Any, growing: Path) -> None:
     log = growing / "rl" / "rollouts.jsonl"
     log.write_text("".join(rollout(step, "2+2=4", True) for step in range(260)))
-    with listening(create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])) as port:
+    with listening(create_app([], ServeConfig(), runs=[RunBrowser(growing, "my-run")])) as port:
         page = chromium.new_context(viewport={"width": 1200, "height": 800}).new_page()
         page.set_default_timeout(10_000)
         page.goto(f"http://127.0.0.1:{port}/run#my-run/rl/rollouts")
@@ -131,7 +130,7 @@ def test_all_groups_of_a_long_log_are_reached(chromium: Any, listening: Any, gro
 
 
 def test_what_the_server_refuses_is_said_and_the_page_goes_on(chromium: Any, listening: Any, growing: Path) -> None:
-    with listening(create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])) as port:
+    with listening(create_app([], ServeConfig(), runs=[RunBrowser(growing, "my-run")])) as port:
         page = chromium.new_context(viewport={"width": 1200, "height": 800}).new_page()
         page.set_default_timeout(10_000)
         faults: list[str] = []
@@ -153,7 +152,7 @@ def test_a_run_that_cannot_be_read_takes_no_model_away(
 ) -> None:
     (growing / "metrics.jsonl").write_text("damaged\n")
     model = ServedModel("m", tokenizer, scripted_generator(lambda *_: [tokenizer.eos_id], max_rows=4, max_context=400))
-    app = create_app(Catalog([model], ServeConfig()), runs=[RunBrowser(growing, "my-run")])
+    app = create_app([model], ServeConfig(), runs=[RunBrowser(growing, "my-run")])
     with listening(app) as port:
         page = chromium.new_context().new_page()
         page.set_default_timeout(10_000)
@@ -166,7 +165,7 @@ def test_a_run_that_cannot_be_read_takes_no_model_away(
 
 
 def test_the_chat_says_that_no_model_is_there_yet(chromium: Any, listening: Any, growing: Path) -> None:
-    with listening(create_app(Catalog([], ServeConfig()), runs=[RunBrowser(growing, "my-run")])) as port:
+    with listening(create_app([], ServeConfig(), runs=[RunBrowser(growing, "my-run")])) as port:
         page = chromium.new_context().new_page()
         page.goto(f"http://127.0.0.1:{port}/")
         page.get_by_text("No model is finished yet").wait_for()

@@ -11,7 +11,6 @@ import openai
 import pytest
 
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
 from aha.text.tokenizer import END_THINK, Tokenizer
@@ -24,7 +23,7 @@ QUESTION = [{"role": "user", "content": "What is 2+2?"}]
 @pytest.fixture
 def sdk(models: list[ServedModel], listening: Callable[..., AbstractContextManager[int]]) -> Iterator[openai.OpenAI]:
     with (
-        listening(create_app(Catalog(models, ServeConfig()), KEY)) as port,
+        listening(create_app(models, ServeConfig(), KEY)) as port,
         openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0) as client,
     ):
         yield client

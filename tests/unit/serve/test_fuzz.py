@@ -23,7 +23,6 @@ from aha.inference.engine import Engine
 from aha.models.deepseek_v3 import DeepseekV3
 from aha.report.browser import RunBrowser
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
 from aha.text.prompt_style import PromptStyle
@@ -99,7 +98,7 @@ def fuzzed(
     (tmp_path / "lineage.json").write_text(json.dumps({"stages": [stage]}))
     (tmp_path / "s" / "rollouts.jsonl").write_text(json.dumps(ROLLOUT) + "\n")
     runs = [RunBrowser(tmp_path, "r")]
-    with TestClient(create_app(Catalog(models, config), runs=runs), base_url="http://127.0.0.1") as client:
+    with TestClient(create_app(models, config, runs=runs), base_url="http://127.0.0.1") as client:
         yield client
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
 from aha.errors import ConfigError
 from aha.serve import pages
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.guard import HEALTH, Guard
-from aha.serve.openapi import document
 from aha.serve.run import check_exposure
 from aha.serve.served import ServedModel
 
@@ -73,18 +73,21 @@ TRICKS: dict[str, tuple[Callable[[str], str], Headers, str]] = {
 
 
 @pytest.fixture
-def guarded(models: list[ServedModel]) -> Guard:
-    return create_app(Catalog(models, ServeConfig()), KEY)
+def guarded(models: list[ServedModel]) -> FastAPI:
+    return create_app(models, ServeConfig(), KEY)
 
 
-def routes(app: Guard) -> list[str]:
+def routes(app: FastAPI) -> list[str]:
     """All paths that the application knows, but health."""
-    return sorted(path.replace("{model}", "r1") for path in app.known_paths - {HEALTH})
+    return sorted(
+        path.replace("{model}", "r1")
+        for path in {route.path or "" for route in iter_route_contexts(app.routes)} - {HEALTH}
+    )
 
 
-def test_the_routes_that_tricks_are_tried_on_are_all_there_are(guarded: Guard) -> None:
+def test_the_routes_that_tricks_are_tried_on_are_all_there_are(guarded: FastAPI) -> None:
     files = {f"/web/{file.name}" for file in Path(pages.__file__).with_name("web").iterdir() if file.suffix != ".html"}
-    described = {path.replace("{model}", "r1") for path in document()["paths"]} - {HEALTH}
+    described = {path.replace("{model}", "r1") for path in guarded.openapi()["paths"]} - {HEALTH}
     runs = {"/api/runs", "/api/runs/panels", "/api/runs/search", "/api/runs/group"}
     assert set(routes(guarded)) == {
         *described, *files, *runs, "/", "/run", "/openapi.json", "/api/page", "/api/problem", "/api/judge",
@@ -94,7 +97,7 @@ def test_the_routes_that_tricks_are_tried_on_are_all_there_are(guarded: Guard) -
 
 
 @pytest.mark.parametrize("trick", TRICKS)
-def test_every_route_is_closed_to_every_trick(guarded: Guard, trick: str) -> None:
+def test_every_route_is_closed_to_every_trick(guarded: FastAPI, trick: str) -> None:
     change, headers, query = TRICKS[trick]
     for route in routes(guarded):
         for method in METHODS:
@@ -105,7 +108,7 @@ def test_every_route_is_closed_to_every_trick(guarded: Guard, trick: str) -> Non
                 assert KEY.encode() not in body
 
 
-def test_the_key_opens_and_only_health_is_open(guarded: Guard) -> None:
+def test_the_key_opens_and_only_health_is_open(guarded: FastAPI) -> None:
     assert ask(guarded, "GET", "/v1/models", bearer(f"Bearer {KEY}"))[0] == 200
     assert ask(guarded, "GET", "/v1/models", bearer(f"bearer {KEY}"))[0] == 200
     assert ask(guarded, "GET", "/health", [HOST]) == (200, b'{"status":"ok"}')
@@ -114,7 +117,7 @@ def test_the_key_opens_and_only_health_is_open(guarded: Guard) -> None:
         assert ask(guarded, "GET", path, [HOST])[0] == 401, path
 
 
-def test_web_sockets_are_refused(guarded: Guard) -> None:
+def test_web_sockets_are_refused(guarded: FastAPI) -> None:
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -136,7 +139,7 @@ def test_web_sockets_are_refused(guarded: Guard) -> None:
 
 
 def test_without_a_key_only_this_machine_is_answered(models: list[ServedModel]) -> None:
-    app = create_app(Catalog(models, ServeConfig()))
+    app = create_app(models, ServeConfig())
     for host in (b"127.0.0.1", b"127.0.0.1:8000", b"127.0.0.2", b"localhost:1", b"LOCALHOST", b"[::1]:8000"):
         assert ask(app, "GET", "/v1/models", [(b"host", host)])[0] == 200
     for host in (
@@ -158,27 +161,27 @@ def test_without_a_key_only_this_machine_is_answered(models: list[ServedModel]) 
 
 
 def test_faults_of_ours_show_nothing_and_the_log_has_no_secrets(
-    guarded: Guard, models: list[ServedModel], caplog: pytest.LogCaptureFixture
+    guarded: FastAPI, models: list[ServedModel], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(*_: Any) -> None:
         raise RuntimeError(FAULT)
 
     caplog.set_level(logging.INFO, "aha.serve")
-    status, body = ask(Guard(broken, KEY), "GET", "/v1/models", bearer(f"Bearer {KEY}"))
+    status, body = ask(Guard(broken, KEY, ServeConfig()), "GET", "/v1/models", bearer(f"Bearer {KEY}"))
     assert status == 500
     assert b"internal error; its number" in body
     ask(guarded, "GET", f"/{KEY}", bearer(f"Bearer {KEY}"), f"key={KEY}")
     ask(guarded, "GET", f"/v1/models/{KEY}", bearer(f"Bearer {KEY}"))
     fault = next(record.getMessage() for record in caplog.records if "failed" in record.getMessage())
     assert re.fullmatch(
-        rf"request [0-9a-f]{{16}} failed with RuntimeError at aha\.serve\.guard:\d+ > {__name__}:\d+", fault
+        rf"request [0-9a-f]{{16}} failed with RuntimeError at (aha\.serve\.guard:\d+ > )+{__name__}:\d+", fault
     )
     assert "RuntimeError" in caplog.text and "(unknown path) 404" in caplog.text
     assert KEY not in caplog.text + body.decode() and "private" not in caplog.text + body.decode()
 
 
 def test_tricks_over_a_real_socket(
-    guarded: Guard, listening: Callable[..., AbstractContextManager[int]], models: list[ServedModel]
+    guarded: FastAPI, listening: Callable[..., AbstractContextManager[int]], models: list[ServedModel]
 ) -> None:
     requests = [
         b"GET /v1/models HTTP/1.0\r\n\r\n",

@@ -12,13 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from aha.report.browser import RunBrowser
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
-from aha.serve.guard import Guard
 from aha.serve.served import ServedModel
 
 from .conftest import ask, talking
@@ -66,7 +65,7 @@ def opened() -> Callable[[], AbstractContextManager[list[str]]]:
 
 
 @pytest.fixture
-def app(models: list[ServedModel], tmp_path: Path) -> Guard:
+def app(models: list[ServedModel], tmp_path: Path) -> FastAPI:
     """A server of models and of a run, beside which a secret lies; a link in the run leads to it."""
     run, secret = tmp_path / "r", tmp_path / "secret"
     for folder in (run / "s", secret):
@@ -76,11 +75,11 @@ def app(models: list[ServedModel], tmp_path: Path) -> Guard:
     (run / "config.yaml").write_text("recipe: mine\n")
     stage = {"name": "s", "kind": "grpo", "parents": [], "done": False}
     (run / "lineage.json").write_text(json.dumps({"stages": [stage]}))
-    return create_app(Catalog(models, ServeConfig()), runs=[RunBrowser(run, "r")])
+    return create_app(models, ServeConfig(), runs=[RunBrowser(run, "r")])
 
 
 @pytest.fixture
-def served(app: Guard) -> Iterator[TestClient]:
+def served(app: FastAPI) -> Iterator[TestClient]:
     with talking(app) as http:
         yield http
 
@@ -115,7 +114,7 @@ def test_the_watch_sees_every_way_of_opening(
 
 
 def test_a_models_name_opens_nothing(
-    app: Guard, served: TestClient, opened: Callable[[], AbstractContextManager[list[str]]]
+    app: FastAPI, served: TestClient, opened: Callable[[], AbstractContextManager[list[str]]]
 ) -> None:
     chat, text = {"messages": [{"role": "user", "content": "2+2?"}]}, {"prompt": "2+2"}
     for name in NAMES[:2]:  # what is imported or compiled at the first request

@@ -10,7 +10,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
 
@@ -52,7 +51,7 @@ def test_no_other_file_is_served(client: TestClient, path: str) -> None:
 
 
 def test_with_a_key_the_pages_need_it_and_a_browser_sends_it_as_a_password(models: list[ServedModel]) -> None:
-    with TestClient(create_app(Catalog(models, ServeConfig()), KEY), base_url="http://aha.example") as http:
+    with TestClient(create_app(models, ServeConfig(), KEY), base_url="http://aha.example") as http:
         for path in (*PATHS, "/api/page", "/api/runs"):
             refused = http.get(path)
             assert refused.status_code == 401 and "Basic realm" in refused.headers["www-authenticate"]
@@ -65,7 +64,7 @@ def test_with_a_key_the_pages_need_it_and_a_browser_sends_it_as_a_password(model
 
 
 def test_a_remembered_key_does_not_serve_other_origins(models: list[ServedModel]) -> None:
-    with TestClient(create_app(Catalog(models, ServeConfig()), KEY), base_url="http://aha.example") as http:
+    with TestClient(create_app(models, ServeConfig(), KEY), base_url="http://aha.example") as http:
         for origin, status in (
             ("http://aha.example", 200), ("https://aha.example", 200), ("http://evil.example", 403), ("null", 403),
             ("http://aha.example.evil", 403), ("http://aha.example:81", 403),

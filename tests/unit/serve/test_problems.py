@@ -11,7 +11,6 @@ from starlette.testclient import TestClient
 
 from aha.errors import RunFolderError
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.judging import ProblemName, find_problem, judge
 from aha.tasks.families import FAMILIES, GENERAL, is_held_out
@@ -98,8 +97,8 @@ def test_hostile_answers_are_judged_and_wrong(client: TestClient, text: str) -> 
 
 def test_a_verdict_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
-    monkeypatch.setattr("aha.serve.problems.judge", lambda *_: released.wait(20))
-    with talking(create_app(Catalog([], ServeConfig(deadline_seconds=0.2)))) as http:
+    monkeypatch.setattr("aha.serve.pages.judge", lambda *_: released.wait(20))
+    with talking(create_app([], ServeConfig(deadline_seconds=0.2))) as http:
         late = http.post("/api/judge", json={"replies": ["4"]})
         released.set()
     assert (late.status_code, late.json()["error"]["code"]) == (408, "deadline_exceeded")
@@ -118,7 +117,7 @@ def test_a_log_that_takes_too_long_to_read_is_not_waited_for(path: str) -> None:
         search = group = overview = panels
 
     body = {"run": "r", "stage": "s", **({"at": 0} if path.endswith("group") else {})}
-    with talking(create_app(Catalog([], ServeConfig(deadline_seconds=0.2)), runs=[Slow()])) as http:
+    with talking(create_app([], ServeConfig(deadline_seconds=0.2), runs=[Slow()])) as http:
         late = http.post(path, json=body)
         released.set()
     assert (late.status_code, late.json()["error"]["code"]) == (408, "deadline_exceeded")
@@ -137,7 +136,7 @@ def test_a_run_that_cannot_be_read_hides_no_other() -> None:
         def overview(self) -> dict[str, Any]:
             return {"name": "good", "live": False, "stages": []}
 
-    with talking(create_app(Catalog([], ServeConfig()), runs=[Damaged(), Good()])) as http:
+    with talking(create_app([], ServeConfig(), runs=[Damaged(), Good()])) as http:
         answer = http.get("/api/runs")
     assert answer.status_code == 200
     damaged, good = answer.json()["data"]

@@ -298,7 +298,7 @@ def test_what_a_model_writes_cannot_steer_the_terminal(talk: Talk) -> None:
 
 
 def test_it_needs_no_server() -> None:
-    code = "import sys; sys.modules.update(starlette=None, uvicorn=None); import aha.serve.terminal"
+    code = "import sys; sys.modules.update(fastapi=None, starlette=None, uvicorn=None); import aha.serve.terminal"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

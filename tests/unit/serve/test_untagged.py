@@ -7,7 +7,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from aha.serve.app import create_app
-from aha.serve.catalog import Catalog
 from aha.serve.config import ServeConfig
 from aha.serve.served import ServedModel
 from aha.text.prompt_style import PromptStyle
@@ -31,7 +30,7 @@ def asking(tokenizer: Tokenizer, style: str, said: str) -> Iterator[TestClient]:
     model = ServedModel(
         "m", tokenizer, Scripted(lambda request, index: script), PromptStyle.named(style), config=ServeConfig()
     )
-    with talking(create_app(Catalog([model], ServeConfig()))) as http:
+    with talking(create_app([model], ServeConfig())) as http:
         yield http
 
 

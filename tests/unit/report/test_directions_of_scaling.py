@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aha.report.scaling_directions import accuracy_at, scaling_directions, scaling_figures
+from aha.report.directions import accuracy_at, scaling_directions, scaling_figures
 
 
 def point(setting: int, tokens: float, mean: float) -> dict[str, Any]:
