@@ -24,42 +24,51 @@ class RunCommand(TyperCommand):
         return super().parse_args(ctx, [f"{arg}={CHANGED}" if arg == "--print-config" else arg for arg in args])
 
 
+Out = Annotated[
+    Path | None, typer.Option(help="The run folder.", show_default="runs/<recipe>-seed<N>", file_okay=False)
+]
+Processes = Annotated[
+    int | None, typer.Option(min=1, max=4096, help="Worker processes.", show_default="one per core or GPU")
+]
+Trained = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="grpo, sft, distill: the checkpoint that is trained.")
+]
+Teacher = Annotated[Path | None, typer.Option(metavar="DIR", help="distill: the checkpoint that is learnt from.")]
+Task = Annotated[str | None, typer.Option(help="grpo, sft, distill: gsm8k, math, choice, rows, ...")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="A task's folder or file of rows; pretrain: a file or folder of text.", show_default="AHA_DATA"),
+]
+LogTo = Annotated[
+    list[str] | None,
+    typer.Option(help="Copy the metrics to tensorboard, trackio or wandb, too (extras). Repeatable."),
+]
+PrintConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--print-config",
+        metavar="[=all]",
+        help="Print the settings that differ from the defaults, or with =all every one, and exit.",
+    ),
+]
+
+
 def run(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A recipe's name, a YAML file, or module:function of your own.")
     ],
     set_: Settings = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The run folder.", show_default="runs/<recipe>-seed<N>", file_okay=False)
-    ] = None,
+    out: Out = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete what an earlier run left in the folder.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Everything random is derived from it.")] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Worker processes.", show_default="one per core or GPU")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="grpo, sft, distill: the checkpoint that is trained.")
-    ] = None,
-    teacher: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="distill: the checkpoint that is learnt from.")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="grpo, sft, distill: gsm8k, math, choice, rows, ...")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="For a task: its data folder, or a file of rows.", show_default="AHA_DATA")
-    ] = None,
-    log_to: Annotated[
-        list[str] | None,
-        typer.Option(help="Copy the metrics to tensorboard, trackio or wandb, too (extras). Repeatable."),
-    ] = None,
+    processes: Processes = None,
+    model: Trained = None,
+    teacher: Teacher = None,
+    task: Task = None,
+    data: Data = None,
+    log_to: LogTo = None,
     sandbox: Sandbox = None,
-    print_config: Annotated[
-        str | None,
-        typer.Option(
-            "--print-config",
-            metavar="[=all]",
-            help="Print the settings that differ from the defaults, or with =all every one, and exit.",
-        ),
-    ] = None,
+    print_config: PrintConfig = None,
 ) -> None:
     """Run a recipe, or go on with it where it stopped.
 
@@ -96,23 +105,36 @@ def run(
 
       torchrun --nproc-per-node 8 -m aha run r1-zero-tiny
     """
-    from aha.configuration import changed_settings, dump_config
-    from aha.recipes.registry import recipe_default, resolve
-    from aha.recipes.run import execute
-
     use_sandbox(sandbox)
     folders = {"model": model, "teacher": teacher, "data": data}
     named = {**{name: path and path.absolute() for name, path in folders.items()}, "task": task}
     settings = [f"{key}={json.dumps(str(value))}" for key, value in named.items() if value is not None]
     settings += [f"log_to={json.dumps(log_to)}"] if log_to else []
-    config = resolve(recipe, [*settings, *(set_ or [])], seed)
-    if print_config is not None:
-        if print_config not in (CHANGED, "all"):
-            raise ConfigError(f"--print-config={print_config}: expected --print-config or --print-config=all")
-        changed = {"recipe": config.recipe, **changed_settings(config, recipe_default(config.recipe))}
-        print(dump_config(config if print_config == "all" else changed), end="")
-        return
-    raise typer.Exit(execute(config, out, fresh, processes))
+    raise typer.Exit(_run(recipe, [*settings, *(set_ or [])], seed, out, fresh, processes, print_config))
+
+
+def _run(
+    recipe: str,
+    settings: list[str],
+    seed: int | None,
+    out: Path | None,
+    fresh: bool,
+    processes: int | None,
+    print_config: str | None,
+) -> int:
+    """Runs or prints a recipe with these settings; returns the exit code."""
+    from aha.configuration import changed_settings, dump_config
+    from aha.recipes.registry import recipe_default, resolve
+    from aha.recipes.run import execute
+
+    config = resolve(recipe, settings, seed)
+    if print_config is None:
+        return execute(config, out, fresh, processes)
+    if print_config not in (CHANGED, "all"):
+        raise ConfigError(f"--print-config={print_config}: expected --print-config or --print-config=all")
+    changed = {"recipe": config.recipe, **changed_settings(config, recipe_default(config.recipe))}
+    print(dump_config(config if print_config == "all" else changed), end="")
+    return 0
 
 
 def report(

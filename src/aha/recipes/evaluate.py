@@ -95,21 +95,7 @@ def evaluate_models(
         ConfigError: a setting is unknown or out of bounds.
         RunFolderError: the folder holds another evaluation.
     """
-    presets = [name.strip() for name in preset.split(",")]
-    for name in filter(None, presets):
-        if name not in PRESETS:
-            raise UnknownNameError("preset of sampling settings", name, PRESETS)
-    chosen: dict[str, Any] = {}
-    for name in tasks:
-        _known(name)
-    if tasks:
-        chosen["families"] = [name for name in tasks if name in FAMILIES]
-        chosen["general"] = [name for name in tasks if name in GENERAL]
-        chosen["tasks"] = [name for name in tasks if is_dataset(name)]
-    if styles:
-        chosen["styles"] = [PromptStyle.named(name).name for name in styles]
-    base = ModelEvaluation(suite_seed=seed)
-    configs = {name: override_config(base, {**PRESETS.get(name, {}), **chosen}, overrides) for name in presets}
+    configs = _configs(tasks, styles, preset, overrides, seed)
     dumps = {
         name: config.model_dump(mode="json", exclude={"compute": {"device"}, "engine_rows": True})
         for name, config in configs.items()
@@ -125,7 +111,7 @@ def evaluate_models(
             for name, config in configs.items()
         },
         "aha": __version__,  # which grades
-        **(dumps[presets[0]] if len(dumps) == 1 else {"presets": dumps}),
+        **(next(iter(dumps.values())) if len(dumps) == 1 else {"presets": dumps}),
     }
     folder = out or Path("evaluations") / f"{'-'.join(names)[:60]}-{fingerprint(settings)[:10]}"
     results: dict[str, dict[str, Any]] = {}
@@ -139,6 +125,27 @@ def evaluate_models(
         write_json(folder / RESULTS, results)
     Console().print(_table(results, configs))
     print(f"completions and results: {folder}")
+
+
+def _configs(
+    tasks: Sequence[str], styles: Sequence[str], preset: str, overrides: Sequence[str], seed: int
+) -> dict[str, ModelEvaluation]:
+    """What is to be measured, by the name of the preset; see `evaluate_models`."""
+    presets = [name.strip() for name in preset.split(",")]
+    for name in filter(None, presets):
+        if name not in PRESETS:
+            raise UnknownNameError("preset of sampling settings", name, PRESETS)
+    chosen: dict[str, Any] = {}
+    for name in tasks:
+        _known(name)
+    if tasks:
+        chosen["families"] = [name for name in tasks if name in FAMILIES]
+        chosen["general"] = [name for name in tasks if name in GENERAL]
+        chosen["tasks"] = [name for name in tasks if is_dataset(name)]
+    if styles:
+        chosen["styles"] = [PromptStyle.named(name).name for name in styles]
+    base = ModelEvaluation(suite_seed=seed)
+    return {name: override_config(base, {**PRESETS.get(name, {}), **chosen}, overrides) for name in presets}
 
 
 def measure(checkpoint: Path, name: str, config: ModelEvaluation, style: PromptStyle, seed: int) -> dict[str, Any]:

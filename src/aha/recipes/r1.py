@@ -222,27 +222,43 @@ def r1_tiny() -> R1Config:
             },
             loss=paper,
         ),
-        distillation_data=RejectionSamplingConfig(
-            prompts=8000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
+        **_students(pretrain, fine_tuning),
+        **_measured(),
+    )
+
+
+def _students(pretrain: PretrainConfig, fine_tuning: OptimizerConfig) -> dict[str, Any]:
+    """Distillation into two dense students, each with a base of its own."""
+    return {
+        "distillation_data": RejectionSamplingConfig(
+            prompts=8000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), families=FAMILIES
         ),
-        student_pretrain=pretrain.changed(steps=210),
-        distillation=SFTConfig(
+        "student_pretrain": pretrain.changed(steps=210),
+        "distillation": SFTConfig(
             sources=(SourceStage(stage="distillation-data"), SourceStage(stage="general-data")),
             epochs=3,
             optimizer=fine_tuning.changed(muon_lr=0.02),
         ),
-        students=(
+        "students": (
             Student(name="qwen3", model=ModelChoice(preset="qwen3-tiny")),
             Student(name="llama", model=ModelChoice(preset="llama-tiny")),
         ),
-        scaling=ScalingConfig(
+    }
+
+
+def _measured() -> dict[str, Any]:
+    """Curves of test-time scaling of three models, and the held-out comparison of all."""
+    thinkers = ("pretrain", "r1-zero", "r1")
+    return {
+        "scaling": ScalingConfig(
             families=FAMILIES,
             problems_per_level=6,
             repeats=1,
             budgets=(16, 64, 256),
-            suites=tuple(ScalingSuite(stage=stage, style=STYLES[stage]) for stage in ("pretrain", "r1-zero", "r1")),
+            suites=tuple(ScalingSuite(stage=stage, style=STYLES[stage]) for stage in thinkers),
         ),
-        evaluation=EvaluationConfig(
+        "evaluation": EvaluationConfig(
+            families=FAMILIES,
             problems_per_level=15,
             samples=16,
             temperature=0.6,
@@ -250,9 +266,8 @@ def r1_tiny() -> R1Config:
             general=tuple(GENERAL),
             general_per_level=24,
             general_samples=4,
-            **asked,
         ),
-    )
+    }
 
 
 def r1_smoke() -> R1Config:
