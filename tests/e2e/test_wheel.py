@@ -28,7 +28,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_distributions_hold_the_package_and_no_tests(built: Path) -> None:
     (wheel,), (source,) = built.glob("aha_r1-*.whl"), built.glob("aha_r1-*.tar.gz")
     files = zipfile.ZipFile(wheel).namelist()
-    assert {"aha/cli/entry.py", "aha/serve/web/index.html"} <= set(files)
+    assert {"aha/cli/entry.py", "aha/serve/web/chat.html"} <= set(files)
     assert {name.split("/")[0] for name in files} == {"aha", next(n for n in files if "dist-info" in n).split("/")[0]}
     with tarfile.open(source) as archive:
         folders = {name.split("/")[1] for name in archive.getnames() if name.count("/") > 1}
