@@ -145,9 +145,28 @@ class Family(Judge, Protocol):
         ...
 
     def solve(
-        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+        self,
+        problem: Problem,
+        rng: random.Random,
+        style: Style,
+        voice: Voice,
+        second_pass: float = 0.0,
+        slip: float = 0.0,
+        further_pass: float = 0.0,
+        restate: bool = True,
     ) -> Solution:
-        """Writes a worked solution. With probability `slip_rate` a step goes wrong; only the style `check` notices."""
+        """Writes a solution as somebody might.
+
+        Args:
+            problem: to solve.
+            rng: of all that is random.
+            style: a guess, work that is given up for a guess, or the whole way.
+            voice: language of the words.
+            second_pass: of whole ways, the share that goes on with "Wait" and a second pass.
+            slip: of these, the share whose first pass holds a mistake, which a later one repairs.
+            further_pass: probability of one more pass after two that agree.
+            restate: each line carries the state that the next one needs.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 Language = Literal["en", "zh"]
 Domain = Literal["math", "code", "science", "logic", "general"]
 """The four domains of R1's reasoning RL, and everything else (writing, facts, role-play, translation, safety)."""
-Style = Literal["brief", "full", "check"]
-"""How a worked solution is written: steps skipped; every step; every step verified, with mistakes found and mended."""
+Style = Literal["guess", "given_up", "long"]
+"""How a solution is written: a guess; work that is given up half-way for a guess; the whole way."""
 Voice = Literal["en", "zh", "mixed"]
-"""The language of a worked solution; `mixed` takes the shorter word of the two languages as it goes."""
+"""The language of a solution's words; `mixed` takes Chinese ones whatever the question's language."""
 
 
 class FinishReason(enum.StrEnum):
@@ -58,7 +58,7 @@ class Problem:
     family: str
     domain: Domain
     level: int
-    """1 (easiest) to 5."""
+    """From 1, the easiest, on."""
     language: Language
     question: str
     answer: str
@@ -88,6 +88,14 @@ class Solution:
     answer: str
 
 
+class Piece(NamedTuple):
+    """A part of a document of the corpus, as markup."""
+
+    text: str
+    predictable: bool = True
+    """False of what nobody can foretell: operands of a question, guesses."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One written step of a text of thinking."""
@@ -96,8 +104,8 @@ class Step:
     true: bool
     line: int
     """The number of its line."""
-    rejects: bool = False
-    """A verdict that sends an attempt away; true where the attempt was wrong."""
+    accepts: bool | None = None
+    """None: a computation; True: a verdict that takes an attempt, False: one that sends it away."""
 
 
 @dataclass(frozen=True, slots=True)

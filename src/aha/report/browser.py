@@ -13,7 +13,7 @@ from aha.report.curves import Panel, chosen, everything
 from aha.report.reading import read_run
 from aha.report.rollouts import Entry, RolloutLog
 from aha.runs import RunFolder
-from aha.tasks.scribe import REFLECTION
+from aha.tasks.words import REFLECTION
 
 MOST_POINTS = 600
 """Of one curve; longer ones are thinned evenly."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aha.errors import RunFolderError
-from aha.tasks.scribe import REFLECTION
+from aha.tasks.words import REFLECTION
 
 Row = dict[str, Any]
 FACTS = ("family", "level", "model", "outcome", "reflecting")

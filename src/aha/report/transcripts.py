@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from aha.report.reading import Run
 from aha.report.sections import Exchange, Section, Table, Transcript, percent
-from aha.tasks.scribe import WORDS
+from aha.tasks.words import WORDS
 
 PER_FAMILY = 2
 RULE = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 
 from aha.errors import GradingError
-from aha.grading.interpreter import BINARY, UNARY
 from aha.tasks.answers import answer_for
 from aha.tasks.datasets import judge_of
 from aha.text.language import is_chinese, words_of
@@ -33,9 +32,9 @@ def language_consistency(text: str, language: Language) -> float:
     """Share of a text's words that belong to a language (R1 Eq. 7).
 
     A word is a run of Latin letters or one Chinese character. A text without words is consistent: formulas have no
-    language, and neither have the instructions of the programming language.
+    language, and neither have the single letters that name things in them.
     """
-    words = [word for word in words_of(text) if word not in BINARY and word not in UNARY]
+    words = [word for word in words_of(text) if len(word) > 1 or is_chinese(word)]
     if not words:
         return 1.0
     chinese = sum(map(is_chinese, words))

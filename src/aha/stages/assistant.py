@@ -76,7 +76,7 @@ def exercise(
     problem = draw(rng, reasoning, rng.choice(list(levels)), language, held_out=False)
     if kind == "sum_up":
         return Conversation.of(sum_up_prompt(problem, problem.answer), summary(problem.answer, language), source=kind)
-    answer = reasoning.solve(problem, rng, "full", language, 0.35).answer
+    answer = reasoning.solve(problem, rng, "guess" if rng.random() < 0.5 else "long", language).answer
     verdict = YES if reasoning.verify(problem, answer) else NO
     return Conversation.of(judge_prompt(problem, answer), verdict, source=kind)
 

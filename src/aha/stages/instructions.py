@@ -105,7 +105,7 @@ def _short(config: InstructionsConfig, rng: random.Random, language: Language, w
     problem = draw(rng, family, level, language, held_out=False)
     response = summary(problem.answer, language)
     if work:
-        solution = family.solve(problem, rng, "brief", language)
+        solution = family.solve(problem, rng, "long", language)
         response = f"{one_language(solution.thinking, language)}\n{summary(solution.answer, language)}"
     source = "brief" if work else "short"
     return Conversation.of(problem.question, response, source=source, family=family.name, level=level, key=problem.key)

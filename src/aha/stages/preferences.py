@@ -23,7 +23,8 @@ from aha.models.checkpoint.hf import load_pretrained
 from aha.rewards.preference import preference_of
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import Row, sample_in_batches
-from aha.tasks.families import GENERAL, LEVELS, GeneralName, draw, get_general, held_out_suite, is_held_out
+from aha.tasks.families import GENERAL, GeneralName, draw, get_general, held_out_suite, is_held_out
+from aha.tasks.lists import LEVELS
 from aha.tasks.general.requests import Requests
 from aha.text.asker import Asker
 from aha.text.prompt_style import PromptStyle

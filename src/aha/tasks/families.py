@@ -10,28 +10,26 @@ from pydantic import AfterValidator
 
 from aha.errors import UnknownNameError
 from aha.protocols import Family, GeneralFamily
-from aha.tasks.arithmetic import Arithmetic
-from aha.tasks.countdown import Countdown
+from aha.tasks.chains import Cups, Program, Pulses, Sums
 from aha.tasks.general.facts import Facts
 from aha.tasks.general.persona import Persona
 from aha.tasks.general.requests import Requests
 from aha.tasks.general.translation import Translation
 from aha.tasks.general.writing import Writing
-from aha.tasks.motion import Motion
-from aha.tasks.program import Program
-from aha.tasks.riddle import Riddle
+from aha.tasks.lists import LEVELS, ListFamily
+from aha.tasks.searches import Boxes, Rules
 from aha.types import Language, Problem
 
-FAMILIES: dict[str, Family] = {
-    family.name: family for family in (Arithmetic(), Countdown(), Program(), Motion(), Riddle())
+FAMILIES: dict[str, ListFamily] = {
+    family.name: family for family in (Sums(), Program(), Pulses(), Cups(), Boxes(), Rules())
 }
 """Reasoning: what reinforcement learning with rule rewards is for."""
+SEARCHES = ("boxes", "rules")
+"""Those that try candidates; the others go through a list in order."""
 GENERAL: dict[str, GeneralFamily] = {
     family.name: family for family in (Facts(), Translation(), Writing(), Persona(), Requests())
 }
 """Everything else: no part of R1-Zero's training."""
-LEVELS = (1, 2, 3, 4, 5)
-"""How hard reasoning problems are; general families have some of them."""
 HELD_OUT_SHARE = 8
 """One problem in so many is held out: never in the corpus, never trained on, at any level."""
 GENERAL_HELD_OUT_SHARE = 4
@@ -101,14 +99,27 @@ def is_held_out(problem: Problem) -> bool:
     return int(problem.key, 16) % share == 0
 
 
-def draw(rng: random.Random, family: Family, level: int, language: Language, held_out: bool) -> Problem:
+def draw(
+    rng: random.Random, family: Family, level: int, language: Language, held_out: bool, longest: int | None = None
+) -> Problem:
     """Draws a problem from one side of the line.
+
+    Args:
+        rng: of the choice.
+        family: to draw from.
+        level: how hard.
+        language: of the question.
+        held_out: from which side.
+        longest: items of the problem's list, at most; None leaves it to the family.
 
     Raises:
         LookupError: the level has so few problems that none lies on that side.
     """
     for _ in range(MOST_DRAWS):
-        problem = family.sample(rng, level, language)
+        if longest is not None and isinstance(family, ListFamily):
+            problem = family.sample(rng, level, language, longest)
+        else:
+            problem = family.sample(rng, level, language)
         if is_held_out(problem) == held_out:
             return problem
     side = "held-out" if held_out else "training"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from aha.tasks.scribe import WORDS
+from aha.tasks.words import WORDS
 from aha.types import Language
 
 _TO_ENGLISH = {forms["zh"]: forms["en"] for forms in WORDS.values()}

@@ -43,10 +43,18 @@ class ScoredFamily(ABC):
         return answer.strip() or None
 
     def solve(
-        self, problem: Problem, rng: random.Random, style: Style, voice: Voice, slip_rate: float = 0.0
+        self,
+        problem: Problem,
+        rng: random.Random,
+        style: Style,
+        voice: Voice,
+        second_pass: float = 0.0,
+        slip: float = 0.0,
+        further_pass: float = 0.0,
+        restate: bool = True,
     ) -> Solution:
-        """The thought, and a response that is careless with probability `slip_rate`."""
-        return Solution(self.think(problem), self.respond(problem, rng, 1.0 - slip_rate))
+        """The thought, and a response: a careless one for a guess."""
+        return Solution(self.think(problem), self.respond(problem, rng, 0.0 if style == "guess" else 1.0))
 
     def check_steps(self, problem: Problem, thinking: str) -> list[Step]:
         """There are no steps to check."""
