@@ -116,7 +116,7 @@ def train_tokenizer(config: PretrainConfig, seed: int) -> Tokenizer:
         trained = (text for text in config.text.documents() if not is_held_out(text, share))
         documents = itertools.islice(trained, config.tokenizer_documents)
     else:
-        documents = (document(config.corpus, seed, -1 - index) for index in range(config.tokenizer_documents))
+        documents = ("".join(p.text for p in document(config.corpus, seed, -1 - index)) for index in range(config.tokenizer_documents))
     return Tokenizer.train(documents, config.vocab_size, CHAT_TEMPLATE)
 
 
@@ -124,7 +124,7 @@ def make_rows(config: PretrainConfig, tokenizer: Tokenizer, context: StageContex
     """The rows to train on, a function of (seed, row number); one's own text is tokenized here, once."""
     seed = derive_seed(context.seed, Pretrain.kind, "corpus")  # one stream for all models of a run
     if config.text is None:
-        write = partial(document, config.corpus, seed)
+        write = lambda index: "".join(p.text for p in document(config.corpus, seed, index))
         return lambda number, length: packed_documents(write, tokenizer, number, length)
     if context.distributed.is_first and not (context.folder / DOCUMENTS).exists():
         with context.progress.task(f"{context.name}: reading text", 0) as task:

@@ -9,13 +9,13 @@ from aha.evals.experts import expert_report
 from aha.evals.runner import grade_sample
 from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.tasks.arithmetic import Arithmetic
+from aha.tasks.chains import Sums
 from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 from aha.types import Problem
 
 FACTS = {"sum": [2, 2], "_terms": [2, 2], "_ops": "+"}
-SUM = Problem("arithmetic", Arithmetic.domain, 1, "en", "What is 2+2?", "4", FACTS)
+SUM = Problem("sums", Sums.domain, 1, "en", "What is 2+2?", "4", FACTS)
 PLAIN = "<think>2+2=4</think>\n<answer>4</answer>"
 AHA = "<think>2+2=5 check 5-2=3 Wait, no.\n2+2=4 check 4-2=2 ok</think>\n<answer>4</answer>"
 

@@ -66,7 +66,7 @@ def test_reflections_are_whole_words_in_both_languages() -> None:
 
 
 def test_grading_is_strict_under_the_template_and_lenient_elsewhere() -> None:
-    problem = next(iter(held_out_suite(["arithmetic"], (1,), 1, 0)))
+    problem = next(iter(held_out_suite(["sums"], (1,), 1, 0)))
     answer = problem.answer
     strict = grade_sample(problem, 0, f"the answer is {answer}", 5, False, PromptStyle.named("zero"))
     lenient = grade_sample(problem, 0, f"the answer is {answer}", 5, False, PromptStyle.named("direct"))
@@ -84,7 +84,7 @@ def test_a_summary_averages_over_problems() -> None:
     def one(key: str, index: int, correct: bool) -> Sample:
         return Sample(
             key,
-            "motion",
+            "cups",
             "science",
             1,
             "en",

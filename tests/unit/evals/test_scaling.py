@@ -21,7 +21,7 @@ def row(key: str, index: int, vote: str | None, tokens: int = 10, level: int = 1
         "truncated": False, "completion": "", **other,
     }  # fmt: skip
     return Answered(
-        key, "riddle", level, f"Q {key}", index=index, vote=vote, correct=vote == "1", tokens=tokens, **values
+        key, "boxes", level, f"Q {key}", index=index, vote=vote, correct=vote == "1", tokens=tokens, **values
     )
 
 

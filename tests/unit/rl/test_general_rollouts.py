@@ -66,7 +66,7 @@ def test_the_reward_is_preference_and_form_and_language_and_never_the_truth(pref
 def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward) -> None:
     general = group("The capital of Norland is Windport.", "no")
     grade_general(preference, [general], RubricConfig(), weight=1.0, answer_tags=False)
-    reasoning = RolloutGroup(get_family("arithmetic").sample(random.Random(0), 2, "en"), (1,))
+    reasoning = RolloutGroup(get_family("sums").sample(random.Random(0), 2, "en"), (1,))
     for reward in (2.0, 1.0):
         rewards = {"accuracy": reward - 1.0, "format": 1.0}
         reasoning.rollouts.append(Rollout((5,) * 9, (0.0,) * 9, FinishReason.STOP, "", rewards, reward))
@@ -76,7 +76,7 @@ def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward)
     assert metrics["accuracy_well_formed"] == 0.5
     assert metrics["completions/mean_length"] == 8.0
     assert 0.0 < metrics["rewards/preference/mean"] < 1.0
-    assert cell_accuracy(facts) == [("arithmetic", 2, 0.5)]
+    assert cell_accuracy(facts) == [("sums", 2, 0.5)]
     assign_advantages([reasoning, general], divide_by_std=True)
     assert reasoning.rollouts[0].advantage == pytest.approx(1.0, abs=1e-3)
 
@@ -104,7 +104,7 @@ def test_held_out_answers_reach_the_reward_models_in_either_form(
     config = GRPOConfig(
         style=style,
         general=general,
-        **nested({"prompts.families": ("riddle",), "held_out.levels": (1,), "held_out.problems_per_level": 1}),
+        **nested({"prompts.families": ("boxes",), "held_out.levels": (1,), "held_out.problems_per_level": 1}),
     )
     asked = [*held_out_suite(["facts"], (1, 2, 3), 2, SUITE_SEED), *GeneratedPrompts(config).held_out()]
 
@@ -121,7 +121,7 @@ def test_held_out_answers_reach_the_reward_models_in_either_form(
 
 def test_a_few_rollouts_show_both_sorts() -> None:
     general = [group("a"), group("b")]
-    reasoning = [RolloutGroup(get_family("riddle").sample(random.Random(i), 1, "en"), (1,)) for i in range(3)]
+    reasoning = [RolloutGroup(get_family("boxes").sample(random.Random(i), 1, "en"), (1,)) for i in range(3)]
     assert stratified([*reasoning, *general], 2) == [reasoning[0], general[0]]
     assert stratified([*reasoning, *general], 9) == [reasoning[0], general[0], reasoning[1], general[1], reasoning[2]]
     assert stratified(reasoning, 2) == reasoning[:2]

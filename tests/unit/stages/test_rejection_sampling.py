@@ -26,7 +26,7 @@ from ..conftest import MakeContext
 from ..generators import Replies
 from .killed import whole_and_killed
 
-PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
+PROBLEM = Problem("sums", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
 
 
 def row(thinking: str = "2+2=4\n4+1=5", answer: str = "5", **other: Any) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_each_rule_drops_what_it_is_for() -> None:
         "kept": 2,
     }
     assert sum(audit["total"].values()) == audit["in"] == len(rows)
-    assert audit["by_cell"] == {"arithmetic 1": audit["total"]}
+    assert audit["by_cell"] == {"sums 1": audit["total"]}
 
 
 def test_a_duplicate_does_not_get_past_the_judge() -> None:
