@@ -1,1 +1,1 @@
-"""Checks that need no model: exact arithmetic, killable workers."""
+"""Checks that need no model: the sandbox, programs and their tests."""

@@ -116,7 +116,10 @@ def train_tokenizer(config: PretrainConfig, seed: int) -> Tokenizer:
         trained = (text for text in config.text.documents() if not is_held_out(text, share))
         documents = itertools.islice(trained, config.tokenizer_documents)
     else:
-        documents = ("".join(p.text for p in document(config.corpus, seed, -1 - index)) for index in range(config.tokenizer_documents))
+        documents = (
+            "".join(p.text for p in document(config.corpus, seed, -1 - index))
+            for index in range(config.tokenizer_documents)
+        )
     return Tokenizer.train(documents, config.vocab_size, CHAT_TEMPLATE)
 
 

@@ -99,9 +99,7 @@ def test_families_have_numbers_of_samples_of_their_own_too(model: Path, tmp_path
     asked = "general=[facts]", "general_per_level=1", "samples_by_task={cups: 3, facts: 1}"
     run(model, tmp_path / "out", *asked, tasks=("boxes", "cups"))
     rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
-    most = {
-        name: max(row["index"] for row in rows if row["family"] == name) + 1 for name in ("boxes", "cups", "facts")
-    }
+    most = {name: max(row["index"] for row in rows if row["family"] == name) + 1 for name in ("boxes", "cups", "facts")}
     assert most == {"boxes": 2, "cups": 3, "facts": 1}
 
 
