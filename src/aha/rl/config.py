@@ -30,6 +30,21 @@ class CurriculumConfig(Config):
         0.97, ge=0, le=1, description="recent accuracy from which a cell gets the floor's quarter"
     )
     memory: float = Field(0.9, ge=0, lt=1, description="decay of the recent accuracy, per group seen")
+    start_levels: int = Field(
+        0,
+        ge=0,
+        description="levels of each family that are open at the start, from the lowest trained one; 0: all of them",
+    )
+    open_at: float = Field(
+        0.8, ge=0, le=1, description="recent accuracy at a family's highest open level above which the next one opens"
+    )
+    easy_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the draws that the two lowest levels keep, beside what is open above them; 0: by the "
+        "rule alone",
+    )
 
 
 class LengthStage(Config):
@@ -73,6 +88,15 @@ class PromptsConfig(Config):
     stage: StageName = Field("", description="the stage whose problems are asked, instead of the families'")
     max_tokens: int = Field(256, gt=0, description="problems of a stage with longer prompts are passed over")
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, description="which cells are drawn")
+
+    @model_validator(mode="after")
+    def _window(self) -> PromptsConfig:
+        if self.curriculum.start_levels > (trained := len(set(self.levels))):
+            raise ValueError(
+                f"curriculum.start_levels = {self.curriculum.start_levels} with {trained} trained levels: expected "
+                f"0 (all are open) to {trained}; lower it, or train more levels (levels)"
+            )
+        return self
 
 
 class SamplingConfig(Config):

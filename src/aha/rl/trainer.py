@@ -144,7 +144,7 @@ class GRPOTrainer(TrainingLoop):
         """Plan and preflight at the start; held-out evaluations and models to keep on the way."""
         config, context = self.config, self.context
         if done == 0:
-            plan = describe_plan(config, self.model, len(self.curriculum.accuracy), context.distributed.world_size)
+            plan = describe_plan(config, self.model, len(self.curriculum.cells), context.distributed.world_size)
             context.progress.notify(f"{context.name}: {plan}")
             self._preflight()
         if (
@@ -175,6 +175,7 @@ class GRPOTrainer(TrainingLoop):
         share = metrics.get("rewards/format/mean")
         self.well_formed, self._newly_well_formed = becomes_well_formed(self.well_formed, share)
         self.curriculum.update(cell_accuracy(facts))
+        metrics |= self.curriculum.metrics()
         metrics |= over_updates(self._updates(step, self._with_signal(groups, facts)))
         self.tokens_trained += metrics["tokens_trained"]
         self.num_tokens += sum(group["tokens"] for group in facts)

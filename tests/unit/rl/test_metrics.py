@@ -1,25 +1,22 @@
-"""What a step reports, how silence is explained, and which cells the curriculum draws."""
+"""What a step reports, and how silence is explained."""
 
 import math
 import random
 import statistics
-from collections import Counter
 
 import pytest
 
-from aha.rl.config import CurriculumConfig, GRPOConfig, LengthStage
-from aha.rl.curriculum import Curriculum
+from aha.rl.config import GRPOConfig, LengthStage
 from aha.rl.held_out import becomes_well_formed
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
-from aha.rl.prompts import GeneratedPrompts
-from aha.tasks.families import get_family, is_held_out
+from aha.tasks.families import get_family
 from aha.types import FinishReason, Rollout, RolloutGroup
 
 from ..conftest import nested
 
 
 def group(*rows: tuple[float | None, float, float, int]) -> RolloutGroup:
-    problem = get_family("arithmetic").sample(random.Random(0), 2, "en")
+    problem = get_family("sums").sample(random.Random(0), 2, "en")
     made = RolloutGroup(problem, (1, 2, 3))
     for reward, accuracy, form, length in rows:
         rewards = {} if reward is None else {"accuracy": accuracy, "format": form}
@@ -43,7 +40,7 @@ def test_metrics_of_a_step() -> None:
     assert metrics["completions/mean_length_right"] == pytest.approx(30)
     assert metrics["completions/mean_length_wrong"] == pytest.approx(20)
     assert metrics["accuracy_well_formed"] == pytest.approx(3 / 4)
-    assert cell_accuracy(facts) == [("arithmetic", 2, pytest.approx(1 / 3)), ("arithmetic", 2, 1.0)]
+    assert cell_accuracy(facts) == [("sums", 2, pytest.approx(1 / 3)), ("sums", 2, 1.0)]
 
 
 def test_tokens_sampled_are_those_of_all_samples_each_with_its_prompt() -> None:
@@ -74,33 +71,6 @@ def test_figures_of_several_updates() -> None:
 )
 def test_silence_has_a_plain_reason(rows: list[tuple[float | None, float, float, int]], words: str) -> None:
     assert words in no_signal_verdict([group_facts(group(*rows))])
-
-
-def make(config: GRPOConfig) -> Curriculum:
-    prompts = GeneratedPrompts(config)
-    return Curriculum(config.prompts.curriculum, prompts.cells, prompts.draw)
-
-
-def test_the_curriculum_prefers_the_edge_and_never_draws_held_out_problems() -> None:
-    curriculum = make(GRPOConfig(**nested({"prompts.families": ("arithmetic", "motion"), "prompts.levels": (1, 2)})))
-    curriculum.update([("arithmetic", 1, 1.0)] * 60 + [("motion", 2, 0.0)] * 60)
-    rng = random.Random(0)
-    drawn = [curriculum.sample(rng) for _ in range(800)]
-    cells = Counter((problem.family, problem.level) for problem in drawn)
-    assert cells["arithmetic", 2] > 2 * cells["motion", 2] > 2 * cells["arithmetic", 1] > 0
-    assert not any(is_held_out(problem) for problem in drawn)
-    copy = make(GRPOConfig(**nested({"prompts.families": ("arithmetic", "motion"), "prompts.levels": (1, 2)})))
-    copy.load_state(curriculum.state())
-    assert copy.accuracy == curriculum.accuracy and copy.drawn == curriculum.drawn and sum(copy.drawn.values()) == 800
-
-
-def test_without_the_curriculum_all_cells_are_alike() -> None:
-    config = GRPOConfig(
-        **nested({"prompts.families": ("arithmetic",), "prompts.curriculum": CurriculumConfig(enabled=False)})
-    )
-    curriculum = make(config)
-    curriculum.update([("arithmetic", 1, 1.0)] * 60)
-    assert {curriculum.weight(cell) for cell in curriculum.accuracy} == {1.0}
 
 
 def test_the_length_schedule_jumps() -> None:
