@@ -108,6 +108,9 @@ class SamplingConfig(Config):
     lengths: tuple[LengthStage, ...] = Field(
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
+    tokens_per_level: int = Field(
+        0, ge=0, description="tokens that a completion may have beyond the limit for each level of its problem"
+    )
     dynamic_rounds: int = Field(
         1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes (DAPO)"
     )
@@ -135,14 +138,10 @@ class SamplingConfig(Config):
             raise ValueError(f"lengths: stages start at steps {starts}; expected each after the one before it")
         return self
 
-    @property
-    def longest(self) -> int:
-        """The length limit that no step exceeds, in tokens."""
-        return max(stage.max_completion_tokens for stage in self.lengths)
-
-    def max_completion_tokens(self, step: int) -> int:
-        """The length limit at a step."""
-        return [stage.max_completion_tokens for stage in self.lengths if stage.from_step <= step][-1]
+    def max_completion_tokens(self, step: int, level: int) -> int:
+        """The length limit at a step, of the completions of a problem of that level."""
+        stage = [stage for stage in self.lengths if stage.from_step <= step][-1]
+        return stage.max_completion_tokens + self.tokens_per_level * level
 
 
 class LossConfig(Config):
@@ -227,6 +226,18 @@ class GRPOConfig(Config):
     patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
     keep_every: int = Field(0, ge=0, description="steps between models kept beside the final one; 0: none")
     log_rollouts: int = Field(2, ge=0, description="groups per step written to rollouts.jsonl")
+
+    @property
+    def highest_level(self) -> int:
+        """The highest level that is asked in training, of general prompts too."""
+        general = self.general.families if self.general is not None else ()
+        return max(*self.prompts.levels, *(level for name in general for level in GENERAL[name].levels), 1)
+
+    @property
+    def longest(self) -> int:
+        """The length limit that no completion exceeds at any step and level, in tokens."""
+        steps = (stage.from_step for stage in self.sampling.lengths)
+        return max(self.sampling.max_completion_tokens(step, self.highest_level) for step in steps)
 
     def data_identity(self) -> str:
         """Of the files of one's own reward functions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +19,14 @@ from aha.types import FinishReason, Problem, Rollout, RolloutGroup, SamplingPara
 
 
 def sample_groups(
-    asker: Asker, problems: Sequence[Problem], sampling: SamplingParams, seeds: Sequence[int]
+    asker: Asker, problems: Sequence[Problem], sampling: Sequence[SamplingParams], seeds: Sequence[int]
 ) -> list[RolloutGroup]:
-    """Samples G = `sampling.n` completions of each problem; rewards are still to come.
+    """Samples G = `sampling[i].n` completions of problem i; rewards are still to come.
 
     Args:
         asker: the policy in its prompt style.
         problems: to ask.
-        sampling: how.
+        sampling: how, one per problem.
         seeds: one per problem.
     """
     prefix = THINK if asker.style.prefilled else ""
@@ -92,3 +93,25 @@ def assign_advantages(groups: Sequence[RolloutGroup], divide_by_std: bool) -> No
         rewards = [rollout.reward for rollout in graded if rollout.reward is not None]
         for rollout, advantage in zip(graded, group_advantages(rewards, divide_by_std), strict=True):
             rollout.advantage = advantage
+
+
+def rollout_row(step: int, group: RolloutGroup) -> dict[str, Any]:
+    """A group with all its completions as a row of rollouts.jsonl."""
+    return {
+        "step": step,
+        "family": group.problem.family,
+        "level": group.problem.level,
+        "question": group.problem.question,
+        "gold": group.problem.answer,
+        "completions": [
+            {
+                "text": rollout.text,
+                "tokens": len(rollout.completion_token_ids),
+                "finish_reason": rollout.finish_reason.value,
+                "reward": rollout.reward,
+                "rewards": rollout.rewards,
+                "advantage": rollout.advantage,
+            }
+            for rollout in group.rollouts
+        ],
+    }

@@ -29,7 +29,7 @@ from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_u
 from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
-from aha.rl.rollout import assign_advantages, grade_general, grade_reasoning, sample_groups
+from aha.rl.rollout import assign_advantages, grade_general, grade_reasoning, rollout_row, sample_groups
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.datasets import need_judges
 from aha.tasks.families import GENERAL, draw, get_general
@@ -105,7 +105,7 @@ class GRPOTrainer(TrainingLoop):
         make_generator: MakeGenerator,
     ) -> None:
         self.config, self.model, self.tokenizer = config, model, tokenizer
-        self.longest = config.sampling.longest
+        self.longest = config.longest
         if config.sampling.keep_routing and not model.config.num_moe_layers:
             raise ConfigError("sampling.keep_routing: this model has no experts to choose; set it to false")
         played = copy.deepcopy(model).requires_grad_(False) if context.parallel.spreads else model
@@ -179,7 +179,7 @@ class GRPOTrainer(TrainingLoop):
         metrics |= over_updates(self._updates(step, self._with_signal(groups, facts)))
         self.tokens_trained += metrics["tokens_trained"]
         self.num_tokens += sum(group["tokens"] for group in facts)
-        metrics["max_completion_tokens"] = float(config.sampling.max_completion_tokens(step))
+        metrics["max_completion_tokens"] = float(self._limit(step))
         finished = perf_counter()
         tokens = sum(length for group in facts for length in group["lengths"])
         context.timings.write(
@@ -205,7 +205,7 @@ class GRPOTrainer(TrainingLoop):
             new = sample_groups(
                 self.asker,
                 [problems[i] for i in own],
-                self._sampling(config.sampling.max_completion_tokens(step), self._reports_experts(step)),
+                [self._sampling(self._limit(step, problems[i].level), self._reports_experts(step)) for i in own],
                 [self.context.derive_seed("rollout", step, round_number, i) for i in own],
             )
             self._grade(new)
@@ -214,6 +214,10 @@ class GRPOTrainer(TrainingLoop):
             if sum(not rewards_agree(group["rewards"]) for group in facts) >= config.prompts_per_step:
                 break
         return groups, facts
+
+    def _limit(self, step: int, level: int | None = None) -> int:
+        """Tokens that a completion may have at a step: of a problem of that level, or of the highest."""
+        return self.config.sampling.max_completion_tokens(step, level or self.config.highest_level)
 
     def _sampling(self, limit: int, report_experts: bool = False) -> SamplingParams:
         """How a group is sampled, with a limit in tokens."""
@@ -270,7 +274,7 @@ class GRPOTrainer(TrainingLoop):
     def _updates(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
         """All updates of a rollout; the processes' groups are split at random into minibatches."""
         config = self.config
-        limit = config.sampling.max_completion_tokens(step)
+        limit = self._limit(step)
         order = list(range(len(groups)))
         random.Random(self.context.derive_seed("minibatches", step)).shuffle(order)
         results = []
@@ -301,7 +305,7 @@ class GRPOTrainer(TrainingLoop):
         groups = sample_groups(
             Asker(self.generator, self.tokenizer, thinking),
             [problems[i] for i in own],
-            self._sampling(self.longest),
+            [self._sampling(self.longest)] * len(own),
             [self.context.derive_seed("preflight", i) for i in own],
         )
         grade_reasoning(self.grader, groups)
@@ -334,26 +338,7 @@ class GRPOTrainer(TrainingLoop):
     def _log_rollouts(self, step: int, groups: list[RolloutGroup]) -> None:
         """A few groups of rank 0 with all their completions, as text."""
         for group in stratified(groups, self.config.log_rollouts):
-            self.context.rollouts.write(
-                {
-                    "step": step,
-                    "family": group.problem.family,
-                    "level": group.problem.level,
-                    "question": group.problem.question,
-                    "gold": group.problem.answer,
-                    "completions": [
-                        {
-                            "text": rollout.text,
-                            "tokens": len(rollout.completion_token_ids),
-                            "finish_reason": rollout.finish_reason.value,
-                            "reward": rollout.reward,
-                            "rewards": rollout.rewards,
-                            "advantage": rollout.advantage,
-                        }
-                        for rollout in group.rollouts
-                    ],
-                }
-            )
+            self.context.rollouts.write(rollout_row(step, group))
 
     def save(self, folder: Any) -> None:
         """Writes a model folder, from rank 0."""

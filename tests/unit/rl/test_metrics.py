@@ -6,10 +6,10 @@ import statistics
 
 import pytest
 
-from aha.rl.config import GRPOConfig, LengthStage
+from aha.rl.config import GeneralConfig, GRPOConfig, LengthStage
 from aha.rl.held_out import becomes_well_formed
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
-from aha.tasks.families import get_family
+from aha.tasks.families import GENERAL, get_family
 from aha.types import FinishReason, Rollout, RolloutGroup
 
 from ..conftest import nested
@@ -84,12 +84,26 @@ def test_the_length_schedule_jumps() -> None:
             }
         )
     )
-    assert [config.sampling.max_completion_tokens(step) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
+    assert [config.sampling.max_completion_tokens(step, 3) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
+    assert config.longest == 128
     with pytest.raises(ValueError, match="first stage must start at step 0"):
         GRPOConfig(**nested({"sampling.lengths": (LengthStage(from_step=5, max_completion_tokens=64),)}))
     unsorted = [LengthStage(from_step=step, max_completion_tokens=64) for step in (0, 20, 10)]
     with pytest.raises(ValueError, match="expected each after the one before it"):
         GRPOConfig(**nested({"sampling.lengths": tuple(unsorted)}))
+
+
+def test_the_length_limit_grows_with_the_level() -> None:
+    lengths = [{"from_step": 0, "max_completion_tokens": 96}, {"from_step": 10, "max_completion_tokens": 40}]
+    settings = {"sampling.lengths": lengths, "sampling.tokens_per_level": 24, "prompts.levels": (2, 6)}
+    config = GRPOConfig.model_validate(nested(settings))
+    limit = config.sampling.max_completion_tokens
+    assert [limit(0, 2), limit(9, 6), limit(10, 2), limit(10, 6)] == [144, 240, 88, 184]
+    assert config.longest == 96 + 24 * 6
+    general = GeneralConfig(helpful="h", harmless="s")
+    most = max(level for family in GENERAL.values() for level in family.levels)
+    with_general = config.changed(general=general, prompts=config.prompts.changed(levels=(1,)))
+    assert most > 1 and with_general.longest == 96 + 24 * most, "general prompts have levels as well"
 
 
 @pytest.mark.parametrize(

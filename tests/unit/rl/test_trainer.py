@@ -19,6 +19,7 @@ from aha.models.checkpoint.hf import load_pretrained
 from aha.rewards.rubric import Grader
 from aha.rl import trainer as loop
 from aha.rl.config import GRPOConfig
+from aha.rl.plan import describe_plan
 from aha.rl.trainer import GRPOTrainer
 from aha.runs import read_jsonl
 from aha.text.tokenizer import Tokenizer
@@ -137,6 +138,30 @@ def test_each_process_trains_its_part_of_the_groups_that_are_kept(make_trainer: 
         object.__setattr__(trainer.context, "distributed", Distributed(rank, world_size=2))
         chosen = trainer._with_signal([groups[i] for i in own], facts)
         assert numbers(chosen, groups) == kept
+
+
+def test_each_problem_has_the_length_limit_of_its_level(make_trainer: MakeTrainer) -> None:
+    """Eight tokens and four for each level, of both: what is allowed, and what the engine has room for."""
+    asked: list[tuple[int, int]] = []
+
+    class Recording(Engine):
+        def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+            asked.extend((len(one.prompt_token_ids), one.sampling.max_completion_tokens) for one in requests)
+            return super().generate(requests)
+
+    settings = {"sampling.tokens_per_level": 4, "prompts.levels": (1, 2, 5), "prompts_per_step": 12}
+    trainer = make_trainer(lambda number: MIXED, Recording, **settings)
+    everything = sampled(trainer)
+    metrics = trainer.step(0)
+    expected = [8 + 4 * group.problem.level for group in everything[0]]
+    assert len(set(expected)) == 3 and [limit for _, limit in asked] == expected
+    lengths = {group.problem.level: max(len(one.completion_token_ids) for one in group.rollouts)
+               for group in everything[0]}  # fmt: skip
+    assert lengths == {1: 12, 2: 16, 5: 28}, "random weights seldom stop by themselves"
+    assert metrics["max_completion_tokens"] == trainer.longest == 28
+    assert trainer.generator.max_context == trainer.config.prompts.max_tokens + 28  # type: ignore[attr-defined]
+    plan = describe_plan(trainer.config, trainer.model, 18, 1)
+    assert "at most 28 tokens each (4 more for each level)" in plan
 
 
 def rows_of(trainer: GRPOTrainer) -> list[dict[str, Any]]:
