@@ -148,6 +148,11 @@ class LossConfig(Config):
     """The objective of R1 Eq. 1 and what variants of it there are."""
 
     normalization: Literal["token", "response", "constant"] = Field("token", description="how token losses add up")
+    normalize: Literal["together", "each"] = Field(
+        "together",
+        description="what the group's mean and deviation are of: the weighted sum of the rewards (R1 Eq. 3), or each "
+        "reward by itself before they are added with their weights (GDPO)",
+    )
     divide_by_std: bool = Field(
         True, description="divide advantages by the group's deviation (R1 Eq. 3); False: Dr. GRPO"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from aha.rewards.preference import PreferenceReward
 from aha.rewards.rubric import Grader, RubricConfig, add_up
 from aha.rewards.rules import format_reward, language_reward
-from aha.rl.advantage import group_advantages
+from aha.rl.advantage import advantages_of_each, group_advantages
 from aha.tasks.families import get_general
 from aha.text.asker import Asker
 from aha.text.thinking import parse
@@ -80,18 +80,37 @@ def grade_general(
             "language": language_reward(problem, one),
             "true_score": get_general(problem.family).score(problem, one.summary) if one.well_formed else 0.0,
         }
-        weights = {"preference": weight, "format": rubric.format, "language": rubric.language, "true_score": 0.0}
-        grade = add_up(parts, weights)
+        grade = add_up(parts, general_weights(rubric, weight))
         rollout.rewards = grade.parts if grade else {}
         rollout.reward = grade.reward if grade else None
 
 
-def assign_advantages(groups: Sequence[RolloutGroup], divide_by_std: bool) -> None:
-    """R1 Eq. 3 over each group's graded rollouts; the others keep 0 and are left out of the loss."""
+def general_weights(rubric: RubricConfig, weight: float) -> dict[str, float]:
+    """Weight by reward name on general prompts, for a weight of the preference reward."""
+    return {"preference": weight, "format": rubric.format, "language": rubric.language, "true_score": 0.0}
+
+
+def assign_advantages(
+    groups: Sequence[RolloutGroup],
+    divide_by_std: bool,
+    weights_of: Callable[[Problem], Mapping[str, float]] | None = None,
+) -> None:
+    """R1 Eq. 3 over each group's graded rollouts; the others keep 0 and are left out of the loss.
+
+    Args:
+        groups: graded.
+        divide_by_std: False leaves the division by the deviation out.
+        weights_of: the weight of each reward on a problem, to normalise them one by one; None: their weighted sum is.
+    """
     for group in groups:
         graded = [rollout for rollout in group.rollouts if rollout.reward is not None]
-        rewards = [rollout.reward for rollout in graded if rollout.reward is not None]
-        for rollout, advantage in zip(graded, group_advantages(rewards, divide_by_std), strict=True):
+        if weights_of is None or not graded:
+            rewards = [rollout.reward for rollout in graded if rollout.reward is not None]
+            advantages = group_advantages(rewards, divide_by_std)
+        else:
+            columns = {name: [rollout.rewards[name] for rollout in graded] for name in graded[0].rewards}
+            advantages = advantages_of_each(columns, weights_of(group.problem), divide_by_std)
+        for rollout, advantage in zip(graded, advantages, strict=True):
             rollout.advantage = advantage
 
 

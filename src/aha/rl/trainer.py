@@ -29,7 +29,14 @@ from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_u
 from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
-from aha.rl.rollout import assign_advantages, grade_general, grade_reasoning, rollout_row, sample_groups
+from aha.rl.rollout import (
+    assign_advantages,
+    general_weights,
+    grade_general,
+    grade_reasoning,
+    rollout_row,
+    sample_groups,
+)
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.datasets import need_judges
 from aha.tasks.families import GENERAL, draw, get_general
@@ -169,7 +176,8 @@ class GRPOTrainer(TrainingLoop):
         started = perf_counter()
         groups, facts = self._rollouts(step)
         sampled = perf_counter()
-        assign_advantages(groups, config.loss.divide_by_std)
+        weights_of = self._weights_of if config.loss.normalize == "each" else None
+        assign_advantages(groups, config.loss.divide_by_std, weights_of)
         metrics = step_metrics(facts)
         self._watch_for_signal(facts)
         share = metrics.get("rewards/format/mean")
@@ -256,6 +264,13 @@ class GRPOTrainer(TrainingLoop):
             grade_general(
                 self.preference, general, config.rubric, self.config.general.weight, self.asker.style.answer_tags
             )
+
+    def _weights_of(self, problem: Problem) -> dict[str, float]:
+        """The weight of each reward on a problem."""
+        rubric, general = self.config.rubric, self.config.general
+        if problem.family in GENERAL and general is not None:
+            return general_weights(rubric, general.weight)
+        return rubric.weights()
 
     def _problems(self, step: int, round_number: int) -> list[Problem]:
         rng = random.Random(self.context.derive_seed("problems", step, round_number))

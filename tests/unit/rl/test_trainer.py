@@ -140,6 +140,20 @@ def test_each_process_trains_its_part_of_the_groups_that_are_kept(make_trainer: 
         assert numbers(chosen, groups) == kept
 
 
+@pytest.mark.parametrize(("normalize", "first"), [("together", 1.0), ("each", 3.0)])
+def test_the_rubrics_weights_are_those_of_the_advantages(
+    make_trainer: MakeTrainer, normalize: str, first: float
+) -> None:
+    """Two of four right, all well-formed: the sum is divided by its deviation, or accuracy is and then weighs 3."""
+    settings = {"loss.normalize": normalize, "rubric.accuracy": 3.0, "steps": 1}
+    trainer = make_trainer(lambda number: (1.0, 1.0, 0.0, 0.0), **settings)
+    everything = sampled(trainer)
+    trainer.step(0)
+    for group in everything[0]:
+        found = [one.advantage for one in group.rollouts]
+        assert found == pytest.approx([first, first, -first, -first], rel=1e-4)
+
+
 def test_each_problem_has_the_length_limit_of_its_level(make_trainer: MakeTrainer) -> None:
     """Eight tokens and four for each level, of both: what is allowed, and what the engine has room for."""
     asked: list[tuple[int, int]] = []
