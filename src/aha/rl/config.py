@@ -114,6 +114,13 @@ class SamplingConfig(Config):
     dynamic_rounds: int = Field(
         1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes (DAPO)"
     )
+    forced_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the prompts whose completions must think on once: the end of their thinking is replaced "
+        'by "Wait", as test-time scaling does it; these tokens carry no loss',
+    )
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
     keep_routing: bool = Field(
         False,

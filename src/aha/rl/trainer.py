@@ -36,6 +36,7 @@ from aha.rl.rollout import (
     grade_reasoning,
     rollout_row,
     sample_groups,
+    think_on,
 )
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.datasets import need_judges
@@ -210,12 +211,14 @@ class GRPOTrainer(TrainingLoop):
         for round_number in range(config.sampling.dynamic_rounds):
             problems = self._problems(step, round_number)
             own = distributed.share(len(problems))
-            new = sample_groups(
-                self.asker,
-                [problems[i] for i in own],
-                [self._sampling(self._limit(step, problems[i].level), self._reports_experts(step)) for i in own],
-                [self.context.derive_seed("rollout", step, round_number, i) for i in own],
-            )
+            experts = self._reports_experts(step)
+            sampling = [self._sampling(self._limit(step, problems[i].level), experts) for i in own]
+            seeds = [self.context.derive_seed("rollout", step, round_number, i) for i in own]
+            new = sample_groups(self.asker, [problems[i] for i in own], sampling, seeds)
+            if share := config.sampling.forced_share:
+                chosen = random.Random(self.context.derive_seed("forced", step, round_number))
+                forced = [chosen.random() < share for _ in problems]
+                think_on(self.asker, new, sampling, seeds, [forced[i] for i in own])
             self._grade(new)
             groups += new
             facts += distributed.gather_shares([group_facts(group) for group in new])

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from aha.protocols import Generator
 from aha.text.prompt_style import PromptStyle
-from aha.text.tokenizer import Tokenizer
+from aha.text.tags import find_tag
+from aha.text.tokenizer import THINK, Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request, SamplingParams
 
 
@@ -64,6 +65,10 @@ class Asker:
         each = [sampling] * len(problems) if isinstance(sampling, SamplingParams) else sampling
         requests = [self.request(*one) for one in zip(problems, each, seeds, strict=True)]
         return [[self.reply(one) for one in completions] for completions in self.generator.generate(requests)]
+
+    def thinks(self, token_ids: Sequence[int]) -> bool:
+        """Whether a completion has begun to think between tags."""
+        return self.style.prefilled or find_tag(self.tokenizer, token_ids, THINK) is not None
 
     def reply(self, completion: Completion) -> Reply:
         """A completion as text."""

@@ -178,6 +178,53 @@ def test_each_problem_has_the_length_limit_of_its_level(make_trainer: MakeTraine
     assert "at most 28 tokens each (4 more for each level)" in plan
 
 
+FORCING = {
+    "style": "chat", "group_size": 8, "prompts_per_step": 6, "sampling.forced_share": 0.5,
+    "sampling.lengths": [{"from_step": 0, "max_completion_tokens": 96}],
+}  # fmt: skip
+"""Long enough for random weights to end a thinking now and then, in the form in which the prompt begins it."""
+EIGHT = (0.0, 1.0) * 4
+
+
+@pytest.mark.parametrize("keep_routing", [False, True])
+def test_some_prompts_completions_must_think_on(make_trainer: MakeTrainer, keep_routing: bool) -> None:
+    """What the sampler says of the tokens around the forced ones, log-probabilities and experts, is the trainer's."""
+    settings = FORCING | {"sampling.keep_routing": keep_routing, "loss.mtp_share": 0.5}
+    trainer = make_trainer(lambda number: EIGHT, **settings)
+    everything = sampled(trainer)
+    metrics = trainer.step(0)
+    (groups,) = everything
+    forced = [one for group in groups for one in group.rollouts if one.forced]
+    assert forced and any(not any(one.forced for one in group.rollouts) for group in groups)
+    for one in forced:
+        assert one.old_logprobs[one.forced.start : one.forced.stop] == (0.0,) * len(one.forced)
+        assert len(one.old_logprobs) == len(one.completion_token_ids) <= 96
+    trained = [one for group in groups for one in group.rollouts if one.advantage]
+    assert metrics["tokens_trained"] == sum(one.sampled_tokens for one in trained)
+    assert metrics["tokens_trained"] < sum(len(one.completion_token_ids) for one in trained)
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
+    assert metrics.get("sampling/routing_difference") == (0.0 if keep_routing else None)
+
+
+def test_the_same_prompts_think_on_in_any_number_of_processes(make_trainer: MakeTrainer) -> None:
+    class Alone(Distributed):
+        def all_gather_object(self, value: Any) -> list[Any]:
+            return [value] * self.world_size
+
+    settings = FORCING | {"sampling.forced_share": 0.4}
+    trainer = make_trainer(lambda number: EIGHT, **settings)
+
+    def rollouts(rank: int, world_size: int) -> list[RolloutGroup]:
+        object.__setattr__(trainer.context, "distributed", Alone(rank, world_size))
+        return trainer._rollouts(0)[0]
+
+    whole, first, second = rollouts(0, 1), rollouts(0, 2), rollouts(1, 2)
+    forced = [[list(one.forced) for one in group.rollouts] for group in whole]
+    assert 0 < sum(any(group) for group in forced) < 6
+    assert [[list(one.forced) for one in group.rollouts] for group in first] == forced[::2]
+    assert [[list(one.forced) for one in group.rollouts] for group in second] == forced[1::2]
+
+
 def rows_of(trainer: GRPOTrainer) -> list[dict[str, Any]]:
     return list(read_jsonl(trainer.context.folder / "metrics.jsonl"))
 
