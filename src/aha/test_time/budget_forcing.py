@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from aha.tasks.families import GENERAL
 from aha.test_time.candidates import Candidate, Respondent, Trace, whole
 from aha.text.tags import find_tag
-from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK
+from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK, Tokenizer
 from aha.types import Completion, FinishReason, Language, Problem, Request
 
 WAIT: dict[Language, str] = {"en": "Wait", "zh": "等等"}
@@ -174,15 +174,35 @@ def _prolong(respondent: Respondent, trace: Trace, thought: list[int], minimum: 
     """Replaces the end of a thinking that is too short; False where it is long enough, or where no room is left."""
     if len(thought) >= minimum or not respondent.thinks(thought):
         return False
-    before = respondent.tokenizer.decode(thought[-1:])
-    wait = WAIT[trace.problem.language]
-    spaced = wait if trace.problem.language == "zh" or not thought or before[-1:].isspace() else f" {wait}"
-    forced = respondent.tokenizer.encode(spaced)
+    forced = wait_tokens(respondent.tokenizer, thought, trace.problem.language)
     if len(thought) + len(forced) >= maximum:
         return False
     trace.token_ids = thought
     trace.force(forced)
     return True
+
+
+def wait_tokens(tokenizer: Tokenizer, thought: Sequence[int], language: Language) -> list[int]:
+    """The tokens that stand where the end of a thinking stood, so that it goes on.
+
+    Args:
+        tokenizer: of the model.
+        thought: the completion up to there.
+        language: of the question.
+    """
+    return tokenizer.encode(wait_after(tokenizer.decode(thought[-1:])[-1:], WAIT[language]))
+
+
+def wait_after(last: str, wait: str) -> str:
+    """The word to go on with as it is written after a thinking's last character: a line by itself after a line.
+
+    Args:
+        last: the character; empty where there is none, or where it is not known.
+        wait: the word.
+    """
+    if last == "\n":
+        return wait + "\n"
+    return f" {wait}" if wait.isascii() and last and not last.isspace() else wait
 
 
 def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method: str, answer_tokens: int) -> None:
