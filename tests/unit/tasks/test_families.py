@@ -1,4 +1,4 @@
-"""Every family: what it draws can be solved, what it solves verifies, mistakes are mended, held-out problems stay out."""
+"""Every family: what it draws can be solved, mistakes are mended, held-out problems stay out."""
 
 import itertools
 import json
