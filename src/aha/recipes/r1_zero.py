@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
-from aha.evals.scaling_stage import ScalingConfig
+from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
+from aha.evals.thinking import ThinkingConfig
 from aha.recipes.recipe import RecipeConfig, StageSpec
 from aha.rewards.rubric import RubricConfig
 from aha.rl.config import (
@@ -43,12 +44,17 @@ class R1ZeroConfig(RecipeConfig):
         default_factory=ScalingConfig, description="curves of test-time scaling, of the models that its suites name"
     )
 
+    thinking: ThinkingConfig = Field(
+        default_factory=ThinkingConfig, description="does thinking grow, help and reach further, of the models it names"
+    )
+
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph."""
         return (
             StageSpec("pretrain", "pretrain", self.pretrain),
             StageSpec("r1-zero", "grpo", self.rl, ("pretrain",)),
             StageSpec("evaluation", "evaluation", self.evaluation, parents=("pretrain", "r1-zero")),
+            *thought(self.thinking),
             *curves(self.scaling),
         )
 
@@ -56,6 +62,11 @@ class R1ZeroConfig(RecipeConfig):
 def curves(scaling: ScalingConfig) -> list[StageSpec]:
     """The stage of the curves, where models are named for it."""
     return [StageSpec("scaling", "scaling", scaling, parents=scaling.parents())] if scaling.suites else []
+
+
+def thought(thinking: ThinkingConfig) -> list[StageSpec]:
+    """The stage that measures thinking, where models are named for it."""
+    return [StageSpec("thinking", "thinking", thinking, parents=thinking.parents())] if thinking.models else []
 
 
 TRAINED = tuple(range(1, 9))
@@ -127,6 +138,7 @@ def r1_zero_tiny() -> R1ZeroConfig:
             samples=4,
             max_completion_tokens=700,
         ),
+        thinking=ThinkingConfig(models=(ScalingSuite(stage="pretrain"), ScalingSuite(stage="r1-zero")), levels=TRAINED),
     )
 
 
