@@ -16,18 +16,24 @@ from pydantic import Field, model_validator
 from aha.configuration import Config, named_stages
 from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1_zero import SMOKE_TASKS, curves, smoke_pretrain
+from aha.evals.thinking import ThinkingConfig
+from aha.recipes.r1_zero import (
+    BEYOND,
+    SMOKE_TASKS,
+    SMOKE_THINKING,
+    TRAINED,
+    curves,
+    growing_thought,
+    laptop_pretrain,
+    smoke_pretrain,
+    thought,
+)
 from aha.recipes.recipe import RecipeConfig, StageSpec
-from aha.rewards.rubric import RubricConfig
 from aha.rl.config import (
     GeneralConfig,
     GRPOConfig,
-    HeldOutConfig,
     LengthStage,
-    LossConfig,
     PreflightConfig,
-    PromptsConfig,
-    SamplingConfig,
 )
 from aha.stages.instructions import InstructionsConfig
 from aha.stages.preferences import PreferencesConfig
@@ -35,7 +41,6 @@ from aha.stages.pretrain import ModelChoice, PretrainConfig
 from aha.stages.rejection_sampling import FilterConfig, RejectionSamplingConfig
 from aha.stages.reward_model import RewardModelConfig
 from aha.stages.sft import SFTConfig, SourceStage
-from aha.tasks.corpus import CorpusConfig
 from aha.tasks.families import GENERAL
 from aha.text.prompt_style import StyleName
 from aha.training.optimizer import OptimizerConfig
@@ -95,6 +100,9 @@ class R1Config(RecipeConfig):
     scaling: ScalingConfig = Field(
         default_factory=ScalingConfig, description="curves of test-time scaling; no suites leave them out"
     )
+    thinking: ThinkingConfig = Field(
+        default_factory=ThinkingConfig, description="does thinking grow, help and reach further; no models leave it out"
+    )
 
     @model_validator(mode="after")
     def _read(self) -> Self:
@@ -112,7 +120,13 @@ class R1Config(RecipeConfig):
 
     def stages(self) -> tuple[StageSpec, ...]:
         """The graph."""
-        return (*self.teacher(), *self.student_stages(), self.comparison(), *curves(self.scaling))
+        return (
+            *self.teacher(),
+            *self.student_stages(),
+            self.comparison(),
+            *curves(self.scaling),
+            *thought(self.thinking),
+        )
 
     def teacher(self) -> list[StageSpec]:
         """V3, R1-Zero and the four stages of R1."""
@@ -159,8 +173,10 @@ class R1Config(RecipeConfig):
 
 FAMILIES = ("sums", "program", "pulses", "boxes")
 """One family of each of the domains that R1's reasoning RL names: math, code, science, logic."""
-CORPUS = CorpusConfig(questions=0.6, general=0.2, mixed=0.5, families=FAMILIES)
-"""The web of `r1-tiny`: a fifth of it is not about reasoning, and half of its whole ways mix the languages."""
+CORPUS: dict[str, Any] = {"questions": 0.65, "general": 0.15, "mixed": 0.5, "families": FAMILIES}
+"""The web of `r1-tiny`: some of it is not about reasoning, and half of its whole ways mix the languages."""
+SHOWN = (*TRAINED, 10)
+"""Levels among the prompts of cold start and rejection sampling: the paper has no limit there."""
 
 
 def r1_tiny() -> R1Config:
@@ -169,89 +185,88 @@ def r1_tiny() -> R1Config:
         adam_lr=1.5e-3, muon_lr=0.008, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
     )
     asked: dict[str, Any] = {"families": FAMILIES}
-    rl: dict[str, Any] = {
-        "prompts": PromptsConfig(**asked),
-        "sampling": SamplingConfig(lengths=(LengthStage(from_step=0, max_completion_tokens=224),)),
-    }
-    chat = {**rl, "style": "chat", "rubric": RubricConfig(language=1.0)}
-    paper = LossConfig(clip_low=10.0, clip_high=10.0, kl_beta=0.001, reference_reset_steps=25)
-    pretrain = PretrainConfig(corpus=CORPUS, vocab_size=1100, steps=560)
+    solved: dict[str, Any] = {**asked, "levels": SHOWN, "max_completion_tokens": 360, "assistant": "v3"}
+    zero = growing_thought(steps=100)
+    prompts = zero.prompts.changed(**asked)
+    paper = zero.loss.changed(clip_low=10.0, clip_high=10.0, kl_beta=0.001, reference_reset_steps=25)
+    chat = growing_thought(
+        steps=50, prompts=prompts, style="chat", rubric=zero.rubric.changed(language=0.2), loss=paper
+    )
+    pretrain = laptop_pretrain(corpus=CORPUS, vocab_size=900, steps=3800)
     return R1Config(
         recipe="r1-tiny",
         pretrain=pretrain,
-        r1_zero=GRPOConfig(steps=100, held_out=HeldOutConfig(every=25, levels=(1, 2, 3)), **rl),
+        r1_zero=zero.changed(prompts=prompts),
         v3_data=InstructionsConfig(count=4000, general=1.0, short=0.6, brief=0.6, exercises=1.2, **asked),
         v3=SFTConfig(sources=(SourceStage(stage="v3-data"),), epochs=2, optimizer=fine_tuning),
-        cold_start_data=RejectionSamplingConfig(
-            style="zero", prompts=2400, samples=4, assistant="v3", filters=FilterConfig(min_language=0.5), **asked
-        ),
+        cold_start_data=RejectionSamplingConfig(style="zero", prompts=1600, samples=2, filters=readable(0.5), **solved),
         cold_start=SFTConfig(sources=(SourceStage(stage="cold-start-data"),), epochs=2, optimizer=fine_tuning),
-        reasoning_rl=GRPOConfig(steps=68, held_out=HeldOutConfig(every=17, levels=(1, 2, 3)), loss=paper, **chat),
-        rejection_sampling=RejectionSamplingConfig(
-            prompts=6400, samples=3, assistant="v3", filters=FilterConfig(min_language=0.95), **asked
-        ),
+        reasoning_rl=chat,
+        rejection_sampling=RejectionSamplingConfig(prompts=4000, samples=2, filters=readable(0.95), **solved),
         general_data=InstructionsConfig(count=2000, thinking=True, quality=0.9, refusals=0.85, chinese=0.5),
         sft=SFTConfig(
-            sources=(SourceStage(stage="dev3-data"), SourceStage(stage="general-data")), epochs=3, optimizer=fine_tuning
+            sources=(SourceStage(stage="dev3-data"), SourceStage(stage="general-data")), epochs=2, optimizer=fine_tuning
         ),
         preferences=PreferencesConfig(judge="v3", prompts=2400, chinese=0.5),
         helpful=RewardModelConfig(preference="helpful", data="preferences", epochs=4),
         harmless=RewardModelConfig(preference="harmless", data="preferences", epochs=4),
-        final_rl=GRPOConfig(
-            steps=64,
-            optimizer=OptimizerConfig(
-                adam_lr=1e-4, muon_lr=0.0, weight_decay=0.0, warmup_steps=3, decay_from=0.6, final_lr=0.2
-            ),
-            held_out=HeldOutConfig(every=16, levels=(1, 2, 3)),
-            general=GeneralConfig(from_step=36, share=0.5, helpful="helpful-rm", harmless="harmless-rm"),
-            **{
-                **chat,
-                "prompts": PromptsConfig(chinese=0.5, **asked),
-                "sampling": chat["sampling"].changed(temperature=0.7),
-            },
-            loss=paper,
+        final_rl=chat.changed(
+            optimizer={"adam_lr": 1e-4},
+            general=GeneralConfig(from_step=28, share=0.5, helpful="helpful-rm", harmless="harmless-rm"),
+            prompts={"chinese": 0.5},
+            sampling={"temperature": 0.7, "forced_share": 0.0},
         ),
-        **_students(pretrain, fine_tuning),
+        **_students(pretrain, fine_tuning, solved),
         **_measured(),
     )
 
 
-def _students(pretrain: PretrainConfig, fine_tuning: OptimizerConfig) -> dict[str, Any]:
+def readable(language: float) -> FilterConfig:
+    """What is kept for fine-tuning. Passes that confirm repeat lines, so repetition is no flaw here."""
+    return FilterConfig(min_language=language, max_repetition=0.8)
+
+
+def _students(pretrain: PretrainConfig, fine_tuning: OptimizerConfig, solved: dict[str, Any]) -> dict[str, Any]:
     """Distillation into two dense students, each with a base of its own."""
     return {
-        "distillation_data": RejectionSamplingConfig(
-            prompts=8000, samples=4, assistant="v3", filters=FilterConfig(min_language=0.95), families=FAMILIES
-        ),
-        "student_pretrain": pretrain.changed(steps=210),
+        "distillation_data": RejectionSamplingConfig(prompts=5000, samples=2, filters=readable(0.95), **solved),
+        "student_pretrain": pretrain.changed(steps=1500, model=ModelChoice()),
         "distillation": SFTConfig(
             sources=(SourceStage(stage="distillation-data"), SourceStage(stage="general-data")),
             epochs=3,
             optimizer=fine_tuning.changed(muon_lr=0.02),
         ),
-        "students": (
-            Student(name="qwen3", model=ModelChoice(preset="qwen3-tiny")),
-            Student(name="llama", model=ModelChoice(preset="llama-tiny")),
+        "students": tuple(
+            Student(name=name, model=ModelChoice(preset=f"{name}-tiny", changes={"max_position_embeddings": 2048}))
+            for name in ("qwen3", "llama")
         ),
     }
 
 
 def _measured() -> dict[str, Any]:
-    """Curves of test-time scaling of three models, and the held-out comparison of all."""
-    thinkers = ("pretrain", "r1-zero", "r1")
+    """Curves of test-time scaling of three models, what all think, and the held-out comparison of all."""
+    thinkers = tuple(ScalingSuite(stage=stage, style=STYLES[stage]) for stage in ("pretrain", "r1-zero", "r1"))
     return {
         "scaling": ScalingConfig(
             families=FAMILIES,
+            levels=(2, 4, 6, 8, BEYOND[0]),
             problems_per_level=6,
             repeats=1,
-            budgets=(16, 64, 256),
-            suites=tuple(ScalingSuite(stage=stage, style=STYLES[stage]) for stage in thinkers),
+            budgets=(16, 32, 64, 128, 256),
+            max_completion_tokens=400,
+            room=600,
+            suites=thinkers,
         ),
+        "thinking": ThinkingConfig(families=FAMILIES, levels=TRAINED, models=thinkers),
         "evaluation": EvaluationConfig(
             families=FAMILIES,
-            problems_per_level=15,
-            samples=16,
+            levels=(*TRAINED, *BEYOND),
+            trained_levels=TRAINED,
+            problems_per_level=8,
+            samples=8,
             temperature=0.6,
             top_p=0.95,
+            max_completion_tokens=500,
             general=tuple(GENERAL),
             general_per_level=24,
             general_samples=4,
@@ -265,7 +280,7 @@ def r1_smoke() -> R1Config:
     families = SMOKE_TASKS
     pretrain = smoke_pretrain(general=0.15, mixed=0.3).changed(vocab_size=700)
     rl: dict[str, Any] = {
-        "prompts": families,
+        "prompts": {**families, "curriculum": {"start_levels": 0, "easy_share": 0.0}},
         "steps": 16,
         "prompts_per_step": 8,
         "group_size": 8,
@@ -300,6 +315,7 @@ def r1_smoke() -> R1Config:
         scaling=config.scaling.changed(
             **families, problems_per_level=2, samples=4, budgets=(8, 16), rounds=1, max_completion_tokens=64, room=160
         ),
+        thinking=config.thinking.changed(**families, **SMOKE_THINKING),
         evaluation=config.evaluation.changed(
             **families,
             trained_levels=(1,),

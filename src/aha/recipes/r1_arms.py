@@ -17,9 +17,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from aha.evals.scaling_stage import ScalingConfig, ScalingSuite
+from aha.evals.scaling_stage import ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1 import FAMILIES, STYLES, R1Config, Student, r1_tiny, read_by
+from aha.recipes.r1 import STYLES, R1Config, Student, r1_tiny, read_by
 from aha.recipes.r1_zero import curves
 from aha.recipes.recipe import StageSpec
 from aha.rl.config import GRPOConfig
@@ -92,7 +92,7 @@ def r1_arms() -> R1ArmsConfig:
     general = main.final_rl.general.changed(from_step=0, share=0.8)
     styles: dict[str, StyleName] = {**STYLES, "qwen3": "chat"}
     suites = tuple(ScalingSuite(stage=stage, style=styles[stage]) for stage in ("pretrain", "r1-zero", "r1", "qwen3"))
-    settings |= {"recipe": "r1-arms", "scaling": ScalingConfig(families=FAMILIES, suites=suites)}
+    settings |= {"recipe": "r1-arms", "scaling": main.scaling.changed(suites=suites)}
     return R1ArmsConfig(
         **settings,
         student_rl=main.r1_zero.changed(steps=300, held_out={"every": 50}),

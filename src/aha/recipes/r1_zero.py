@@ -144,6 +144,14 @@ def r1_zero_tiny() -> R1ZeroConfig:
 
 SMOKE_TASKS: dict[str, Any] = {"families": ("boxes",), "levels": (1,)}
 """What the smoke recipes train: a family of which half is right by guessing, once the form is there."""
+SMOKE_THINKING: dict[str, Any] = {
+    "one_above": 2,
+    "half_above": 3,
+    "problems_per_level": 4,
+    "samples": 2,
+    "passes": 1,
+    "room": 160,
+}
 
 
 def smoke_pretrain(**corpus: float) -> PretrainConfig:
@@ -185,5 +193,8 @@ def r1_zero_smoke() -> R1ZeroConfig:
             problems_per_level=20,
             samples=4,
             max_completion_tokens=64,
+        ),
+        thinking=ThinkingConfig(
+            models=(ScalingSuite(stage="pretrain"), ScalingSuite(stage="r1-zero")), **SMOKE_TASKS, **SMOKE_THINKING
         ),
     )
