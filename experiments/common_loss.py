@@ -44,7 +44,7 @@ def loss(folder: Path) -> float:
         packed = (
             packed_documents(make, tokenizer, row, config.row_tokens + 1) for row in range(first, first + AT_ONCE)
         )
-        ids = torch.tensor([[token for one in documents for token in one] for documents in packed])
+        ids = torch.tensor([[token for one in documents for token in one.ids] for documents in packed])
         hidden = model(ids[:, :-1].flatten(), Rectangle(AT_ONCE, config.row_tokens, ids.device))
         logprobs, _ = chunked_logprobs(hidden.hidden_ND, model.head_weight, ids[:, 1:].flatten(), entropy=False)
         total -= float(logprobs.double().mean())

@@ -17,7 +17,7 @@ from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 
@@ -36,6 +36,15 @@ class PrefixBlock(NamedTuple):
     q_stop: int
     k_start: int
     k_stop: int
+
+
+class PositionGap(NamedTuple):
+    """A jump of positions within a segment."""
+
+    start: int
+    """The segment's token from which on positions are larger."""
+    size: int
+    """By how much; 0 for no gap."""
 
 
 class Grid(NamedTuple):
@@ -69,7 +78,7 @@ class Layout:
         lengths: tokens of each segment, in the order of N.
         prefixes: for each segment the index of the segment it continues, or -1.
         num_tokens: N.
-        longest: one more than the largest position.
+        longest: more than the largest position; by one where positions have no gaps.
         positions_N: position of each token in its own sequence, prefix included.
     """
 
@@ -118,16 +127,16 @@ class Layout:
         """Index in N of each segment's last token."""
         return torch.tensor([s + n - 1 for s, n in zip(self.starts, self.lengths, strict=True)], device=self.device)
 
-    def shift(self, token_ids_N: Int[Tensor, " N"], by: int) -> tuple[Int[Tensor, " N"], Bool[Tensor, " N"]]:
-        """The token `by` places later in the same segment, and where there is one.
+    def shift(self, values_N: Shaped[Tensor, " N"], by: int) -> tuple[Shaped[Tensor, " N"], Bool[Tensor, " N"]]:
+        """What is `by` places later in the same segment (a token id, a weight), and where there is such a place.
 
         Returns:
-            Token ids [N], with the token itself where there is none, and a bool mask [N] that is False there.
+            Values [N], with the place's own where there is none, and a bool mask [N] that is False there.
         """
         left = torch.tensor([s + n for s, n in zip(self.starts, self.lengths, strict=True)], device=self.device)
         there_N = torch.arange(by, self.num_tokens + by, device=self.device) < left[self.segment_of_N]
         source_N = torch.arange(self.num_tokens, device=self.device) + by * there_N
-        return token_ids_N.index_select(0, source_N), there_N
+        return values_N.index_select(0, source_N), there_N
 
     @cached_property
     def grid(self) -> Grid:
@@ -199,13 +208,25 @@ class MaskedRows(Layout):
     Args:
         rows: lengths of each row's documents, in tokens.
         device: of the index tensors.
+        gaps: one for each document, row after row; None for positions without gaps.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        rows: Sequence[Sequence[int]],
+        device: torch.device | str = "cpu",
+        gaps: Sequence[PositionGap] | None = None,
+    ) -> None:
         super().__init__([length for row in rows for length in row], device=device)
         if len({sum(row) for row in rows}) != 1:
             raise ValueError(f"rows must be of one length, got {[sum(row) for row in rows]}")
         self.shape = (len(rows), sum(rows[0]))
+        if gaps:
+            jumps_N = torch.zeros(self.num_tokens, dtype=torch.int64)
+            for start, length, gap in zip(self.starts, self.lengths, gaps, strict=True):
+                jumps_N[start + gap.start : start + length] = gap.size
+            self.positions_N = self.positions_N + jumps_N.to(self.device)
+            self.longest += max(gap.size for gap in gaps)
 
     def segment_mean(self, x_NE: Float[Tensor, "N E"]) -> Float[Tensor, "S E"]:
         """Mean over the tokens of each row: [rows, E]."""

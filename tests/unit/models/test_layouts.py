@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aha.models.layouts import Layout, PromptGroup, Ragged, Rectangle, SharedPrefix
+from aha.models.layouts import Layout, MaskedRows, PositionGap, PromptGroup, Ragged, Rectangle, SharedPrefix
 
 
 def test_positions_start_again_in_each_sequence_and_go_on_after_a_prompt() -> None:
@@ -14,12 +14,21 @@ def test_positions_start_again_in_each_sequence_and_go_on_after_a_prompt() -> No
     assert shared.longest == 5
 
 
+def test_positions_jump_within_a_document_and_start_again_in_the_next() -> None:
+    layout = MaskedRows([[4, 2], [6]], gaps=[PositionGap(2, 5), PositionGap(0, 0), PositionGap(5, 1)])
+    assert layout.positions_N.tolist() == [0, 1, 7, 8, 0, 1, 0, 1, 2, 3, 4, 6]
+    assert layout.longest > 8
+    assert MaskedRows([[4, 2], [6]]).positions_N.tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4, 5]
+
+
 def test_shift_stops_at_the_end_of_a_segment() -> None:
     layout, ids = Ragged([3, 1, 2]), torch.tensor([10, 11, 12, 20, 30, 31])
     shifted, there = layout.shift(ids, 1)
     assert there.tolist() == [True, True, False, False, True, False]
     assert shifted[there].tolist() == [11, 12, 31]
     assert layout.shift(ids, 2)[1].tolist() == [True, False, False, False, False, False]
+    weights, there = layout.shift(torch.tensor([0.5, 1.0, 0.25, 1.0, 1.0, 0.75]), 1)
+    assert weights[there].tolist() == [1.0, 0.25, 0.75]
 
 
 @pytest.mark.parametrize("layout", [Rectangle(2, 3), Ragged([1, 3, 2])])

@@ -69,7 +69,7 @@ def test_the_reference_is_the_base_and_no_copy_of_it(make_context: MakeContext, 
     frozen = {name: p.clone() for name, p in model.named_parameters() if "lora_" not in name}
     update = PolicyUpdate(model, config().loss, config().optimizer, 2, context.distributed)
     assert update.reference is None
-    problem = Problem("countdown", "math", 1, "en", "?", "1")
+    problem = Problem("rules", "math", 1, "en", "?", "1")
     rollouts = [
         Rollout((11, 12, 13 + i), (-5.0,) * 3, FinishReason.STOP, "", reward=float(i), advantage=1.0 - 2 * i)
         for i in range(2)

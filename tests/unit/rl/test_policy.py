@@ -25,7 +25,7 @@ from ..conftest import MakeContext
 
 PROMPT = (10, 20, 30)
 COMPLETIONS = ((11, 12, 13), (14, 15), (16, 17, 18, 19))
-PROBLEM = Problem("countdown", "math", 1, "en", "?", "1")
+PROBLEM = Problem("rules", "math", 1, "en", "?", "1")
 
 
 @pytest.fixture

@@ -43,6 +43,16 @@ KINDS: dict[str, dict[str, Any]] = {
     "sft-padded": {"kind": "sft", "padding": PADDING},
     "sft-single": {"kind": "sft", "examples_per_step": 1},
     "pretrain-single": {"kind": "pretrain", "until": 12, "config": {"rows_per_step": 1, "micro_rows": 0}},
+    "pretrain-masked": {
+        "kind": "pretrain",
+        "until": 12,
+        "config": {
+            "mask_documents": True,
+            "position_gaps": 0.5,
+            "unpredictable_weight": 0.1,
+            "first_corpus": {"practice": 1.0, "questions": 0.0},
+        },
+    },
     "sft-bfloat16": {"kind": "sft", "dtype": "bfloat16"},
     "reward": {"kind": "reward"},
     "reward-bfloat16": {"kind": "reward", "dtype": "bfloat16"},
