@@ -176,6 +176,11 @@ class Rollout:
     """Places in `completion_token_ids` of tokens that were put in from outside: nothing is learnt from them, and in
     `old_logprobs` 0 stands for them."""
 
+    thinking_tokens: int = 0
+    """Tokens of its thinking, without the tags; 0 where it has no beginning or no end."""
+    reflection: dict[str, int] = field(default_factory=dict)
+    """What the thinking says about itself, counted, where a rule has read it (`rewards.reflection`)."""
+
     @property
     def sampled_tokens(self) -> int:
         """How many of the tokens the model has sampled, and is trained on."""

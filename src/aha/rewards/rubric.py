@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -14,6 +14,7 @@ from aha.configuration import Config
 from aha.errors import GradingError
 from aha.grading.sandbox.outcome import default_sandbox
 from aha.rewards.own import RewardFunctionError, own_reward, short_name
+from aha.rewards.reflection import reflection
 from aha.rewards.rules import accuracy, format_reward, language_reward, random_reward, step_reward
 from aha.text.thinking import parse
 from aha.types import Problem
@@ -66,6 +67,8 @@ class Grade:
 
     parts: dict[str, float]
     reward: float
+    reflection: dict[str, int] = field(default_factory=dict)
+    """`rewards.reflection`: of the log alone."""
 
 
 def grade(
@@ -96,7 +99,8 @@ def grade(
     }
     for reference in config.functions:
         parts[short_name(reference)] = own_reward(reference, problem, completion)
-    return add_up(parts, config.weights())
+    graded = add_up(parts, config.weights())
+    return None if graded is None else replace(graded, reflection=reflection(problem, parsed))
 
 
 def add_up(parts: dict[str, float | None], weights: dict[str, float]) -> Grade | None:
@@ -115,7 +119,7 @@ def grade_json(
         result = grade(Problem(**problem), completion, truncated, RubricConfig(**config), answer_tags)
     except RewardFunctionError as error:
         return {"failed": error.reference, "why": str(error)}
-    return {"grade": None if result is None else [result.parts, result.reward]}
+    return {"grade": None if result is None else [result.parts, result.reward, result.reflection]}
 
 
 class Grader:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from aha.rl.advantage import rewards_agree
-from aha.types import FinishReason, RolloutGroup
+from aha.types import FinishReason, Rollout, RolloutGroup
 
 ADD_UP = ("tokens_trained", "expert_load")
 """Of an update's figures, those that add up over the updates of a step."""
@@ -22,6 +23,8 @@ def group_facts(group: RolloutGroup) -> dict[str, Any]:
         "rewards": [rollout.reward for rollout in graded],
         "parts": {name: [r.rewards[name] for r in graded] for name in (graded[0].rewards if graded else {})},
         "lengths": [len(rollout.completion_token_ids) for rollout in graded],
+        "thinking_tokens": [rollout.thinking_tokens for rollout in graded],
+        "reflection": _reflection(graded),
         "tokens": sum(len(group.prompt_token_ids) + len(r.completion_token_ids) for r in group.rollouts),
         "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in graded),
         "dropped": len(group.rollouts) - len(graded),
@@ -51,6 +54,36 @@ def step_metrics(facts: Sequence[dict[str, Any]]) -> dict[str, float]:
     if reasoning:
         columns = [[v for g in reasoning for v in g["parts"][name]] for name in ("accuracy", "format")]
         metrics |= _split_lengths([length for group in reasoning for length in group["lengths"]], *columns)
+        metrics |= _thinking(reasoning, *columns)
+    return metrics
+
+
+def _reflection(rollouts: Sequence[Rollout]) -> dict[str, int]:
+    """What the thinkings of a group say about themselves, added up; `repaired`: right, and an attempt was rejected."""
+    total: Counter[str] = Counter()
+    for rollout in rollouts:
+        counts = Counter(rollout.reflection)
+        rejected = counts["right_rejected"] + counts["wrong_attempts"] - counts["wrong_accepted"]
+        total.update(counts)
+        total["repaired"] += int(rejected > 0 and rollout.rewards["accuracy"] == 1.0)
+    return dict(total)
+
+
+def _thinking(reasoning: Sequence[dict[str, Any]], accuracy: list[float], formed: list[float]) -> dict[str, float]:
+    """How long the well-formed think, how often they give up, and what their verdicts are worth."""
+    tokens = [length for group in reasoning for length in group["thinking_tokens"]]
+    counts: Counter[str] = Counter()
+    for group in reasoning:
+        counts.update(group["reflection"])
+    metrics = {
+        "completions/mean_thinking_tokens": _mean([n for n, form in zip(tokens, formed, strict=True) if form]),
+        "giving_up": _share(counts["gives_up"], sum(map(bool, formed))),
+        "repairs": _share(counts["repaired"], sum(right == 1.0 for right in accuracy)),
+    }
+    if verdicts := counts["right_attempts"] + counts["wrong_attempts"]:
+        metrics["verdicts/count"] = float(verdicts)
+        metrics["verdicts/rejects_right"] = _share(counts["right_rejected"], counts["right_attempts"])
+        metrics["verdicts/accepts_wrong"] = _share(counts["wrong_accepted"], counts["wrong_attempts"])
     return metrics
 
 
@@ -106,6 +139,10 @@ def no_signal_verdict(facts: Sequence[dict[str, Any]]) -> str:
 
 def _part_names(facts: Sequence[dict[str, Any]]) -> list[str]:
     return sorted({name for group in facts for name in group["parts"]})
+
+
+def _share(count: int, total: int) -> float:
+    return count / total if total else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from aha.rewards.preference import PreferenceReward
 from aha.rewards.rubric import Grader, RubricConfig, add_up
 from aha.rewards.rules import format_reward, language_reward
 from aha.rl.advantage import advantages_of_each, group_advantages
-from aha.tasks.families import get_general
+from aha.tasks.families import GENERAL, get_general
 from aha.test_time.budget_forcing import wait_tokens
 from aha.text.asker import Asker, Reply
 from aha.text.tags import find_tag
@@ -45,6 +46,10 @@ def _rollout(asker: Asker, group: RolloutGroup, reply: Reply) -> Rollout:
     """A reply as a rollout of a group, which gets the experts of its prompt."""
     one, prefix = reply.completion, THINK if asker.style.prefilled else ""
     rollout = Rollout(one.token_ids, one.logprobs, one.finish_reason, prefix + reply.text)
+    end = find_tag(asker.tokenizer, one.token_ids, END_THINK)
+    if end is not None and asker.thinks(end.before):
+        begin = None if asker.style.prefilled else find_tag(asker.tokenizer, end.before, THINK)
+        rollout.thinking_tokens = len(end.before) - (begin.through if begin else 0)
     if one.experts is not None:
         group.prompt_experts, rollout.experts = np.split(one.experts, [len(group.prompt_token_ids)])
     return rollout
@@ -117,6 +122,7 @@ def grade_reasoning(grader: Grader, groups: Sequence[RolloutGroup]) -> None:
             grade = next(grades)
             rollout.rewards = grade.parts if grade else {}
             rollout.reward = grade.reward if grade else None
+            rollout.reflection = grade.reflection if grade else {}
 
 
 def grade_general(
@@ -173,6 +179,13 @@ def assign_advantages(
             advantages = advantages_of_each(columns, weights_of(group.problem), divide_by_std)
         for rollout, advantage in zip(graded, advantages, strict=True):
             rollout.advantage = advantage
+
+
+def stratified(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:
+    """The first groups of reasoning and of general prompts by turns, so that few show both where there are both."""
+    sorts = ([group for group in groups if (group.problem.family in GENERAL) == general] for general in (False, True))
+    turns = (group for turn in itertools.zip_longest(*sorts) for group in turn if group is not None)
+    return list(itertools.islice(turns, count))
 
 
 def rollout_row(step: int, group: RolloutGroup) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Rollouts, rewards, advantages, updates, held-out checks.
 from __future__ import annotations
 
 import copy
-import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
@@ -36,8 +35,10 @@ from aha.rl.rollout import (
     grade_reasoning,
     rollout_row,
     sample_groups,
+    stratified,
     think_on,
 )
+from aha.rl.warnings import Warnings
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.datasets import need_judges
 from aha.tasks.families import GENERAL, draw, get_general
@@ -143,6 +144,7 @@ class GRPOTrainer(TrainingLoop):
         need_judges(family for family, _ in prompts.cells)  # the workers that grade can only drop samples
         self.held_out = HeldOut(config, self.asker, context, self.preference, prompts)
         self.curriculum = Curriculum(config.prompts.curriculum, prompts.cells, prompts.draw)
+        self.warnings = Warnings(context.progress.notify)
         self.silent_steps = 0
         self.well_formed: bool | None = None
         self._newly_well_formed = False
@@ -201,6 +203,7 @@ class GRPOTrainer(TrainingLoop):
             }
         )
         self._log_rollouts(step, groups)
+        self.warnings.see(metrics)
         return metrics
 
     def _rollouts(self, step: int) -> tuple[list[RolloutGroup], list[dict[str, Any]]]:
@@ -369,6 +372,7 @@ class GRPOTrainer(TrainingLoop):
             tensors |= {REFERENCE + name: tensor for name, tensor in self.policy.reference.state_dict().items()}
         return tensors, counters | {
             "curriculum": self.curriculum.state(),
+            "warnings": self.warnings.state(),
             "silent_steps": self.silent_steps,
             "well_formed": self.well_formed,
             "tokens_trained": self.tokens_trained,
@@ -382,14 +386,8 @@ class GRPOTrainer(TrainingLoop):
             for name, tensor in self.policy.reference.state_dict().items():
                 copy_into(tensor, tensors[REFERENCE + name])
         self.curriculum.load_state(state["curriculum"])
+        self.warnings.load_state(state["warnings"])
         self.silent_steps = state["silent_steps"]
         self.well_formed = state["well_formed"]
         self.tokens_trained = state["tokens_trained"]
         self.generator.load_weights(FullCopy(self.model.state_dict()), state["weights_version"])
-
-
-def stratified(groups: Sequence[RolloutGroup], count: int) -> list[RolloutGroup]:
-    """The first groups of reasoning and of general prompts by turns, so that few show both where there are both."""
-    sorts = ([group for group in groups if (group.problem.family in GENERAL) == general] for general in (False, True))
-    turns = (group for turn in itertools.zip_longest(*sorts) for group in turn if group is not None)
-    return list(itertools.islice(turns, count))

@@ -11,8 +11,7 @@ from aha.rl.config import GeneralConfig, GRPOConfig
 from aha.rl.held_out import HeldOut
 from aha.rl.metrics import cell_accuracy, group_facts, step_metrics
 from aha.rl.prompts import SUITE_SEED, GeneratedPrompts
-from aha.rl.rollout import assign_advantages, general_weights, grade_general
-from aha.rl.trainer import stratified
+from aha.rl.rollout import assign_advantages, general_weights, grade_general, stratified
 from aha.tasks.families import get_family, get_general, held_out_suite
 from aha.text.asker import Asker
 from aha.text.prompt_style import PromptStyle, StrictStyleName

@@ -43,6 +43,25 @@ def test_metrics_of_a_step() -> None:
     assert cell_accuracy(facts) == [("sums", 2, pytest.approx(1 / 3)), ("sums", 2, 1.0)]
 
 
+def test_what_thinkings_say_about_themselves() -> None:
+    """Of two groups; well-formed are four of five, right are two."""
+    first, second = group((2.0, 1.0, 1.0, 9), (1.0, 0.0, 1.0, 9), (0.0, 0.0, 0.0, 9)), group((2.0, 1.0, 1.0, 9))
+    second.rollouts += group((1.0, 0.0, 1.0, 9), (None, 0.0, 0.0, 9)).rollouts
+    names = ("right_attempts", "right_rejected", "wrong_attempts", "wrong_accepted", "gives_up")
+    counts = [(3, 1, 0, 0, 0), (0, 0, 2, 1, 1), (), (1, 0, 0, 0, 0), (0, 0, 2, 2, 0), (9, 9, 9, 9, 1)]
+    rollouts = [*first.rollouts, *second.rollouts]
+    for number, (rollout, own) in enumerate(zip(rollouts, counts, strict=True)):
+        rollout.reflection, rollout.thinking_tokens = dict(zip(names, own, strict=False)), 10 * number
+    metrics = step_metrics([group_facts(first), group_facts(second)])
+    assert metrics["completions/mean_thinking_tokens"] == (0 + 10 + 30 + 40) / 4
+    assert metrics["giving_up"] == 1 / 4
+    assert metrics["repairs"] == 1 / 2, "the wrong answer that rejected an attempt is no repair"
+    assert metrics["verdicts/count"] == 8
+    assert metrics["verdicts/rejects_right"] == 1 / 4 and metrics["verdicts/accepts_wrong"] == 3 / 4
+    without = step_metrics([group_facts(group((2.0, 1.0, 1.0, 9)))])
+    assert not any(name.startswith("verdicts") for name in without) and without["repairs"] == 0.0
+
+
 def test_tokens_sampled_are_those_of_all_samples_each_with_its_prompt() -> None:
     facts = group_facts(group((2.0, 1.0, 1.0, 10), (None, 0.0, 0.0, 5)))
     assert facts["tokens"] == 3 + 10 + 3 + 5

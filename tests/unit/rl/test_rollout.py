@@ -76,6 +76,7 @@ def test_the_end_of_the_thinking_is_taken_back_and_wait_put_in(tokenizer: Tokeni
     expected = [-1.0 - place for place in range(begun)] + [0.0] * wait + [-1.0 - place for place in range(more)]
     assert list(one.old_logprobs) == expected
     assert one.sampled_tokens == begun + more
+    assert one.thinking_tokens == len(tokenizer.encode("\na5+0=5\nb3+5=8\n")) + wait + len(tokenizer.encode("8 same\n"))
     first, second = generator.requests
     assert second.sampling.max_completion_tokens == 90 - begun - wait, "the limit holds for all of it"
     assert (second.sampling.n, second.sampling.temperature) == (1, 0.7)
@@ -105,6 +106,7 @@ def test_only_what_has_ended_its_thinking_in_time_thinks_on(tokenizer: Tokenizer
     group, generator = sampled(tokenizer, says, limit=60, n=5)
     assert [bool(one.forced) for one in group.rollouts] == [True, False, False, False, False]
     assert len(generator.requests) == 2 and generator.requests[1].sampling.max_completion_tokens == 20
+    assert [one.thinking_tokens for one in group.rollouts[1:]] == [just, 0, 0, 0]
     rows = rollout_row(0, group)["completions"]
     assert ["forced" in row for row in rows] == [True, False, False, False, False]
     assert all(one.sampled_tokens == len(one.completion_token_ids) for one in group.rollouts[1:])

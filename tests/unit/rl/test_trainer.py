@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -346,6 +347,33 @@ def test_routing_is_compared_and_not_kept_by_default(make_trainer: MakeTrainer) 
     assert 0.0 < metrics["sampling/routing_difference"] < 0.5
     load = np.array(metrics["expert_load"]) - np.array(sampled_load(everything[0], 4))
     assert (load < 0).any(), "the trainer's own experts compute"
+
+
+def test_a_run_goes_on_in_the_middle_of_its_window_and_its_warnings(make_trainer: MakeTrainer) -> None:
+    """With everything that lets thinking grow: the same metrics and the same weights as without the break."""
+    settings = FORCING | {
+        "steps": 4, "sampling.forced_share": 0.6, "sampling.tokens_per_level": 8, "loss.normalize": "each",
+        "prompts.curriculum": {"start_levels": 1, "easy_share": 0.3, "open_at": 0.1, "memory": 0.0},
+        "prompts.families": ("sums", "cups"),
+    }  # fmt: skip
+    whole = make_trainer(lambda number: EIGHT, **settings)
+    rows = [whole.step(step) for step in range(4)]
+    assert rows[-1]["curriculum/top/sums"] + rows[-1]["curriculum/top/cups"] > 2
+    assert whole.warnings.state()["said"] == ["cut"], "random weights hardly ever end"
+    begun, resumed = (make_trainer(lambda number: EIGHT, **settings) for _ in range(2))
+    for trainer in (begun, resumed):
+        object.__setattr__(trainer.context, "name", whole.context.name)  # the same problems and samples
+    assert [begun.step(step) for step in range(2)] == rows[:2]
+    tensors, state = begun.state()
+    resumed.load_state({name: tensor.clone() for name, tensor in tensors.items()}, json.loads(json.dumps(state)))
+    said: list[str] = []
+    object.__setattr__(resumed.context.progress, "notify", said.append)
+    assert [resumed.step(step) for step in range(2, 4)] == rows[2:]
+    assert not [words for words in said if "length limit" in words]
+    assert resumed.curriculum.state() == whole.curriculum.state()
+    assert resumed.warnings.state() == whole.warnings.state()
+    final = whole.model.state_dict()
+    assert all(torch.equal(final[name], tensor) for name, tensor in resumed.model.state_dict().items())
 
 
 def test_servers_cannot_say_which_experts_they_chose() -> None:
