@@ -96,7 +96,7 @@ def document(config: CorpusConfig, seed: int, index: int) -> list[Piece]:
         body = _practice(config, rng, language)
     elif rng.random() < config.template:
         problem = _problem(config, rng, language)
-        question = [Piece(f"{ZERO_HEAD} "), Piece(problem.question, False), Piece(ZERO_TAIL)]
+        question = [Piece(ZERO_HEAD), Piece(f" {problem.question}", False), Piece(ZERO_TAIL)]
         body = [*question, *_answered(config, rng, problem)]
     else:
         body = _page(config, rng, language)
