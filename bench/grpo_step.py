@@ -101,11 +101,11 @@ def make_model(folder: Path) -> None:
     from aha.models.checkpoint.hf import save_pretrained
     from aha.models.config.presets import tiny
     from aha.models.deepseek_v3 import DeepseekV3
-    from aha.tasks.corpus import CorpusConfig, document
+    from aha.tasks.corpus import CorpusConfig, document, text_of
     from aha.text.templates import CHAT_TEMPLATE
     from aha.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.train((document(CorpusConfig(), 0, i) for i in range(4000)), 640, CHAT_TEMPLATE)
+    tokenizer = Tokenizer.train((text_of(document(CorpusConfig(), 0, i)) for i in range(4000)), 640, CHAT_TEMPLATE)
     model = DeepseekV3(tiny(tokenizer.vocab_size, num_nextn_predict_layers=0))
     model.init_weights(torch.Generator().manual_seed(0))
     save_pretrained(model, folder, tokenizer_files=tokenizer.files())

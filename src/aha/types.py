@@ -172,6 +172,14 @@ class Rollout:
     advantage: float = 0.0
     experts: NDArray[np.int16] | None = field(default=None, compare=False)
     """`Completion.experts` of the completion's tokens, [T - 1, L, A]."""
+    forced: range = range(0)
+    """Places in `completion_token_ids` of tokens that were put in from outside: nothing is learnt from them, and in
+    `old_logprobs` 0 stands for them."""
+
+    @property
+    def sampled_tokens(self) -> int:
+        """How many of the tokens the model has sampled, and is trained on."""
+        return len(self.completion_token_ids) - len(self.forced)
 
 
 @dataclass(slots=True)

@@ -170,7 +170,7 @@ def test_more_tokens_are_spent(place: Path) -> None:
 def test_methods_are_functions(place: Path) -> None:
     (code,) = blocks("think_longer.md", "python")
     folder = place / "runs" / "r1-tiny-seed0" / "r1" / "model"
-    problems = list(held_out_suite(["arithmetic"], [1], 1, seed=0))
+    problems = list(held_out_suite(["sums"], [1], 1, seed=0))
     known = {
         "Respondent": Respondent,
         "Engine": Engine,

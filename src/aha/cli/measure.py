@@ -116,9 +116,9 @@ def scale(
 
     [bold]Examples[/bold]
 
-      aha scale runs/r1-tiny-seed0/r1/model --task countdown --svg curves.svg
+      aha scale runs/r1-tiny-seed0/r1/model --task sums --svg curves.svg
 
-      aha scale runs/r1-tiny-seed0/r1-zero/model --style zero --task riddle,motion --set samples=32
+      aha scale runs/r1-tiny-seed0/r1-zero/model --style zero --task boxes,cups --set samples=32
 
       aha scale ./Qwen3-0.6B --task gsm8k --set problems_limit=50 --set max_completion_tokens=1024 --set room=2048
     """

@@ -15,7 +15,7 @@ def task(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A family, such as countdown, or gsm8k, humaneval, math, choice, gym:NAME (nine datasets of "
+            help="A family, such as sums, or gsm8k, humaneval, math, choice, gym:NAME (nine datasets of "
             "reasoning-gym, whose judges execute answers, are refused).",
         ),
     ],
@@ -44,9 +44,9 @@ def task(
 
     [bold]Examples[/bold]
 
-      aha task countdown
+      aha task sums
 
-      aha task motion --level 3 -n 5 --language zh
+      aha task boxes --level 6 -n 5 --language zh
 
       aha task humaneval --data data
 

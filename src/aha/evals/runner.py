@@ -15,8 +15,8 @@ from aha.tasks.answers import read_completion
 from aha.tasks.datasets import is_right, judge_of, need_judges
 from aha.tasks.families import GENERAL
 from aha.tasks.general.requests import refuses
-from aha.tasks.words import REFLECTION, REFLECTION_WORDS
 from aha.tasks.steps import abandoned
+from aha.tasks.words import REFLECTION, REFLECTION_WORDS
 from aha.test_time.voting import majority
 from aha.text.asker import Asker
 from aha.text.prompt_style import PromptStyle

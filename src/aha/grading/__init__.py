@@ -1,1 +1,1 @@
-"""Checks that need no model: exact arithmetic, the tiny programming language, killable workers."""
+"""Checks that need no model: the sandbox, programs and their tests."""

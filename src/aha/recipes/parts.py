@@ -6,6 +6,7 @@ from functools import partial
 
 from aha.evals.scaling_stage import Scaling
 from aha.evals.stage import Evaluation
+from aha.evals.thinking import Thinking
 from aha.inference.engine import Engine
 from aha.inference.remote.generator import RemoteGenerator
 from aha.rl.trainer import ReinforcementLearning
@@ -17,3 +18,4 @@ reinforcement_learning = partial(ReinforcementLearning, Engine, RemoteGenerator)
 preferences = partial(Preferences, Engine)
 rejection_sampling = partial(RejectionSampling, Engine)
 scaling = partial(Scaling, Engine)
+thinking = partial(Thinking, Engine)

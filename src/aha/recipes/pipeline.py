@@ -232,6 +232,7 @@ class Pipeline:
     def _summary(self, names: list[str]) -> dict[str, Any]:
         stages, seconds, memory = [], 0.0, 0
         about: dict[str, dict[str, Any]] = {}
+        thinking: dict[str, Any] = {}
         for spec in self.specs:
             if spec.name not in names:
                 continue
@@ -240,6 +241,7 @@ class Pipeline:
             seconds, memory = seconds + cost["seconds"], max(memory, cost["peak_memory_bytes"])
             for stage, facts in done["about"].items():
                 about.setdefault(stage, {}).update(facts)
+            thinking |= done["summary"].pop("thinking", {})
             stages.append(
                 {
                     "name": spec.name,
@@ -257,6 +259,7 @@ class Pipeline:
             "wall_seconds": round(seconds, 1),
             "peak_memory_bytes": memory,
             "stages": [{**stage, **about.get(stage["name"], {})} for stage in stages],
+            **({"thinking": thinking} if thinking else {}),
         }
 
 

@@ -157,21 +157,10 @@ class R1Config(RecipeConfig):
         return StageSpec("evaluation", "evaluation", config, parents=tuple(styles))
 
 
-FAMILIES = ("arithmetic", "program", "motion", "riddle")
+FAMILIES = ("sums", "program", "pulses", "boxes")
 """One family of each of the domains that R1's reasoning RL names: math, code, science, logic."""
-CORPUS = CorpusConfig(
-    short=0.06,
-    worked=0.3,
-    long=0.2,
-    conversation=0.3,
-    direct=0.25,
-    slip_rate=0.12,
-    general=0.26,
-    mixed=0.5,
-    families=FAMILIES,
-    level_weights=(0.34, 0.32, 0.24, 0.06, 0.04),
-)
-"""The web of `r1-tiny`: a fifth of it is not about reasoning, and half of its worked solutions mix the languages."""
+CORPUS = CorpusConfig(questions=0.6, general=0.2, mixed=0.5, families=FAMILIES)
+"""The web of `r1-tiny`: a fifth of it is not about reasoning, and half of its whole ways mix the languages."""
 
 
 def r1_tiny() -> R1Config:

@@ -43,6 +43,7 @@ STAGES: dict[str, str] = {
     "reward_model": "aha.stages.reward_model:RewardModelTraining",
     "scaling": "aha.recipes.parts:scaling",
     "sft": "aha.stages.sft:SFT",
+    "thinking": "aha.recipes.parts:thinking",
 }
 """What makes a stage (see `aha.training.stage.Stage`) when called, by kind: classes, and classes given the engine."""
 

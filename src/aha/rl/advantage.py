@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def group_advantages(rewards: Sequence[float], divide_by_std: bool = True, epsilon: float = 1e-6) -> list[float]:
@@ -27,6 +27,29 @@ def group_advantages(rewards: Sequence[float], divide_by_std: bool = True, epsil
         return centred
     std = math.sqrt(math.fsum(value * value for value in centred) / len(centred))
     return [value / (std + epsilon) for value in centred]
+
+
+def advantages_of_each(
+    rewards: Mapping[str, Sequence[float]], weights: Mapping[str, float], divide_by_std: bool = True
+) -> list[float]:
+    """Every reward's own advantage (R1 Eq. 3) times its weight, added up.
+
+    So a reward with a small deviation counts as much as one with a large deviation, and the weights alone say how they
+    compare: on the sum of accuracy and form, form drowns accuracy as long as both are rare. This is GDPO (2601.05242)
+    without its last step, which divides the sums of a whole batch by their deviation: the scale of the gradient is the
+    optimizer's business here.
+
+    Args:
+        rewards: of one group, by name.
+        weights: by name; rewards without a weight above 0 are left out.
+        divide_by_std: as in `group_advantages`.
+    """
+    total = [0.0] * max(map(len, rewards.values()), default=0)
+    for name, weight in weights.items():
+        if weight > 0:
+            own = group_advantages(rewards[name], divide_by_std)
+            total = [sum_so_far + weight * advantage for sum_so_far, advantage in zip(total, own, strict=True)]
+    return total
 
 
 def first_with_signal(rewards_by_group: Sequence[Sequence[float]], wanted: int) -> list[int]:

@@ -30,6 +30,21 @@ class CurriculumConfig(Config):
         0.97, ge=0, le=1, description="recent accuracy from which a cell gets the floor's quarter"
     )
     memory: float = Field(0.9, ge=0, lt=1, description="decay of the recent accuracy, per group seen")
+    start_levels: int = Field(
+        0,
+        ge=0,
+        description="levels of each family that are open at the start, from the lowest trained one; 0: all of them",
+    )
+    open_at: float = Field(
+        0.8, ge=0, le=1, description="recent accuracy at a family's highest open level above which the next one opens"
+    )
+    easy_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the draws that the two lowest levels keep, beside what is open above them; 0: by the "
+        "rule alone",
+    )
 
 
 class LengthStage(Config):
@@ -74,6 +89,15 @@ class PromptsConfig(Config):
     max_tokens: int = Field(256, gt=0, description="problems of a stage with longer prompts are passed over")
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig, description="which cells are drawn")
 
+    @model_validator(mode="after")
+    def _window(self) -> PromptsConfig:
+        if self.curriculum.start_levels > (trained := len(set(self.levels))):
+            raise ValueError(
+                f"curriculum.start_levels = {self.curriculum.start_levels} with {trained} trained levels: expected "
+                f"0 (all are open) to {trained}; lower it, or train more levels (levels)"
+            )
+        return self
+
 
 class SamplingConfig(Config):
     """How completions are sampled."""
@@ -84,8 +108,18 @@ class SamplingConfig(Config):
     lengths: tuple[LengthStage, ...] = Field(
         (LengthStage(from_step=0, max_completion_tokens=256),), min_length=1, description="schedule of the length limit"
     )
+    tokens_per_level: int = Field(
+        0, ge=0, description="tokens that a completion may have beyond the limit for each level of its problem"
+    )
     dynamic_rounds: int = Field(
         1, gt=0, description="rollout rounds to fill a step with groups that carry a signal; 1 takes what comes (DAPO)"
+    )
+    forced_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the prompts whose completions must think on once: the end of their thinking is replaced "
+        'by "Wait", as test-time scaling does it; these tokens carry no loss',
     )
     engine_rows: int = Field(256, gt=0, description="samples decoded at once; each needs a cache of its longest length")
     keep_routing: bool = Field(
@@ -111,20 +145,21 @@ class SamplingConfig(Config):
             raise ValueError(f"lengths: stages start at steps {starts}; expected each after the one before it")
         return self
 
-    @property
-    def longest(self) -> int:
-        """The length limit that no step exceeds, in tokens."""
-        return max(stage.max_completion_tokens for stage in self.lengths)
-
-    def max_completion_tokens(self, step: int) -> int:
-        """The length limit at a step."""
-        return [stage.max_completion_tokens for stage in self.lengths if stage.from_step <= step][-1]
+    def max_completion_tokens(self, step: int, level: int) -> int:
+        """The length limit at a step, of the completions of a problem of that level."""
+        stage = [stage for stage in self.lengths if stage.from_step <= step][-1]
+        return stage.max_completion_tokens + self.tokens_per_level * level
 
 
 class LossConfig(Config):
     """The objective of R1 Eq. 1 and what variants of it there are."""
 
     normalization: Literal["token", "response", "constant"] = Field("token", description="how token losses add up")
+    normalize: Literal["together", "each"] = Field(
+        "together",
+        description="what the group's mean and deviation are of: the weighted sum of the rewards (R1 Eq. 3), or each "
+        "reward by itself before they are added with their weights (GDPO)",
+    )
     divide_by_std: bool = Field(
         True, description="divide advantages by the group's deviation (R1 Eq. 3); False: Dr. GRPO"
     )
@@ -203,6 +238,18 @@ class GRPOConfig(Config):
     patience: int = Field(10, gt=0, description="steps in a row without any signal after which training stops")
     keep_every: int = Field(0, ge=0, description="steps between models kept beside the final one; 0: none")
     log_rollouts: int = Field(2, ge=0, description="groups per step written to rollouts.jsonl")
+
+    @property
+    def highest_level(self) -> int:
+        """The highest level that is asked in training, of general prompts too."""
+        general = self.general.families if self.general is not None else ()
+        return max(*self.prompts.levels, *(level for name in general for level in GENERAL[name].levels), 1)
+
+    @property
+    def longest(self) -> int:
+        """The length limit that no completion exceeds at any step and level, in tokens."""
+        steps = (stage.from_step for stage in self.sampling.lengths)
+        return max(self.sampling.max_completion_tokens(step, self.highest_level) for step in steps)
 
     def data_identity(self) -> str:
         """Of the files of one's own reward functions."""

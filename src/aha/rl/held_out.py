@@ -77,8 +77,7 @@ class HeldOut:
 
     def _sampled(self, suite: Sequence[Problem], samples: int) -> list[Sample]:
         config = self._config
-        longest = config.sampling.longest
-        sampling = SamplingParams(config.sampling.temperature, max_completion_tokens=longest, n=samples)
+        sampling = SamplingParams(config.sampling.temperature, max_completion_tokens=config.longest, n=samples)
         seed = self._context.derive_seed("evaluation")
         return together(
             self._context.distributed, suite, lambda problems: evaluate(self._asker, problems, sampling, seed)

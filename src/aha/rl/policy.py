@@ -143,7 +143,7 @@ class PolicyUpdate:
         """
         kept = [self._kept(group) for group in groups]
         counted = [rollout for group in kept for rollout in group.rollouts]
-        totals = torch.tensor([sum(len(r.completion_token_ids) for r in counted), len(counted)], dtype=torch.int64)
+        totals = torch.tensor([sum(r.sampled_tokens for r in counted), len(counted)], dtype=torch.int64)
         self.distributed.all_reduce_sum([totals])
         tokens, responses = totals.tolist()
         active = [group for group in map(self._with_gradient, kept) if group.rollouts]
@@ -195,25 +195,24 @@ class PolicyUpdate:
         token_ids_N = torch.tensor([t for group in batch for t in _flat(group)], device=device)
         layout = SharedPrefix([_lengths(group) for group in batch], device)
         rollouts = [rollout for group in batch for rollout in group.rollouts]
-        targets_M = token_ids_N[layout.completion_N]
+        completion_N, predicts_N = _trained(layout, rollouts)
+        targets_M = token_ids_N[completion_N]
         experts_LNA = sampled_experts(batch, device)
         hidden = self.model(
             token_ids_N, layout, None if experts_LNA is None else SampledExperts(experts_LNA, self.keep_routing)
         )
         # Before the reference's pass, as in `_matching_backward`: processes that share experts run the same passes.
-        mtp_loss = self._mtp_loss(hidden, token_ids_N, layout, predicted.among(rollouts), predicted.tokens)
+        mtp_loss = self._mtp_loss(hidden, token_ids_N, layout, completion_N, rollouts, predicted)
         logprobs_M, entropy_M = chunked_logprobs(
-            hidden.hidden_ND[layout.predicts_N], self.model.head_weight, targets_M, temperature=self.temperature
+            hidden.hidden_ND[predicts_N], self.model.head_weight, targets_M, temperature=self.temperature
         )
-        sampled_M = torch.tensor([p for r in rollouts for p in r.old_logprobs], device=device)
+        sampled_M = torch.tensor([p for r in rollouts for p in _sampled(r)], device=device)
         old_M = logprobs_M.detach() if on_policy else sampled_M
+        lengths = [r.sampled_tokens for r in rollouts]
         advantages_M = torch.repeat_interleave(
-            torch.tensor([r.advantage for r in rollouts], device=device),
-            torch.tensor(layout.completion_lengths, device=device),
+            torch.tensor([r.advantage for r in rollouts], device=device), torch.tensor(lengths, device=device)
         )
-        weights_M = token_weights(
-            layout.completion_lengths, self.config.normalization, total_tokens, total_responses, limit
-        ).to(device)
+        weights_M = token_weights(lengths, self.config.normalization, total_tokens, total_responses, limit).to(device)
         importance_M = importance_weights(old_M, sampled_M, self.config.importance_cap or 0.0)
         result = policy_loss(
             logprobs_M,
@@ -222,7 +221,7 @@ class PolicyUpdate:
             weights_M * importance_M,
             self.config.clip_low,
             self.config.clip_high,
-            self._reference_logprobs(token_ids_N, layout, targets_M),
+            self._reference_logprobs(token_ids_N, layout, predicts_N, targets_M),
             self.config.kl_beta,
         )
         balance = result.loss.new_zeros(())
@@ -242,13 +241,20 @@ class PolicyUpdate:
         return PassReport(sums, hidden.router_counts)
 
     def _mtp_loss(
-        self, hidden: HiddenStates, token_ids_N: Tensor, layout: SharedPrefix, chosen: Sequence[int], total: int
+        self,
+        hidden: HiddenStates,
+        token_ids_N: Tensor,
+        layout: SharedPrefix,
+        completion_N: Tensor,
+        rollouts: Sequence[Rollout],
+        predicted: Predicted,
     ) -> Tensor:
-        """The prediction modules' share of their mean loss over the `total` tokens that they learn from."""
+        """The prediction modules' share of their mean loss over the tokens that they learn from."""
+        chosen = predicted.among(rollouts)
         if not self.update.trains_mtp or not (chosen or self.parallel.spreads):
             return hidden.hidden_ND.new_zeros((), dtype=torch.float32)
-        trained_N = torch.zeros_like(token_ids_N, dtype=torch.bool).index_fill_(0, layout.completion_N, True)
-        return prediction_loss(self.model, hidden, token_ids_N, layout, trained_N, chosen) / max(1, total)
+        trained_N = torch.zeros_like(token_ids_N, dtype=torch.bool).index_fill_(0, completion_N, True)
+        return prediction_loss(self.model, hidden, token_ids_N, layout, trained_N, chosen) / max(1, predicted.tokens)
 
     def _predicted(self, groups: Sequence[RolloutGroup]) -> Predicted:
         """The completions that the prediction modules learn from: some of each group."""
@@ -258,17 +264,19 @@ class PolicyUpdate:
             for group in groups
             for place in (evenly_spread(len(group.rollouts), share) if self.update.trains_mtp else ())
         ]
-        tokens = torch.tensor([sum(len(rollout.completion_token_ids) for rollout in learned)])
+        tokens = torch.tensor([sum(rollout.sampled_tokens for rollout in learned)])
         self.distributed.all_reduce_sum([tokens])
         return Predicted(frozenset(map(id, learned)), int(tokens))
 
     @torch.no_grad()
-    def _reference_logprobs(self, token_ids_N: Tensor, layout: SharedPrefix, targets_M: Tensor) -> Tensor | None:
+    def _reference_logprobs(
+        self, token_ids_N: Tensor, layout: SharedPrefix, predicts_N: Tensor, targets_M: Tensor
+    ) -> Tensor | None:
         if not self.config.kl_beta:
             return None
         with self._as_reference() as reference:
             hidden = reference(token_ids_N, layout)
-        predicting_MD, temperature = hidden.hidden_ND[layout.predicts_N], self.temperature
+        predicting_MD, temperature = hidden.hidden_ND[predicts_N], self.temperature
         return chunked_logprobs(predicting_MD, reference.head_weight, targets_M, False, temperature)[0]
 
     def _as_reference(self) -> AbstractContextManager[LanguageModel]:
@@ -316,6 +324,20 @@ def sampled_experts(batch: Sequence[RolloutGroup], device: torch.device) -> Tens
             assert rollout.experts is not None
             rows += [rollout.experts, unseen]
     return torch.from_numpy(np.concatenate(rows)).to(device, torch.int64).transpose(0, 1)
+
+
+def _trained(layout: SharedPrefix, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
+    """Where in N the tokens are that the policy sampled, and where each is predicted: forced tokens carry no loss."""
+    if not any(rollout.forced for rollout in rollouts):
+        return layout.completion_N, layout.predicts_N
+    sampled_M = [place not in one.forced for one in rollouts for place in range(len(one.completion_token_ids))]
+    kept_M = torch.tensor(sampled_M, device=layout.completion_N.device)
+    return layout.completion_N[kept_M], layout.predicts_N[kept_M]
+
+
+def _sampled(rollout: Rollout) -> tuple[float, ...]:
+    """The sampler's log-probabilities, without the places of forced tokens."""
+    return rollout.old_logprobs[: rollout.forced.start] + rollout.old_logprobs[rollout.forced.stop :]
 
 
 def _lengths(group: RolloutGroup) -> PromptGroup:

@@ -29,7 +29,15 @@ from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_u
 from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
-from aha.rl.rollout import assign_advantages, grade_general, grade_reasoning, sample_groups
+from aha.rl.rollout import (
+    assign_advantages,
+    general_weights,
+    grade_general,
+    grade_reasoning,
+    rollout_row,
+    sample_groups,
+    think_on,
+)
 from aha.rollout_servers import RolloutServersConfig
 from aha.tasks.datasets import need_judges
 from aha.tasks.families import GENERAL, draw, get_general
@@ -105,7 +113,7 @@ class GRPOTrainer(TrainingLoop):
         make_generator: MakeGenerator,
     ) -> None:
         self.config, self.model, self.tokenizer = config, model, tokenizer
-        self.longest = config.sampling.longest
+        self.longest = config.longest
         if config.sampling.keep_routing and not model.config.num_moe_layers:
             raise ConfigError("sampling.keep_routing: this model has no experts to choose; set it to false")
         played = copy.deepcopy(model).requires_grad_(False) if context.parallel.spreads else model
@@ -144,7 +152,7 @@ class GRPOTrainer(TrainingLoop):
         """Plan and preflight at the start; held-out evaluations and models to keep on the way."""
         config, context = self.config, self.context
         if done == 0:
-            plan = describe_plan(config, self.model, len(self.curriculum.accuracy), context.distributed.world_size)
+            plan = describe_plan(config, self.model, len(self.curriculum.cells), context.distributed.world_size)
             context.progress.notify(f"{context.name}: {plan}")
             self._preflight()
         if (
@@ -169,16 +177,18 @@ class GRPOTrainer(TrainingLoop):
         started = perf_counter()
         groups, facts = self._rollouts(step)
         sampled = perf_counter()
-        assign_advantages(groups, config.loss.divide_by_std)
+        weights_of = self._weights_of if config.loss.normalize == "each" else None
+        assign_advantages(groups, config.loss.divide_by_std, weights_of)
         metrics = step_metrics(facts)
         self._watch_for_signal(facts)
         share = metrics.get("rewards/format/mean")
         self.well_formed, self._newly_well_formed = becomes_well_formed(self.well_formed, share)
         self.curriculum.update(cell_accuracy(facts))
+        metrics |= self.curriculum.metrics()
         metrics |= over_updates(self._updates(step, self._with_signal(groups, facts)))
         self.tokens_trained += metrics["tokens_trained"]
         self.num_tokens += sum(group["tokens"] for group in facts)
-        metrics["max_completion_tokens"] = float(config.sampling.max_completion_tokens(step))
+        metrics["max_completion_tokens"] = float(self._limit(step))
         finished = perf_counter()
         tokens = sum(length for group in facts for length in group["lengths"])
         context.timings.write(
@@ -201,18 +211,24 @@ class GRPOTrainer(TrainingLoop):
         for round_number in range(config.sampling.dynamic_rounds):
             problems = self._problems(step, round_number)
             own = distributed.share(len(problems))
-            new = sample_groups(
-                self.asker,
-                [problems[i] for i in own],
-                self._sampling(config.sampling.max_completion_tokens(step), self._reports_experts(step)),
-                [self.context.derive_seed("rollout", step, round_number, i) for i in own],
-            )
+            experts = self._reports_experts(step)
+            sampling = [self._sampling(self._limit(step, problems[i].level), experts) for i in own]
+            seeds = [self.context.derive_seed("rollout", step, round_number, i) for i in own]
+            new = sample_groups(self.asker, [problems[i] for i in own], sampling, seeds)
+            if share := config.sampling.forced_share:
+                chosen = random.Random(self.context.derive_seed("forced", step, round_number))
+                forced = [chosen.random() < share for _ in problems]
+                think_on(self.asker, new, sampling, seeds, [forced[i] for i in own])
             self._grade(new)
             groups += new
             facts += distributed.gather_shares([group_facts(group) for group in new])
             if sum(not rewards_agree(group["rewards"]) for group in facts) >= config.prompts_per_step:
                 break
         return groups, facts
+
+    def _limit(self, step: int, level: int | None = None) -> int:
+        """Tokens that a completion may have at a step: of a problem of that level, or of the highest."""
+        return self.config.sampling.max_completion_tokens(step, level or self.config.highest_level)
 
     def _sampling(self, limit: int, report_experts: bool = False) -> SamplingParams:
         """How a group is sampled, with a limit in tokens."""
@@ -252,6 +268,13 @@ class GRPOTrainer(TrainingLoop):
                 self.preference, general, config.rubric, self.config.general.weight, self.asker.style.answer_tags
             )
 
+    def _weights_of(self, problem: Problem) -> dict[str, float]:
+        """The weight of each reward on a problem."""
+        rubric, general = self.config.rubric, self.config.general
+        if problem.family in GENERAL and general is not None:
+            return general_weights(rubric, general.weight)
+        return rubric.weights()
+
     def _problems(self, step: int, round_number: int) -> list[Problem]:
         rng = random.Random(self.context.derive_seed("problems", step, round_number))
         count, general = self.config.prompts_per_step, self.config.general
@@ -269,7 +292,7 @@ class GRPOTrainer(TrainingLoop):
     def _updates(self, step: int, groups: list[RolloutGroup]) -> list[dict[str, Any]]:
         """All updates of a rollout; the processes' groups are split at random into minibatches."""
         config = self.config
-        limit = config.sampling.max_completion_tokens(step)
+        limit = self._limit(step)
         order = list(range(len(groups)))
         random.Random(self.context.derive_seed("minibatches", step)).shuffle(order)
         results = []
@@ -300,7 +323,7 @@ class GRPOTrainer(TrainingLoop):
         groups = sample_groups(
             Asker(self.generator, self.tokenizer, thinking),
             [problems[i] for i in own],
-            self._sampling(self.longest),
+            [self._sampling(self.longest)] * len(own),
             [self.context.derive_seed("preflight", i) for i in own],
         )
         grade_reasoning(self.grader, groups)
@@ -333,26 +356,7 @@ class GRPOTrainer(TrainingLoop):
     def _log_rollouts(self, step: int, groups: list[RolloutGroup]) -> None:
         """A few groups of rank 0 with all their completions, as text."""
         for group in stratified(groups, self.config.log_rollouts):
-            self.context.rollouts.write(
-                {
-                    "step": step,
-                    "family": group.problem.family,
-                    "level": group.problem.level,
-                    "question": group.problem.question,
-                    "gold": group.problem.answer,
-                    "completions": [
-                        {
-                            "text": rollout.text,
-                            "tokens": len(rollout.completion_token_ids),
-                            "finish_reason": rollout.finish_reason.value,
-                            "reward": rollout.reward,
-                            "rewards": rollout.rewards,
-                            "advantage": rollout.advantage,
-                        }
-                        for rollout in group.rollouts
-                    ],
-                }
-            )
+            self.context.rollouts.write(rollout_row(step, group))
 
     def save(self, folder: Any) -> None:
         """Writes a model folder, from rank 0."""

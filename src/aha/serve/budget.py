@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aha.serve.schemas import ChatRequest, Effort
-from aha.test_time.budget_forcing import ANSWER_TOKENS, WAIT
+from aha.test_time.budget_forcing import ANSWER_TOKENS, WAIT, wait_after
 from aha.text.incremental import Phase
 from aha.text.language import language_of
 from aha.text.tokenizer import END_THINK, Tokenizer
@@ -45,8 +45,7 @@ class ThinkingBudget:
         """
         if self._closed or thinking_tokens >= self.least:
             return ()
-        apart = " " if self._wait.isascii() and last and not last.isspace() else ""
-        ids = self._tokenizer.encode(apart + self._wait)
+        ids = self._tokenizer.encode(wait_after(last, self._wait))
         return ids if self.most is None or thinking_tokens + len(ids) < self.most else ()
 
 

@@ -24,8 +24,8 @@ from aha.rewards.preference import preference_of
 from aha.stages.assistant import Assistant
 from aha.stages.sampling import Row, sample_in_batches
 from aha.tasks.families import GENERAL, GeneralName, draw, get_general, held_out_suite, is_held_out
-from aha.tasks.lists import LEVELS
 from aha.tasks.general.requests import Requests
+from aha.tasks.lists import LEVELS
 from aha.text.asker import Asker
 from aha.text.prompt_style import PromptStyle
 from aha.text.thinking import Parsed

@@ -9,6 +9,7 @@ problem ever occurs, and no problem of a level that `levels` does not name.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 
@@ -100,6 +101,11 @@ def document(config: CorpusConfig, seed: int, index: int) -> list[Piece]:
     else:
         body = _page(config, rng, language)
     return [Piece(BOS, False), *body, Piece(EOS)]
+
+
+def text_of(document: Sequence[Piece]) -> str:
+    """A document in one string."""
+    return "".join(piece.text for piece in document)
 
 
 def _problem(config: CorpusConfig, rng: random.Random, language: Language) -> Problem:

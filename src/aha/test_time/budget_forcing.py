@@ -11,11 +11,12 @@ Nothing is asked of the engine but to continue: forced tokens are appended to th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from aha.tasks.families import GENERAL
 from aha.test_time.candidates import Candidate, Respondent, Trace, whole
 from aha.text.tags import find_tag
-from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK
+from aha.text.tokenizer import ANSWER, END_ANSWER, END_THINK, Tokenizer
 from aha.types import Completion, FinishReason, Language, Problem, Request
 
 WAIT: dict[Language, str] = {"en": "Wait", "zh": "等等"}
@@ -90,6 +91,40 @@ def think_at_least(
     going_on = [(trace, number) for trace, number in numbered if not trace.ended]
     _answer(respondent, going_on, "think at least", answer_tokens)
     return [[respondent.candidate(trace) for trace in own] for own in traces]
+
+
+def think_again(
+    respondent: Respondent, problems: Sequence[Problem], drawn: Sequence[Sequence[Completion]], turn: int = 0
+) -> list[list[Completion]]:
+    """Whole samples whose thinking goes on once where it ended: its end is taken back, and "Wait" put there.
+
+    Samples that never ended a thinking, or have no room left, stay as they are.
+
+    Args:
+        respondent: the model; its prompt style must have thinking.
+        problems: what was asked.
+        drawn: samples (`Respondent.samples`, or what this function made of them), those of problem i at place i.
+        turn: how often this was done before, for the seeds.
+    """
+    respondent.require_thinking("thinking again")
+    begun: list[tuple[int, int, list[int], int]] = []
+    requests = []
+    for place, (problem, completions) in enumerate(zip(problems, drawn, strict=True)):
+        for number, completion in enumerate(completions):
+            end = find_tag(respondent.tokenizer, completion.token_ids, END_THINK)
+            if end is None or not respondent.thinks(end.before):
+                continue
+            start = [*end.before, *wait_tokens(respondent.tokenizer, end.before, problem.language)]
+            if len(start) >= respondent.room:
+                continue
+            seed = respondent.seed_for("think again", problem, number, turn)
+            requests.append(respondent.continuation(problem, seed, respondent.room - len(start), start))
+            begun.append((place, number, start, len(end.before)))
+    again = [list(completions) for completions in drawn]
+    for (place, number, start, known), one in zip(begun, _one_each(respondent, requests), strict=True):
+        logprobs = *drawn[place][number].logprobs[:known], *[0.0] * (len(start) - known), *one.logprobs
+        again[place][number] = replace(one, token_ids=(*start, *one.token_ids), logprobs=logprobs)
+    return again
 
 
 def _room_for_thinking(respondent: Respondent, problems: Sequence[Problem], budget: int, answer_tokens: int) -> int:
@@ -174,15 +209,35 @@ def _prolong(respondent: Respondent, trace: Trace, thought: list[int], minimum: 
     """Replaces the end of a thinking that is too short; False where it is long enough, or where no room is left."""
     if len(thought) >= minimum or not respondent.thinks(thought):
         return False
-    before = respondent.tokenizer.decode(thought[-1:])
-    wait = WAIT[trace.problem.language]
-    spaced = wait if trace.problem.language == "zh" or not thought or before[-1:].isspace() else f" {wait}"
-    forced = respondent.tokenizer.encode(spaced)
+    forced = wait_tokens(respondent.tokenizer, thought, trace.problem.language)
     if len(thought) + len(forced) >= maximum:
         return False
     trace.token_ids = thought
     trace.force(forced)
     return True
+
+
+def wait_tokens(tokenizer: Tokenizer, thought: Sequence[int], language: Language) -> list[int]:
+    """The tokens that stand where the end of a thinking stood, so that it goes on.
+
+    Args:
+        tokenizer: of the model.
+        thought: the completion up to there.
+        language: of the question.
+    """
+    return tokenizer.encode(wait_after(tokenizer.decode(thought[-1:])[-1:], WAIT[language]))
+
+
+def wait_after(last: str, wait: str) -> str:
+    """The word to go on with as it is written after a thinking's last character: a line by itself after a line.
+
+    Args:
+        last: the character; empty where there is none, or where it is not known.
+        wait: the word.
+    """
+    if last == "\n":
+        return wait + "\n"
+    return f" {wait}" if wait.isascii() and last and not last.isspace() else wait
 
 
 def _answer(respondent: Respondent, traces: Sequence[tuple[Trace, int]], method: str, answer_tokens: int) -> None:

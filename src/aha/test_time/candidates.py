@@ -104,10 +104,6 @@ class Respondent(Asker):
     """Tokens after the prompt that fit at all: the limit of what is prolonged from outside."""
     seed: int = 0
 
-    def thinks(self, token_ids: Sequence[int]) -> bool:
-        """Whether a completion has begun to think between tags."""
-        return self.style.prefilled or find_tag(self.tokenizer, token_ids, THINK) is not None
-
     def require_thinking(self, method: str) -> None:
         """Refuses a prompt style without thinking.
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from aha.protocols import Generator
 from aha.text.prompt_style import PromptStyle
-from aha.text.tokenizer import Tokenizer
+from aha.text.tags import find_tag
+from aha.text.tokenizer import THINK, Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request, SamplingParams
 
 
@@ -46,20 +47,28 @@ class Asker:
         return Request(prompt, replace(sampling, stop_token_ids=stops, seed=seed))
 
     def ask(
-        self, problems: Sequence[Problem | str], sampling: SamplingParams, seeds: Sequence[int]
+        self,
+        problems: Sequence[Problem | str],
+        sampling: SamplingParams | Sequence[SamplingParams],
+        seeds: Sequence[int],
     ) -> list[list[Reply]]:
         """Samples `sampling.n` replies to each problem; result[i] belongs to problem i.
 
         Args:
             problems: to ask, or texts of questions.
-            sampling: how; the stop tokens are the style's.
+            sampling: how all are sampled, or how each is; the stop tokens are the style's.
             seeds: one per problem.
 
         Raises:
             GenerationError: a prompt does not fit the context.
         """
-        requests = [self.request(problem, sampling, seed) for problem, seed in zip(problems, seeds, strict=True)]
+        each = [sampling] * len(problems) if isinstance(sampling, SamplingParams) else sampling
+        requests = [self.request(*one) for one in zip(problems, each, seeds, strict=True)]
         return [[self.reply(one) for one in completions] for completions in self.generator.generate(requests)]
+
+    def thinks(self, token_ids: Sequence[int]) -> bool:
+        """Whether a completion has begun to think between tags."""
+        return self.style.prefilled or find_tag(self.tokenizer, token_ids, THINK) is not None
 
     def reply(self, completion: Completion) -> Reply:
         """A completion as text."""

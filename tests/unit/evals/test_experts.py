@@ -9,20 +9,20 @@ from aha.evals.experts import expert_report
 from aha.evals.runner import grade_sample
 from aha.models.config.presets import tiny
 from aha.models.deepseek_v3 import DeepseekV3
-from aha.tasks.arithmetic import Arithmetic
+from aha.tasks.chains import Sums
 from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
 from aha.types import Problem
 
-FACTS = {"sum": [2, 2], "_terms": [2, 2], "_ops": "+"}
-SUM = Problem("arithmetic", Arithmetic.domain, 1, "en", "What is 2+2?", "4", FACTS)
+FACTS = {"items": [[2], [2]], "start": 0, "first": 0, "last": 1}
+SUM = Problem("sums", Sums.domain, 1, "en", "What is 2+2?", "4", FACTS)
 PLAIN = "<think>2+2=4</think>\n<answer>4</answer>"
-AHA = "<think>2+2=5 check 5-2=3 Wait, no.\n2+2=4 check 4-2=2 ok</think>\n<answer>4</answer>"
+AHA = "<think>a2+0=2\nb2+2=5\nWait\na2+0=2\nb2+2=4\n4 differ\nWait\nb2+2=4\n4 same</think>\n<answer>4</answer>"
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train(["2+2=4 check 4-2=2 ok. Wait, no."] * 5, 300)
+    return Tokenizer.train(["a2+0=2\nb2+2=4\nWait\n4 differ\n4 same"] * 5, 300)
 
 
 def model(tokenizer: Tokenizer, dense_layers: int) -> DeepseekV3:

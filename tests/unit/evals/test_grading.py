@@ -11,7 +11,9 @@ from aha.tasks.general.requests import REFUSAL
 from aha.text.prompt_style import PromptStyle
 from aha.types import Problem
 
-PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
+PROBLEM = Problem(
+    "sums", "math", 1, "en", "What is 2+2+1?", "5", {"items": [[2], [2], [1]], "start": 0, "first": 0, "last": 2}
+)
 
 
 def graded(text: str, style: str, problem: Problem = PROBLEM, truncated: bool = False) -> Sample:

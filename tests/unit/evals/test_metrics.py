@@ -2,13 +2,14 @@
 
 import itertools
 import math
+import random
 
 import numpy as np
 import pytest
 
 from aha.evals.metrics import bootstrap_interval, paired_interval, pass_at_k, rank_correlation, seed_interval
 from aha.evals.runner import Sample, by_problem, count_reflections, grade_sample, summarize
-from aha.tasks.families import held_out_suite
+from aha.tasks.families import FAMILIES, held_out_suite
 from aha.text.prompt_style import PromptStyle
 
 
@@ -61,17 +62,18 @@ def test_rank_correlation_is_spearmans() -> None:
 
 
 def test_reflections_are_whole_words_in_both_languages() -> None:
-    assert count_reflections("Wait, no. check 3+4=7 ok 等等，不对。检查") == {"wait": 2, "check": 2, "no": 2}
-    assert count_reflections("know notice checked waiting") == {"wait": 0, "check": 0, "no": 0}
+    assert count_reflections("a3+4=7\nWait\n7 differ\n等等 b3?4不对\n4不同 no") == {"wait": 2, "no": 2, "differ": 2}
+    assert count_reflections("know notice different waiting") == {"wait": 0, "no": 0, "differ": 0}
 
 
 def test_grading_is_strict_under_the_template_and_lenient_elsewhere() -> None:
-    problem = next(iter(held_out_suite(["arithmetic"], (1,), 1, 0)))
+    problem = next(iter(held_out_suite(["sums"], (1,), 1, 0)))
     answer = problem.answer
+    step = FAMILIES["sums"].lines(problem, random.Random(0), "en")[0].strip()
     strict = grade_sample(problem, 0, f"the answer is {answer}", 5, False, PromptStyle.named("zero"))
     lenient = grade_sample(problem, 0, f"the answer is {answer}", 5, False, PromptStyle.named("direct"))
     prefilled = grade_sample(
-        problem, 0, f"1+1=2</think>\n<answer>{answer}</answer>", 9, False, PromptStyle.named("zero_think")
+        problem, 0, f"{step}</think>\n<answer>{answer}</answer>", 9, False, PromptStyle.named("zero_think")
     )
     assert (strict.correct, lenient.correct, prefilled.correct) == (False, True, True)
     assert prefilled.well_formed
@@ -84,7 +86,7 @@ def test_a_summary_averages_over_problems() -> None:
     def one(key: str, index: int, correct: bool) -> Sample:
         return Sample(
             key,
-            "motion",
+            "cups",
             "science",
             1,
             "en",

@@ -21,7 +21,7 @@ def row(key: str, index: int, vote: str | None, tokens: int = 10, level: int = 1
         "truncated": False, "completion": "", **other,
     }  # fmt: skip
     return Answered(
-        key, "riddle", level, f"Q {key}", index=index, vote=vote, correct=vote == "1", tokens=tokens, **values
+        key, "boxes", level, f"Q {key}", index=index, vote=vote, correct=vote == "1", tokens=tokens, **values
     )
 
 
@@ -148,7 +148,7 @@ def test_settings_say_what_has_to_be_sampled() -> None:
     ("wrong", "words"),
     [
         ({"families": ["nope"]}, "unknown family 'nope'"),
-        ({"levels": [6]}, "levels are 1 to 5"),
+        ({"levels": [6]}, "levels are 1 to 14"),
         ({"budgets": [32, 16]}, "rising numbers"),
         ({"budgets": [0, 16]}, "rising numbers"),
         ({"budgets": [16, 400]}, "raise room"),

@@ -20,7 +20,7 @@ from aha.training.stage import StageContext
 from aha.types import Completion, Request
 
 SMALL: dict[str, Any] = {
-    "families": ("riddle",), "levels": (1, 2), "problems_per_level": 2, "samples": 4, "repeats": 1, "rounds": 1,
+    "families": ("boxes",), "levels": (1, 2), "problems_per_level": 2, "samples": 4, "repeats": 1, "rounds": 1,
     "budgets": (4, 8), "compared_at": (4, 8), "max_completion_tokens": 12, "room": 80, "subsets": 4,
 }  # fmt: skip
 

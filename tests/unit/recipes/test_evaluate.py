@@ -21,7 +21,7 @@ def model(base: Tokenizer, tmp_path: Path) -> Path:
     return tmp_path / "run" / "base" / "model"
 
 
-def run(model: Path, out: Path, *settings: str, preset: str = "", tasks: tuple[str, ...] = ("riddle", "gsm8k")) -> None:
+def run(model: Path, out: Path, *settings: str, preset: str = "", tasks: tuple[str, ...] = ("boxes", "gsm8k")) -> None:
     evaluate_models([model], tasks, ["zero", "chat"], preset, [*FEW, f"data={DATA}", *settings], out, seed=0)
 
 
@@ -31,7 +31,7 @@ def test_all_is_kept_and_counted(model: Path, tmp_path: Path, capsys: pytest.Cap
     assert set(results["base"]) == {"zero", "chat"}
     for way in results["base"].values():
         assert way["by_task"]["gsm8k"]["pass_at_1"]["problems"] == 2
-        assert way["by_task"]["riddle"]["pass_at_1"]["samples"] == 2
+        assert way["by_task"]["boxes"]["pass_at_1"]["samples"] == 2
     rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * (2 + 2) * 2 and {row["style"] for row in rows} == {"zero", "chat"}
     assert "pass@1" in capsys.readouterr().out
@@ -76,11 +76,11 @@ def test_tasks_with_numbers_of_samples_of_their_own(model: Path, tmp_path: Path,
 
 def test_parts_of_the_world_alone(model: Path, tmp_path: Path) -> None:
     """Levels that are not trained, general families without requests: what was not asked has no number, and no harm."""
-    run(model, tmp_path / "hard", "levels=[4,5]", tasks=("riddle",))
+    run(model, tmp_path / "hard", "levels=[4,5]", tasks=("boxes",))
     hard = json.loads((tmp_path / "hard" / "results.json").read_text())["base"]["zero"]
-    assert hard["by_task"]["riddle"]["pass_at_1"]["problems"] == 4
+    assert hard["by_task"]["boxes"]["pass_at_1"]["problems"] == 4
     assert hard["trained_levels"]["pass_at_1"] == {"mean": None, "low": None, "high": None, "problems": 0, "samples": 0}
-    run(model, tmp_path / "facts", "general=[facts]", "general_per_level=1", tasks=("riddle",))
+    run(model, tmp_path / "facts", "general=[facts]", "general_per_level=1", tasks=("boxes",))
     general = json.loads((tmp_path / "facts" / "results.json").read_text())["base"]["zero"]["general"]
     assert general["helpful"]["mean"] is not None
     assert general["harmful_refused"] == {"mean": None, "low": None, "high": None}
@@ -96,19 +96,17 @@ def test_general_families_are_asked_by_name(model: Path, tmp_path: Path, capsys:
 
 
 def test_families_have_numbers_of_samples_of_their_own_too(model: Path, tmp_path: Path) -> None:
-    asked = "general=[facts]", "general_per_level=1", "samples_by_task={motion: 3, facts: 1}"
-    run(model, tmp_path / "out", *asked, tasks=("riddle", "motion"))
+    asked = "general=[facts]", "general_per_level=1", "samples_by_task={cups: 3, facts: 1}"
+    run(model, tmp_path / "out", *asked, tasks=("boxes", "cups"))
     rows = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
-    most = {
-        name: max(row["index"] for row in rows if row["family"] == name) + 1 for name in ("riddle", "motion", "facts")
-    }
-    assert most == {"riddle": 2, "motion": 3, "facts": 1}
+    most = {name: max(row["index"] for row in rows if row["family"] == name) + 1 for name in ("boxes", "cups", "facts")}
+    assert most == {"boxes": 2, "cups": 3, "facts": 1}
 
 
 def test_pass_at_k_is_of_all_samples(model: Path, tmp_path: Path) -> None:
-    run(model, tmp_path / "out", "samples=3", tasks=("riddle",))
+    run(model, tmp_path / "out", "samples=3", tasks=("boxes",))
     results = json.loads((tmp_path / "out" / "results.json").read_text())["base"]["zero"]
-    assert set(results["by_task"]["riddle"]["pass_at_k"]) == {"1", "2", "3"}
+    assert set(results["by_task"]["boxes"]["pass_at_k"]) == {"1", "2", "3"}
 
 
 def test_the_numbers_do_not_depend_on_the_batch(model: Path, tmp_path: Path) -> None:
@@ -175,7 +173,7 @@ def test_presets(model: Path, tmp_path: Path) -> None:
 
 def test_several_sampling_settings_at_once(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        run(model, tmp_path / "out", "samples_by_task={}", preset="paper,greedy", tasks=("riddle",))
+        run(model, tmp_path / "out", "samples_by_task={}", preset="paper,greedy", tasks=("boxes",))
         results = json.loads((tmp_path / "out" / "results.json").read_text())["base"]
         assert set(results) == {"zero, paper", "zero, greedy", "chat, paper", "chat, greedy"}
         title = " ".join(capsys.readouterr().out.split())
@@ -187,7 +185,7 @@ def test_several_sampling_settings_at_once(model: Path, tmp_path: Path, capsys: 
 
 
 def test_bad_names(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match=r"did you mean 'riddle'.*gsm8k"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'boxes'.*gsm8k"):
         run(model, tmp_path / "out", tasks=("ridle",))
     with pytest.raises(ConfigError, match=r"samples_by_task.*did you mean 'gsm8k'"):
         run(model, tmp_path / "out", "samples_by_task={gsm8: 2}")

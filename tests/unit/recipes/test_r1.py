@@ -79,7 +79,7 @@ def test_a_name_that_leads_nowhere_is_refused_at_once(override: str, words: str)
     [
         ("cold_start_data.levels=[0]", "cold_start_data.levels.0 = 0: levels are 1 to 5"),
         ("v3_data.levels=[6]", "v3_data.levels.0 = 6: levels are 1 to 5"),
-        ("rejection_sampling.families=[riddle, writing]", "unknown reasoning family 'writing'"),
+        ("rejection_sampling.families=[boxes, writing]", "unknown reasoning family 'writing'"),
         ("evaluation.suites=[{stage: r1}]", "evaluation.suites: every model is asked in the form"),
         ("student_pretrain.model.preset=qwen3-mini", "student_pretrain.model: each student has its own"),
         (

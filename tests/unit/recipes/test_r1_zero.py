@@ -68,12 +68,12 @@ def test_settings_that_name_no_stage_are_refused_before_anything_starts(override
     ("override", "words"),
     [
         (
-            "rl.prompts.families=[riddle, arithmetik]",
-            "^rl.prompts.families.1 = 'arithmetik': unknown reasoning family 'arithmetik' ",
+            "rl.prompts.families=[boxes, summs]",
+            "^rl.prompts.families.1 = 'summs': unknown reasoning family 'arithmetik' ",
         ),
-        ("rl.prompts.families=[facts]", "known: arithmetic, countdown, motion, program, riddle$"),
+        ("rl.prompts.families=[facts]", "known: boxes, cups, program, pulses, rules, sums$"),
         ("pretrain.corpus.families=[facts]", "^pretrain.corpus.families.0 = 'facts': unknown reasoning family"),
-        ("evaluation.general=[riddle]", "^evaluation.general.0 = 'riddle': unknown general family 'riddle'"),
+        ("evaluation.general=[boxes]", "^evaluation.general.0 = 'boxes': unknown general family 'boxes'"),
         ("rl.prompts.levels=[6]", "^rl.prompts.levels.0 = 6: levels are 1 to 5"),
     ],
 )

@@ -35,7 +35,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
         "scale",
         str(model),
         "--task",
-        "riddle,motion",
+        "boxes,cups",
         "--style",
         "zero",
         "--out",
@@ -50,7 +50,7 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     for words in ("majority vote", "4 samples", "thinking cut off", "8 tokens", "revision", "1 round", "4 held-out"):
         assert words in done.output
     written = json.loads(out.read_text())
-    assert {row["family"] for row in written["answers"]} == {"riddle", "motion"}
+    assert {row["family"] for row in written["answers"]} == {"boxes", "cups"}
     assert (written["style"], written["seed"]) == ("zero", 0)
     assert set(written["results"]) == {"curves", "at_equal_tokens", "length"}
     assert svg.read_text().startswith("<svg")
@@ -73,15 +73,15 @@ def test_an_interrupted_measurement_goes_on(model: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(scaling, "answer", counted)
     out, part = tmp_path / "new" / "a.json", tmp_path / "new" / "a.json.part"
     with pytest.raises(KeyboardInterrupt):
-        scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, out, None, 0)
+        scale(model, ["boxes"], PromptStyle.named("zero"), SETTINGS, out, None, 0)
     with part.open("a") as file:
         file.write('{"piece": "wait 8')
     with pytest.raises(RunFolderError, match=r"^'.*a\.json\.part' is of an unfinished measurement with other settings"):
-        scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, out, None, 1)
-    scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, out, None, 0)
+        scale(model, ["boxes"], PromptStyle.named("zero"), SETTINGS, out, None, 1)
+    scale(model, ["boxes"], PromptStyle.named("zero"), SETTINGS, out, None, 0)
     assert not part.exists()
-    assert len(work) == 1 + len(settings_for(PromptStyle.named("zero"), ["riddle"], SETTINGS, 0).jobs())
-    scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, tmp_path / "b.json", None, 0)
+    assert len(work) == 1 + len(settings_for(PromptStyle.named("zero"), ["boxes"], SETTINGS, 0).jobs())
+    scale(model, ["boxes"], PromptStyle.named("zero"), SETTINGS, tmp_path / "b.json", None, 0)
     assert json.loads(out.read_text()) == json.loads((tmp_path / "b.json").read_text())
 
 
@@ -89,13 +89,13 @@ def test_what_cannot_be_written_is_said_before_the_work(model: Path, tmp_path: P
     (tmp_path / "file").write_text("")
     for out, svg in ((tmp_path / "file" / "a.json", None), (None, tmp_path / "file" / "a.svg")):
         with pytest.raises(AhaError, match=r"cannot write .* is a file, not a folder"):
-            scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, out, svg, 0)
+            scale(model, ["boxes"], PromptStyle.named("zero"), SETTINGS, out, svg, 0)
     for content in ("[]\n", "no JSON\n", "{}\n"):
         (tmp_path / "c.json.part").write_text(content)
         with pytest.raises(RunFolderError, match=r"^'.*c\.json\.part', line 1: damaged"):
-            scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, tmp_path / "c.json", None, 0)
+            scale(model, ["boxes"], PromptStyle.named("zero"), SETTINGS, tmp_path / "c.json", None, 0)
     with PieceStore(tmp_path / "d.json.part", {}), pytest.raises(RunFolderError, match="in use by another process"):
-        scale(model, ["riddle"], PromptStyle.named("zero"), SETTINGS, tmp_path / "d.json", None, 0)
+        scale(model, ["boxes"], PromptStyle.named("zero"), SETTINGS, tmp_path / "d.json", None, 0)
 
 
 def test_tasks_from_files(model: Path, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_tasks_from_files(model: Path, tmp_path: Path) -> None:
     data = Path(__file__).resolve().parents[2] / "data"
     scale(
         model,
-        ["riddle", "gsm8k"],
+        ["boxes", "gsm8k"],
         PromptStyle.named("zero"),
         [*SETTINGS, f"data={data}", "problems_limit=3"],
         out,
@@ -111,7 +111,7 @@ def test_tasks_from_files(model: Path, tmp_path: Path) -> None:
         0,
     )
     answers = json.loads(out.read_text())["answers"]
-    assert {row["family"] for row in answers} == {"riddle", "gsm8k"}
+    assert {row["family"] for row in answers} == {"boxes", "gsm8k"}
     assert len({row["question"] for row in answers if row["family"] == "gsm8k"}) == 3
     assert {row["source"] for row in answers if row["family"] == "gsm8k"} >= {"samples", "wait", "revision"}
 
@@ -124,14 +124,14 @@ def test_ways_without_thinking_leave_out_what_takes_hold_of_it() -> None:
         "adaptive",
     )
     assert "wait" in settings_for(PromptStyle.named("chat"), [], [], 0).methods
-    assert settings_for(PromptStyle.named("chat"), ["riddle"], ["samples=3"], 7).suite_seed == 7
+    assert settings_for(PromptStyle.named("chat"), ["boxes"], ["samples=3"], 7).suite_seed == 7
 
 
 @pytest.mark.parametrize(
     ("families", "style", "overrides", "words"),
     [
         ([], "shouting", [], "expected one of zero, zero_think"),
-        (["ridle"], "chat", [], "did you mean 'riddle'"),
+        (["ridle"], "chat", [], "did you mean 'boxes'"),
         ([], "direct", ["methods=[majority,wait]"], "wait needs a model that thinks"),
         (["gsm8l"], "chat", [], "did you mean 'gsm8k'"),
         ([], "chat", ["families=[]"], "nothing is asked"),
@@ -146,9 +146,9 @@ def test_what_cannot_be_is_said(families: list[str], style: str, overrides: list
 
 def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
-        scale(tmp_path, ["riddle"], PromptStyle.named("chat"), [], None, None, 0)
+        scale(tmp_path, ["boxes"], PromptStyle.named("chat"), [], None, None, 0)
     with pytest.raises(AhaError):
-        scale(tmp_path / "missing", ["riddle"], PromptStyle.named("chat"), [], None, None, 0)
+        scale(tmp_path / "missing", ["boxes"], PromptStyle.named("chat"), [], None, None, 0)
 
 
 @pytest.mark.parametrize("recipe", ["r1-tiny", "r1-zero-tiny"])

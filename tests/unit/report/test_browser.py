@@ -25,7 +25,7 @@ def completion(text: str, right: bool, advantage: float = 0.0) -> dict[str, Any]
 
 
 def row(
-    step: int, question: str, *completions: dict[str, Any], family: str = "riddle", level: int = 1
+    step: int, question: str, *completions: dict[str, Any], family: str = "boxes", level: int = 1
 ) -> dict[str, Any]:
     return {
         "stage": "rl", "step": step, "family": family, "level": level, "question": question, "gold": "4",
@@ -35,7 +35,7 @@ def row(
 
 def sample(model: str, key: str, index: int, correct: bool) -> dict[str, Any]:
     return {
-        "stage": "test", "model": model, "style": "chat", "key": key, "family": "motion", "level": 2,
+        "stage": "test", "model": model, "style": "chat", "key": key, "family": "cups", "level": 2,
         "question": f"Q {key}", "index": index, "correct": correct, "well_formed": True, "tokens": 3,
         "score": float(correct), "truncated": False, "completion": "<think>a</think>b",
     }  # fmt: skip
@@ -51,7 +51,7 @@ RIGHT, WRONG = completion("<think>2+2=4 check</think>4", True, 1.0), completion(
 ROWS = [
     row(0, "Alpha?", RIGHT, WRONG),
     row(1, "Beta?", WRONG, WRONG, level=2),
-    row(2, "等于几", RIGHT, RIGHT, family="motion"),
+    row(2, "等于几", RIGHT, RIGHT, family="cups"),
 ]
 
 
@@ -114,7 +114,7 @@ def test_curves_grow_and_are_thinned(run: Path) -> None:
 def test_test_time_scaling_has_a_group_for_each_way_and_setting(tmp_path: Path) -> None:
     """Its rows are `Answered`: they have no format, and one question comes again under every setting."""
     answered = Answered(
-        "x", "riddle", 2, "Q?", "samples", 0, 0, "4", True, 9, 0, 7, -0.1, False, "<think>2+2</think>4"
+        "x", "boxes", 2, "Q?", "samples", 0, 0, "4", True, 9, 0, 7, -0.1, False, "<think>2+2</think>4"
     )  # fmt: skip
     rows = [
         answered, replace(answered, index=1, correct=False), replace(answered, source="wait", setting=16),
@@ -135,7 +135,7 @@ def test_test_time_scaling_has_a_group_for_each_way_and_setting(tmp_path: Path) 
     ("filters", "questions"),
     [
         ({}, ["等于几", "Beta?", "Alpha?"]),
-        ({"family": "motion"}, ["等于几"]),
+        ({"family": "cups"}, ["等于几"]),
         ({"level": 2}, ["Beta?"]),
         ({"outcome": "right"}, ["等于几"]),
         ({"outcome": "mixed"}, ["Alpha?"]),
@@ -148,14 +148,14 @@ def test_test_time_scaling_has_a_group_for_each_way_and_setting(tmp_path: Path) 
         ({"text": "2+2"}, ["等于几", "Alpha?"]),
         ({"text": "等于"}, ["等于几"]),
         ({"text": "step"}, []),
-        ({"family": "motion", "level": 2}, []),
+        ({"family": "cups", "level": 2}, []),
     ],
 )
 def test_filters_and_search(run: Path, filters: dict[str, Any], questions: list[str]) -> None:
     found = RunBrowser(run, "mine").search("rl", filters, 0, 10)
     assert [group["question"] for group in found["groups"]] == questions
     assert (found["total"], found["of"]) == (len(questions), 3)
-    assert (found["families"], found["levels"], found["models"]) == (["motion", "riddle"], [1, 2], [])
+    assert (found["families"], found["levels"], found["models"]) == (["boxes", "cups"], [1, 2], [])
 
 
 def test_a_group_whole_with_its_reflection_marked(run: Path) -> None:

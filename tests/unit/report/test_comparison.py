@@ -106,7 +106,7 @@ def test_rows_that_were_measured_otherwise_are_marked() -> None:
 
 def evaluated(run: Path, **changes: Any) -> dict[str, Any]:
     """Says what the run's evaluation was made with, small enough to be repeated."""
-    few = {"families": ["riddle"], "levels": [1], "problems_per_level": 2, "samples": 2, "max_completion_tokens": 4}
+    few = {"families": ["boxes"], "levels": [1], "problems_per_level": 2, "samples": 2, "max_completion_tokens": 4}
     suites = [{"stage": stage, "styles": [way]} for stage, way in (("pretrain", "zero"), ("r1", "chat"))]
     config = EvaluationConfig.model_validate({**few, "temperature": 0.6, "suites": suites, **changes})
     (run / "evaluation" / "stage.json").write_text(json.dumps({"config": config.model_dump(mode="json")}))
@@ -140,7 +140,7 @@ def test_a_model_folder_is_measured_as_its_run_measures(run: Path, base: Tokeniz
 def test_held_out_problems_of_the_run_are_asked_as_well(run: Path, base: Tokenizer) -> None:
     evaluated(run, families=[], problems=["decontaminated"], problems_limit=1)
     (run / "decontaminated").mkdir()
-    problems = list(held_out_suite(["arithmetic"], [1], 3, 0))
+    problems = list(held_out_suite(["sums"], [1], 3, 0))
     write_problems(run / "decontaminated" / HELD_OUT, problems)
     mine = compared(run / "base" / "model")
     assert mine[0]["levels"].keys() == {"math"} and mine[0]["settings"]["problems"] == ["decontaminated"]
@@ -154,11 +154,11 @@ def test_a_base_that_lies_elsewhere_is_measured_as_the_run_that_links_to_it(
     (run / "base").mkdir()
     (run / "base" / "model").symlink_to(tmp_path / "mine" / "model", target_is_directory=True)
     row = compared(run / "base" / "model")[0]
-    assert (row["model"], row["settings"]["families"]) == ("base", ["riddle"])
+    assert (row["model"], row["settings"]["families"]) == ("base", ["boxes"])
     shutil.copytree(tmp_path / "mine" / "model", run / "pretrain" / "model")
     (tmp_path / "best").symlink_to(run / "pretrain", target_is_directory=True)
     again = compared(tmp_path / "best" / "model")[0]
-    assert (again["model"], again["style"], again["settings"]["families"]) == ("best", "zero", ["riddle"])
+    assert (again["model"], again["style"], again["settings"]["families"]) == ("best", "zero", ["boxes"])
 
 
 def test_other_folders_get_the_papers_sampling_and_names_of_their_own(

@@ -101,7 +101,7 @@ def results(accuracy: float) -> dict[str, Any]:
         "language_consistency": 0.97,
     }
     cell = {"pass_at_1": accuracy, "cons_at_k": accuracy, "pass_at_k": accuracy}
-    levels = {"by_family": {"arithmetic": {"1": accuracy}}, "by_domain_level": {"math": {"1": cell}}}
+    levels = {"by_family": {"sums": {"1": accuracy}}, "by_domain_level": {"math": {"1": cell}}}
     return {"trained_levels": trained, "all_levels": {**trained, **levels}, "general": {"score": 0.4}}
 
 
@@ -136,14 +136,14 @@ def run(tmp_path: Path) -> Path:
     audit = {
         "in": 8,
         "total": counts,
-        "by_cell": {"arithmetic 1": counts},
+        "by_cell": {"sums 1": counts},
         "judge": {"samples": 20, "agreement": 0.5, "floor": 0.95, "has_a_say": False},
         "summaries": {"by V3": 2, "by rule": 3},
     }
     (folder / "cold-start-data" / "audit.json").write_text(json.dumps(audit), encoding="utf-8")
     general = {"stage": "r1", "step": 10, "evaluation_general": {"score": 0.4, "preference": 0.9}}
     (folder / "metrics.jsonl").write_text(json.dumps(general) + "\n", encoding="utf-8")
-    sample = {"key": "k", "family": "arithmetic", "domain": "math", "level": 1, "correct": True, "well_formed": True}
+    sample = {"key": "k", "family": "sums", "domain": "math", "level": 1, "correct": True, "well_formed": True}
     samples = [
         {**sample, "model": model, "style": way, "index": i, "question": QUESTION, "completion": f"{model}: 2"}
         for model, (way, _) in ways.items()
@@ -165,7 +165,7 @@ def test_the_page_tells_the_whole_story(run: Path) -> None:
         "Summaries: 2 by V3",
         "The reward models, and the truth",
         "Distillation",
-        "arithmetic 1",
+        "sums 1",
     ):
         assert words in page, words
     assert "<b>1+1</b>" not in page

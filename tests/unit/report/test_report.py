@@ -14,7 +14,7 @@ from aha.report.transcripts import choose, frequency
 def sample(key: str, index: int, completion: str, correct: bool = True, **other: Any) -> dict[str, Any]:
     row = {"key": key, "index": index, "completion": completion, "correct": correct, "well_formed": True}
     row |= {"rejected": 3, "wrong_rejected": 2} if " no\n" in completion else {"rejected": 0, "wrong_rejected": 0}
-    return {**row, "family": "countdown", "level": 1, "question": f"Q {key}", "style": "zero", **other}
+    return {**row, "family": "rules", "level": 1, "question": f"Q {key}", "style": "zero", **other}
 
 
 REJECTING = "<think>9-2=7 3+3=6 no\n9-3=6 2+3=5 no\n9+2=11 yes</think>\n<answer>1</answer>"
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, completion: str) -> Path:
     (run / "lineage.json").write_text(json.dumps(lineage))
     row = {
         "pass_at_1": {"mean": 0.5, "low": 0.4, "high": 0.6, "problems": 2, "samples": 1},
-        "by_family": {"countdown": {"1": 0.5}},
+        "by_family": {"rules": {"1": 0.5}},
         "by_domain": {"math": {"mean": 0.5, "low": 0.4, "high": 0.6}},
         "format_rate": 0.95,
         "mean_tokens_well_formed": 10.0,

@@ -70,10 +70,10 @@ def test_rows_name_a_problem_or_a_gold_answer(tmp_path: Path) -> None:
 def test_choices_and_families(tmp_path: Path) -> None:
     rows: list[object] = [{"completion": "Carbon dioxide", "problem": "choice/0"}, {"completion": "C", "answer": "B"}]
     assert [reward for reward, _ in graded(tmp_path, "choice", rows)] == [1.0, 0.0]
-    (problem,) = held_out_suite(["countdown"], (2,), 1, seed=0)
+    (problem,) = held_out_suite(["rules"], (2,), 1, seed=0)
     fields = {name: getattr(problem, name) for name in problem.__slots__}
     rows = [{"completion": STRICT.format(text), "problem": fields} for text in (problem.answer, "1")]
-    assert [reward for reward, _ in graded(tmp_path, "countdown", rows)] == [2.0, 1.0]
+    assert [reward for reward, _ in graded(tmp_path, "rules", rows)] == [2.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_choices_and_families(tmp_path: Path) -> None:
         ("gsm8k", {"completion": "1", "problem": {"family": "gsm8k"}}, "'problem' is not a problem"),
         ("gsm8k", "nonsense", "line 2: not JSON"),
         ("humaneval", {"completion": "1", "answer": "1"}, "name it by its id"),
-        ("countdown", {"completion": "1", "answer": "1"}, "must hold it all"),
+        ("rules", {"completion": "1", "answer": "1"}, "must hold it all"),
     ],
 )
 def test_bad_rows_are_named_by_line(tmp_path: Path, name: str, row: object, message: str) -> None:
@@ -130,7 +130,7 @@ def test_a_task_is_shown_with_its_scores() -> None:
     assert done.stdout.count("the gold answer scores 1") == 3
     assert "scores 1" not in done.stdout.replace("the gold answer scores 1", "")
     assert "wrong answers that scored 1 above: 0" in done.stdout
-    family = aha("task", "countdown", "--level", "2")
+    family = aha("task", "rules", "--level", "2")
     assert family.returncode == 0 and "level 2" in family.stdout, family.stderr
     assert family.stdout.count("the gold answer scores 1") == 2 and "User: " in family.stdout
 
@@ -144,7 +144,7 @@ def test_a_task_is_shown_as_a_model_sees_it_with_a_reward_of_ones_own(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "| <|im_start|>assistant" in done.stdout and "| <think>" in done.stdout
     assert "the gold answer scores 1, short: 1" in done.stdout
-    unknown = aha("task", "countdown", "--style", "chat")
+    unknown = aha("task", "rules", "--style", "chat")
     assert unknown.returncode == 1 and "--model DIR" in unknown.stderr
 
 

@@ -17,7 +17,7 @@ from aha.types import Problem
 
 
 def problem() -> Problem:
-    return FAMILIES["arithmetic"].sample(random.Random(1), 1, "en")
+    return FAMILIES["sums"].sample(random.Random(1), 1, "en")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_worker_grades_as_the_function_does() -> None:
     items = []
     for family in FAMILIES.values():
         one = family.sample(rng, 2, "zh")
-        solution = family.solve(one, rng, "check", "mixed")
+        solution = family.solve(one, rng, "long", "mixed", 0.5, 0.5)
         items.append((one, f"<think>{solution.thinking}</think>\n<answer>{solution.answer}</answer>", False))
         items.append((one, "\ud800 <think>", True))
     grader = Grader(RubricConfig(), seconds_per_item=10)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aha.rl.advantage import group_advantages, rewards_agree
+from aha.rl.advantage import advantages_of_each, group_advantages, rewards_agree
 from aha.rl.loss import k3_divergence, policy_loss, token_weights
 
 REWARDS = st.lists(st.sampled_from([0.0, 1.0, 2.0, 0.5]), min_size=1, max_size=16)
@@ -28,6 +28,27 @@ def test_advantages_are_equation_3(rewards: list[float]) -> None:
 def test_without_division_easy_and_hard_groups_weigh_alike() -> None:
     assert group_advantages([1.0] + [0.0] * 15, divide_by_std=False)[0] == pytest.approx(15 / 16)
     assert group_advantages([1.0] + [0.0] * 15)[0] == pytest.approx(math.sqrt(15), rel=1e-4)
+
+
+def test_rewards_that_are_normalised_one_by_one() -> None:
+    """Accuracy 1 of 4: mean 1/4, deviation sqrt(3)/4. Form 2 of 4: mean 1/2, deviation 1/2. Steps do not count."""
+    rewards = {"accuracy": [1.0, 0.0, 0.0, 0.0], "format": [1.0, 1.0, 0.0, 0.0], "steps": [0.0, 1.0, 0.0, 0.3]}
+    weights = {"accuracy": 2.0, "format": 0.5, "steps": 0.0}
+    root = math.sqrt(3.0)
+    expected = [2 * root + 0.5, -2 / root + 0.5, -2 / root - 0.5, -2 / root - 0.5]
+    assert advantages_of_each(rewards, weights) == pytest.approx(expected, rel=1e-4)
+    centred = [2 * 0.75 + 0.25, -0.5 + 0.25, -0.5 - 0.25, -0.5 - 0.25]
+    assert advantages_of_each(rewards, weights, divide_by_std=False) == pytest.approx(centred)
+    silent = {"accuracy": [0.0] * 4, "format": rewards["format"]}
+    only_form = advantages_of_each(silent, {"accuracy": 1.0, "format": 1.0})
+    assert only_form == pytest.approx([1.0, 1.0, -1.0, -1.0], rel=1e-4), "a reward that agrees adds nothing"
+    assert advantages_of_each(rewards, {"accuracy": 0.0, "format": 0.0}) == [0.0] * 4
+
+
+@given(REWARDS, st.floats(0.1, 3.0))
+def test_one_reward_by_itself_is_equation_3_times_its_weight(rewards: list[float], weight: float) -> None:
+    expected = [weight * advantage for advantage in group_advantages(rewards)]
+    assert advantages_of_each({"accuracy": rewards}, {"accuracy": weight}) == pytest.approx(expected)
 
 
 def slow_objective(

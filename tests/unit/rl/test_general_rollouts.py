@@ -11,7 +11,7 @@ from aha.rl.config import GeneralConfig, GRPOConfig
 from aha.rl.held_out import HeldOut
 from aha.rl.metrics import cell_accuracy, group_facts, step_metrics
 from aha.rl.prompts import SUITE_SEED, GeneratedPrompts
-from aha.rl.rollout import assign_advantages, grade_general
+from aha.rl.rollout import assign_advantages, general_weights, grade_general
 from aha.rl.trainer import stratified
 from aha.tasks.families import get_family, get_general, held_out_suite
 from aha.text.asker import Asker
@@ -66,7 +66,7 @@ def test_the_reward_is_preference_and_form_and_language_and_never_the_truth(pref
 def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward) -> None:
     general = group("The capital of Norland is Windport.", "no")
     grade_general(preference, [general], RubricConfig(), weight=1.0, answer_tags=False)
-    reasoning = RolloutGroup(get_family("arithmetic").sample(random.Random(0), 2, "en"), (1,))
+    reasoning = RolloutGroup(get_family("sums").sample(random.Random(0), 2, "en"), (1,))
     for reward in (2.0, 1.0):
         rewards = {"accuracy": reward - 1.0, "format": 1.0}
         reasoning.rollouts.append(Rollout((5,) * 9, (0.0,) * 9, FinishReason.STOP, "", rewards, reward))
@@ -76,9 +76,32 @@ def test_metrics_keep_reasoning_and_the_rest_apart(preference: PreferenceReward)
     assert metrics["accuracy_well_formed"] == 0.5
     assert metrics["completions/mean_length"] == 8.0
     assert 0.0 < metrics["rewards/preference/mean"] < 1.0
-    assert cell_accuracy(facts) == [("arithmetic", 2, 0.5)]
+    assert cell_accuracy(facts) == [("sums", 2, 0.5)]
     assign_advantages([reasoning, general], divide_by_std=True)
     assert reasoning.rollouts[0].advantage == pytest.approx(1.0, abs=1e-3)
+
+
+def test_rewards_of_both_sorts_normalised_one_by_one() -> None:
+    """Each sort with its own weights; a sample without a verdict is no part of its group."""
+    general, rubric = group("a", "b"), RubricConfig(accuracy=3.0, format=0.0)
+    preferred = ((0.9, 1.0), (0.1, 0.0))
+    for rollout, (preference, language) in zip(general.rollouts, preferred, strict=True):
+        rollout.rewards = {"preference": preference, "format": 1.0, "language": language, "true_score": 1.0 - language}
+        rollout.reward = 1.0
+    reasoning = RolloutGroup(get_family("sums").sample(random.Random(0), 2, "en"), (1,))
+    for accuracy, form in ((1.0, 0.0), (0.0, 1.0), (None, None)):
+        rewards = {} if accuracy is None else {"accuracy": accuracy, "format": form}
+        reward = None if accuracy is None else 1.0
+        reasoning.rollouts.append(Rollout((5,), (0.0,), FinishReason.STOP, "", rewards, reward))
+
+    def weights_of(problem: Problem) -> dict[str, float]:
+        return rubric.weights() if problem.family == "sums" else general_weights(RubricConfig(language=0.5), 2.0)
+
+    assign_advantages([reasoning, general], True, weights_of)
+    assert [one.advantage for one in general.rollouts] == pytest.approx([2.5, -2.5], rel=1e-3)
+    assert [one.advantage for one in reasoning.rollouts] == pytest.approx([3.0, -3.0, 0.0], rel=1e-3)
+    assign_advantages([reasoning, general], True)
+    assert [one.advantage for one in (*general.rollouts, *reasoning.rollouts)] == [0.0] * 5, "their sums agree"
 
 
 def test_both_reward_models_are_needed() -> None:
@@ -104,7 +127,7 @@ def test_held_out_answers_reach_the_reward_models_in_either_form(
     config = GRPOConfig(
         style=style,
         general=general,
-        **nested({"prompts.families": ("riddle",), "held_out.levels": (1,), "held_out.problems_per_level": 1}),
+        **nested({"prompts.families": ("boxes",), "held_out.levels": (1,), "held_out.problems_per_level": 1}),
     )
     asked = [*held_out_suite(["facts"], (1, 2, 3), 2, SUITE_SEED), *GeneratedPrompts(config).held_out()]
 
@@ -121,7 +144,7 @@ def test_held_out_answers_reach_the_reward_models_in_either_form(
 
 def test_a_few_rollouts_show_both_sorts() -> None:
     general = [group("a"), group("b")]
-    reasoning = [RolloutGroup(get_family("riddle").sample(random.Random(i), 1, "en"), (1,)) for i in range(3)]
+    reasoning = [RolloutGroup(get_family("boxes").sample(random.Random(i), 1, "en"), (1,)) for i in range(3)]
     assert stratified([*reasoning, *general], 2) == [reasoning[0], general[0]]
     assert stratified([*reasoning, *general], 9) == [reasoning[0], general[0], reasoning[1], general[1], reasoning[2]]
     assert stratified(reasoning, 2) == reasoning[:2]

@@ -69,7 +69,7 @@ def test_the_reference_is_the_base_and_no_copy_of_it(make_context: MakeContext, 
     frozen = {name: p.clone() for name, p in model.named_parameters() if "lora_" not in name}
     update = PolicyUpdate(model, config().loss, config().optimizer, 2, context.distributed)
     assert update.reference is None
-    problem = Problem("countdown", "math", 1, "en", "?", "1")
+    problem = Problem("rules", "math", 1, "en", "?", "1")
     rollouts = [
         Rollout((11, 12, 13 + i), (-5.0,) * 3, FinishReason.STOP, "", reward=float(i), advantage=1.0 - 2 * i)
         for i in range(2)
@@ -87,10 +87,10 @@ def test_the_reference_is_the_base_and_no_copy_of_it(make_context: MakeContext, 
         assert torch.equal(parameter, frozen[name]) if name in frozen else parameter.abs().sum() > 0
 
 
-def _inputs(group: RolloutGroup) -> tuple[torch.Tensor, SharedPrefix, torch.Tensor]:
+def _inputs(group: RolloutGroup) -> tuple[torch.Tensor, SharedPrefix, torch.Tensor, torch.Tensor]:
     layout = SharedPrefix([PromptGroup(3, [3, 3])])
     ids = torch.tensor([*group.prompt_token_ids, *(t for r in group.rollouts for t in r.completion_token_ids)])
-    return ids, layout, ids[layout.completion_N]
+    return ids, layout, layout.predicts_N, ids[layout.completion_N]
 
 
 def test_settings_that_contradict_adapters_are_refused() -> None:

@@ -18,13 +18,14 @@ from aha.rl.policy import PolicyUpdate, micro_batches
 from aha.text.tokenizer import Tokenizer
 from aha.training.distributed import Distributed
 from aha.training.optimizer import OptimizerConfig
+from aha.training.prediction import prediction_loss
 from aha.types import FinishReason, Problem, Rollout, RolloutGroup
 
 from ..conftest import MakeContext
 
 PROMPT = (10, 20, 30)
 COMPLETIONS = ((11, 12, 13), (14, 15), (16, 17, 18, 19))
-PROBLEM = Problem("countdown", "math", 1, "en", "?", "1")
+PROBLEM = Problem("rules", "math", 1, "en", "?", "1")
 
 
 @pytest.fixture
@@ -164,6 +165,92 @@ def weights_after(model: LanguageModel, groups: Sequence[RolloutGroup], **change
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+FORCED = (range(0), range(1), range(1, 3))
+"""Of the second completion the first token, of the third the two in the middle: 3, 1 and 2 tokens were sampled."""
+
+
+def forced_group(old_logprobs: Sequence[Sequence[float]], advantages: Sequence[float]) -> RolloutGroup:
+    made = group(old_logprobs, advantages)
+    for rollout, forced in zip(made.rollouts, FORCED, strict=True):
+        rollout.forced = forced
+    return made
+
+
+def sampled_places(values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.stack([v for place, v in enumerate(one) if place not in forced])
+            for one, forced in zip(values, FORCED, strict=True)]  # fmt: skip
+
+
+def test_what_is_measured_leaves_forced_tokens_out(model: LanguageModel) -> None:
+    scores = [scored(model, ids) for ids in COMPLETIONS]
+    taken, entropy = ([one[part] for one in scores] for part in (0, 1))
+    # The sampler is 0.5 below, above in one token; at forced places its placeholder 0 is far off.
+    sampled = [(taken[0] - 0.5).tolist(), [0.0, float(taken[1][1]) - 0.5], (taken[2] + 0.25).tolist()]
+    sampled[2][1:3] = [0.0, 0.0]
+    row = update_of(model, kl_beta=0.1, importance_cap=2.0).step(
+        [forced_group(sampled, [1.0, 0.5, -1.0])], LIMIT, on_policy=True
+    )
+    assert row["tokens_trained"] == 6
+    assert row["sampling/sampling_logp_difference/max"] == pytest.approx(0.5, abs=1e-5)
+    assert row["sampling/sampling_logp_difference/mean"] == pytest.approx((4 * 0.5 + 2 * 0.25) / 6, abs=1e-5)
+    importance = (4 * math.exp(0.5) + 2 * math.exp(-0.25)) / 6
+    assert row["sampling/importance_sampling_ratio/mean"] == pytest.approx(importance, abs=1e-5)
+    expected = float(torch.cat(sampled_places(entropy)).mean())
+    assert row["entropy/trained_tokens"] == pytest.approx(expected, abs=1e-5)
+    low, high = math.exp(0.5), math.exp(-0.25)
+    assert row["loss"] == pytest.approx(-(3 * low + 0.5 * low - 2 * high) / 6, abs=1e-5)
+
+
+def test_forced_tokens_are_not_clipped(model: LanguageModel) -> None:
+    """The placeholder 0 makes the ratio there tiny, which a negative advantage would clip."""
+    taken = [scored(model, ids)[0] for ids in COMPLETIONS]
+    sampled = [taken[0].tolist(), taken[1].tolist(), [float(taken[2][0]) + 1.0, 0.0, 0.0, float(taken[2][3])]]
+    row = update_of(model).step([forced_group(sampled, [1.0, 1.0, -1.0])], LIMIT, on_policy=False)
+    assert row["clip_ratio/low_mean"] == pytest.approx(1 / 6)
+    assert row["clip_ratio/high_mean"] == 0.0
+
+
+@pytest.mark.parametrize("micro_tokens", [64, 8])
+@pytest.mark.parametrize("normalization", ["token", "response", "constant"])
+def test_forced_tokens_carry_no_loss(model: LanguageModel, normalization: str, micro_tokens: int) -> None:
+    """The gradient is that of the sampled tokens alone, each behind all that stands before it."""
+    advantages = (1.0, 0.5, -1.0)
+    policy = copy.deepcopy(model)
+    optimizer = OptimizerConfig(adam_lr=0.01, muon_lr=0.0, warmup_steps=0, clip_norm=1e9)
+    loss = LossConfig(normalization=normalization, micro_tokens=micro_tokens, mtp_share=0.0)
+    update = PolicyUpdate(policy, loss, optimizer, 4, Distributed())
+    update.step([forced_group([[0.0] * len(ids) for ids in COMPLETIONS], advantages)], LIMIT, on_policy=True)
+
+    total = torch.zeros(())
+    for ids, advantage, forced in zip(COMPLETIONS, advantages, FORCED, strict=True):
+        whole = torch.tensor([*PROMPT, *ids])
+        hidden = model(whole, Ragged([len(whole)])).hidden_ND[len(PROMPT) - 1 : -1]
+        taken = model.logits(hidden).log_softmax(-1).gather(1, torch.tensor(ids)[:, None])[:, 0]
+        own = torch.stack([logprob for place, logprob in enumerate(taken) if place not in forced])
+        weight = {"token": 1 / 6, "response": 1 / (3 * len(own)), "constant": 1 / (3 * LIMIT)}[normalization]
+        total = total - advantage * weight * own.sum()
+    total.backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and "embed" not in name}
+    # The balance loss, whose weight is 1e-4, moves routers by a little; everything else is the policy's.
+    found = {name: p.grad for name, p in policy.named_parameters() if name in expected and p.grad is not None}
+    assert found.keys() == expected.keys() and any(gradient.abs().max() > 1e-3 for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-3, msg=lambda t, n=name: f"{n}: {t}")
+
+
+def test_prediction_modules_learn_nothing_from_forced_tokens(model: LanguageModel) -> None:
+    """Token i + 2 is predicted from i: 3, 1 and 2 of the completions' tokens, and their mean is what is reported."""
+    made = forced_group([[0.0] * len(ids) for ids in COMPLETIONS], [1.0, 0.5, -1.0])
+    row = update_of(copy.deepcopy(model), mtp_share=1.0).step([made], LIMIT, on_policy=True)
+    total = 0.0
+    for ids, forced in zip(COMPLETIONS, FORCED, strict=True):
+        whole, layout = torch.tensor([*PROMPT, *ids]), Ragged([len(PROMPT) + len(ids)])
+        trained = torch.tensor([False] * 3 + [place not in forced for place in range(len(ids))])
+        with torch.no_grad():
+            total += float(prediction_loss(model, model(whole, layout), whole, layout, trained, [0]))
+    assert row["mtp_loss"] == pytest.approx(total / 6, rel=1e-4)
 
 
 @pytest.mark.parametrize("normalization", ["token", "response", "constant"])

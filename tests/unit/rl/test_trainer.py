@@ -19,6 +19,7 @@ from aha.models.checkpoint.hf import load_pretrained
 from aha.rewards.rubric import Grader
 from aha.rl import trainer as loop
 from aha.rl.config import GRPOConfig
+from aha.rl.plan import describe_plan
 from aha.rl.trainer import GRPOTrainer
 from aha.runs import read_jsonl
 from aha.text.tokenizer import Tokenizer
@@ -137,6 +138,91 @@ def test_each_process_trains_its_part_of_the_groups_that_are_kept(make_trainer: 
         object.__setattr__(trainer.context, "distributed", Distributed(rank, world_size=2))
         chosen = trainer._with_signal([groups[i] for i in own], facts)
         assert numbers(chosen, groups) == kept
+
+
+@pytest.mark.parametrize(("normalize", "first"), [("together", 1.0), ("each", 3.0)])
+def test_the_rubrics_weights_are_those_of_the_advantages(
+    make_trainer: MakeTrainer, normalize: str, first: float
+) -> None:
+    """Two of four right, all well-formed: the sum is divided by its deviation, or accuracy is and then weighs 3."""
+    settings = {"loss.normalize": normalize, "rubric.accuracy": 3.0, "steps": 1}
+    trainer = make_trainer(lambda number: (1.0, 1.0, 0.0, 0.0), **settings)
+    everything = sampled(trainer)
+    trainer.step(0)
+    for group in everything[0]:
+        found = [one.advantage for one in group.rollouts]
+        assert found == pytest.approx([first, first, -first, -first], rel=1e-4)
+
+
+def test_each_problem_has_the_length_limit_of_its_level(make_trainer: MakeTrainer) -> None:
+    """Eight tokens and four for each level, of both: what is allowed, and what the engine has room for."""
+    asked: list[tuple[int, int]] = []
+
+    class Recording(Engine):
+        def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
+            asked.extend((len(one.prompt_token_ids), one.sampling.max_completion_tokens) for one in requests)
+            return super().generate(requests)
+
+    settings = {"sampling.tokens_per_level": 4, "prompts.levels": (1, 2, 5), "prompts_per_step": 12}
+    trainer = make_trainer(lambda number: MIXED, Recording, **settings)
+    everything = sampled(trainer)
+    metrics = trainer.step(0)
+    expected = [8 + 4 * group.problem.level for group in everything[0]]
+    assert len(set(expected)) == 3 and [limit for _, limit in asked] == expected
+    lengths = {group.problem.level: max(len(one.completion_token_ids) for one in group.rollouts)
+               for group in everything[0]}  # fmt: skip
+    assert lengths == {1: 12, 2: 16, 5: 28}, "random weights seldom stop by themselves"
+    assert metrics["max_completion_tokens"] == trainer.longest == 28
+    assert trainer.generator.max_context == trainer.config.prompts.max_tokens + 28  # type: ignore[attr-defined]
+    plan = describe_plan(trainer.config, trainer.model, 18, 1)
+    assert "at most 28 tokens each (4 more for each level)" in plan
+
+
+FORCING = {
+    "style": "chat", "group_size": 8, "prompts_per_step": 6, "sampling.forced_share": 0.5,
+    "sampling.lengths": [{"from_step": 0, "max_completion_tokens": 96}],
+}  # fmt: skip
+"""Long enough for random weights to end a thinking now and then, in the form in which the prompt begins it."""
+EIGHT = (0.0, 1.0) * 4
+
+
+@pytest.mark.parametrize("keep_routing", [False, True])
+def test_some_prompts_completions_must_think_on(make_trainer: MakeTrainer, keep_routing: bool) -> None:
+    """What the sampler says of the tokens around the forced ones, log-probabilities and experts, is the trainer's."""
+    settings = FORCING | {"sampling.keep_routing": keep_routing, "loss.mtp_share": 0.5}
+    trainer = make_trainer(lambda number: EIGHT, **settings)
+    everything = sampled(trainer)
+    metrics = trainer.step(0)
+    (groups,) = everything
+    forced = [one for group in groups for one in group.rollouts if one.forced]
+    assert forced and any(not any(one.forced for one in group.rollouts) for group in groups)
+    for one in forced:
+        assert one.old_logprobs[one.forced.start : one.forced.stop] == (0.0,) * len(one.forced)
+        assert len(one.old_logprobs) == len(one.completion_token_ids) <= 96
+    trained = [one for group in groups for one in group.rollouts if one.advantage]
+    assert metrics["tokens_trained"] == sum(one.sampled_tokens for one in trained)
+    assert metrics["tokens_trained"] < sum(len(one.completion_token_ids) for one in trained)
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
+    assert metrics.get("sampling/routing_difference") == (0.0 if keep_routing else None)
+
+
+def test_the_same_prompts_think_on_in_any_number_of_processes(make_trainer: MakeTrainer) -> None:
+    class Alone(Distributed):
+        def all_gather_object(self, value: Any) -> list[Any]:
+            return [value] * self.world_size
+
+    settings = FORCING | {"sampling.forced_share": 0.4}
+    trainer = make_trainer(lambda number: EIGHT, **settings)
+
+    def rollouts(rank: int, world_size: int) -> list[RolloutGroup]:
+        object.__setattr__(trainer.context, "distributed", Alone(rank, world_size))
+        return trainer._rollouts(0)[0]
+
+    whole, first, second = rollouts(0, 1), rollouts(0, 2), rollouts(1, 2)
+    forced = [[list(one.forced) for one in group.rollouts] for group in whole]
+    assert 0 < sum(any(group) for group in forced) < 6
+    assert [[list(one.forced) for one in group.rollouts] for group in first] == forced[::2]
+    assert [[list(one.forced) for one in group.rollouts] for group in second] == forced[1::2]
 
 
 def rows_of(trainer: GRPOTrainer) -> list[dict[str, Any]]:

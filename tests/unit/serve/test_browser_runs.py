@@ -29,7 +29,7 @@ def rollout(step: int, text: str, right: bool) -> str:
         "advantage": -1.5,
         "rewards": {"accuracy": 0.0, "format": 0.0},
     }
-    row = {"stage": "rl", "step": step, "family": "riddle", "level": 1, "question": f"Riddle {step}?", "gold": "4"}
+    row = {"stage": "rl", "step": step, "family": "boxes", "level": 1, "question": f"Riddle {step}?", "gold": "4"}
     return json.dumps({**row, "completions": [other, {**one, "advantage": 1.5}]}) + "\n"
 
 

@@ -44,7 +44,7 @@ VALID: dict[str, dict[str, Any]] = {
     },
     PATHS[1]: {"model": "v3", "prompt": "2+2", "max_tokens": 5, "n": 1, "stop": None, "logprobs": 1, "echo": False},
     PAGE_PATHS[0]: {"family": "facts", "level": 1, "language": "zh", "number": 3},
-    PAGE_PATHS[1]: {"problem": {"family": "riddle", "level": 2, "language": "en", "number": 1}, "replies": ["a", "5"]},
+    PAGE_PATHS[1]: {"problem": {"family": "boxes", "level": 2, "language": "en", "number": 1}, "replies": ["a", "5"]},
     PAGE_PATHS[2]: {"run": "r", "stage": "s"},
     PAGE_PATHS[3]: {"run": "r", "stage": "s", "family": "f", "text": "t", "offset": 0, "limit": 5, "outcome": "mixed"},
     PAGE_PATHS[4]: {"run": "r", "stage": "s", "at": 0},

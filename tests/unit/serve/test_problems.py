@@ -48,7 +48,7 @@ def test_right_and_wrong_answers(client: TestClient, family: str) -> None:
 
 
 def test_equivalent_answers_are_one_group() -> None:
-    problem = find_problem(ProblemName(family="countdown", level=1))
+    problem = find_problem(ProblemName(family="rules", level=1))
     numbers = problem.facts["numbers"]
     forwards, backwards = ("+".join(map(str, own)) for own in (numbers, numbers[::-1]))
     outcome = judge(["no idea", f"The answer is {forwards}.", f"The answer is {backwards}."], problem)

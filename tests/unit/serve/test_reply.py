@@ -199,7 +199,7 @@ def test_an_end_that_comes_too_early_is_replaced_until_enough_was_thought() -> N
 def test_what_replaces_an_end_fits_its_place_and_the_budget() -> None:
     budget = ThinkingBudget(TOKENIZER, 9, 9)
     assert TOKENIZER.decode(budget.instead_of_end(0, "")) == "Wait"
-    assert TOKENIZER.decode(budget.instead_of_end(1, "\n")) == "Wait"
+    assert TOKENIZER.decode(budget.instead_of_end(1, "\n")) == "Wait\n"
     assert TOKENIZER.decode(budget.instead_of_end(1, ".")) == " Wait"
     assert not budget.instead_of_end(9 - len(TOKENIZER.encode("Wait")), "") and not budget.instead_of_end(9, "")
     assert budget.forced(Phase.THINKING, 9) == [END_ID] and not budget.forced(Phase.THINKING, 10)

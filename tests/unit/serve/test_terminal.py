@@ -135,7 +135,7 @@ def test_a_problem_is_judged_for_both(talk: Talk) -> None:
     def say(prompt: str, index: int) -> tuple[str, str]:
         return adds(prompt, index) if prompt.rstrip().endswith(THINK) else ("", "no")
 
-    said = talk(["/beside b", "/problem arithmetic 1"], say, {"a": "chat", "b": "chat_direct"})
+    said = talk(["/beside b", "/problem sums 1"], say, {"a": "chat", "b": "chat_direct"})
     assert "✓ right" in said.split("\nb\n")[0] and "✗ wrong" in said.split("\nb\n")[1]
 
 
@@ -156,8 +156,8 @@ def test_the_last_question_is_replaced(talk: Talk) -> None:
 
 
 def test_a_problem_is_judged(talk: Talk) -> None:
-    assert "✓ right" in talk(["/problem arithmetic 2"], adds)
-    wrong = talk(["/problem arithmetic"], lambda *_: ("", "The answer is 1000."))
+    assert "✓ right" in talk(["/problem sums 2"], adds)
+    wrong = talk(["/problem sums"], lambda *_: ("", "The answer is 1000."))
     assert "✗ wrong a right answer: " in wrong
     refused = talk(["/problem nothing", "/problem facts 9", "/problem facts x"], adds)
     assert "there is no family 'nothing'" in refused and "level '9': expected one of 1, 2" in refused
@@ -223,8 +223,8 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
         "/set stop [a",
         "/set stop 2024-01-01",
         "/set stop 2024-13-01",
-        "/problem countdown 0",
-        "/problem countdown 10",
+        "/problem rules 0",
+        "/problem rules 10",
         "/set tempo 1",
         "/think x",
         "/votes 99",

@@ -95,7 +95,7 @@ def tokenizer() -> Tokenizer:
 
 def test_v3_is_asked_and_read(tokenizer: Tokenizer) -> None:
     rng = random.Random(0)
-    problem = get_family("arithmetic").sample(rng, 1, "en")
+    problem = get_family("sums").sample(rng, 1, "en")
     fact: Problem = get_general("facts").sample(rng, 1, "en")
     answers = {
         sum_up_prompt(problem, "4"): "The answer is 4.",
@@ -128,9 +128,9 @@ def test_exercises_are_about_the_families_of_the_settings(monkeypatch: pytest.Mo
         return draw(rng, family, *others, **more)
 
     monkeypatch.setattr(assistant, "draw", noted)
-    config = InstructionsConfig(count=60, general=0.0, exercises=1.0, families=("motion",), general_families=("facts",))
+    config = InstructionsConfig(count=60, general=0.0, exercises=1.0, families=("cups",), general_families=("facts",))
     assert len(list(instructions(config, 0))) == 60
-    assert drawn == {"motion", "facts"}
+    assert drawn == {"cups", "facts"}
 
 
 def test_conversations_are_of_the_training_side() -> None:

@@ -26,7 +26,9 @@ from ..conftest import MakeContext
 from ..generators import Replies
 from .killed import whole_and_killed
 
-PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"terms": [2, 2, 1], "ops": "++"})
+PROBLEM = Problem(
+    "sums", "math", 1, "en", "What is 2+2+1?", "5", {"items": [[2], [2], [1]], "start": 0, "first": 0, "last": 2}
+)
 
 
 def row(thinking: str = "2+2=4\n4+1=5", answer: str = "5", **other: Any) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def test_each_rule_drops_what_it_is_for() -> None:
         "kept": 2,
     }
     assert sum(audit["total"].values()) == audit["in"] == len(rows)
-    assert audit["by_cell"] == {"arithmetic 1": audit["total"]}
+    assert audit["by_cell"] == {"sums 1": audit["total"]}
 
 
 def test_a_duplicate_does_not_get_past_the_judge() -> None:
@@ -83,7 +85,7 @@ def test_a_duplicate_does_not_get_past_the_judge() -> None:
 
 
 def test_the_same_thinking_in_two_languages_is_a_duplicate() -> None:
-    kept, _ = select([row("2+2=4 ok\n4+1=5"), row("2+2=4对\n4+1=5")], FilterConfig())
+    kept, _ = select([row("a2+2=4\n4 same"), row("a2+2=4\n4一样")], FilterConfig())
     assert len(kept) == 1
 
 
@@ -110,7 +112,7 @@ def test_rows_survive_json_and_know_what_is_right() -> None:
     rng = random.Random(0)
     for name, family in FAMILIES.items():
         problem = family.sample(rng, 1, "zh")
-        solution = family.solve(problem, rng, "full", "zh")
+        solution = family.solve(problem, rng, "long", "zh", 0.5, 0.5)
         text = f"{solution.thinking}\n</think>\n\n答案是{solution.answer}。"
         made = to_row(problem, parse(text, think_prefilled=True, answer_tags=False), 9)
         assert made["right"], (name, text)
@@ -121,7 +123,7 @@ def test_rows_survive_json_and_know_what_is_right() -> None:
 
 def solve(problem: Problem, rng: random.Random) -> str:
     """A solution, now and then with a wrong answer."""
-    solution = FAMILIES[problem.family].solve(problem, rng, "full", problem.language)
+    solution = FAMILIES[problem.family].solve(problem, rng, "long", problem.language)
     answer = solution.answer if rng.random() < 0.7 else "no"
     return f"{solution.thinking}\n</think>\n\nThe answer is {answer}."
 

@@ -9,7 +9,7 @@ from aha.text.tokenizer import THINK, Tokenizer
 from aha.types import Problem
 
 PROBLEM = Problem(
-    "arithmetic", "math", 1, "en", "What is 2+2+1?", "5", {"sum": [1, 2, 2], "_terms": [2, 2, 1], "_ops": "++"}
+    "sums", "math", 1, "en", "What is 2+2+1?", "5", {"items": [[2], [2], [1]], "start": 0, "first": 0, "last": 2}
 )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aha.errors import UnknownNameError
-from aha.tasks.corpus import CorpusConfig, document
+from aha.tasks.corpus import CorpusConfig, document, text_of
 from aha.tasks.families import FAMILIES, GENERAL, draw, get_family, get_general, held_out_suite, is_held_out
 from aha.tasks.general.facts import ATTRIBUTES, WORLD, Facts
 from aha.tasks.general.requests import BY_NAME, REQUESTS, Requests, refuses
@@ -106,8 +106,8 @@ def test_the_held_out_suite_of_general_tasks() -> None:
 
 def test_no_page_has_a_held_out_task() -> None:
     """Facts are stated for all countries, as the world's web would; what is held out there is being asked."""
-    config = CorpusConfig(general=1.0, facts=0, short=0, worked=0, long=0, conversation=0)
-    pages = [document(config, 3, index) for index in range(1500)]
+    config = CorpusConfig(general=1.0, practice=0, questions=0)
+    pages = [text_of(document(config, 3, index)) for index in range(1500)]
     lines = {line for page in pages for line in page.replace("<｜begin▁of▁sentence｜>", "").splitlines()}
     rng = random.Random(0)
     for language in LANGUAGES:
@@ -119,4 +119,4 @@ def test_no_page_has_a_held_out_task() -> None:
 
 
 def test_the_corpus_without_general_pages_is_what_it_was() -> None:
-    assert "Norland" not in "".join(document(CorpusConfig(), 0, index) for index in range(300))
+    assert "Norland" not in "".join(text_of(document(CorpusConfig(), 0, index)) for index in range(300))

@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from aha.grading.interpreter import BINARY
 from aha.rewards.rules import language_consistency
 from aha.tasks.families import FAMILIES
 from aha.tasks.rewriting import one_language, summary
@@ -12,7 +11,7 @@ from aha.text.thinking import final_answer
 from aha.types import Language, Style
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
-STYLES: tuple[Style, ...] = ("brief", "full", "check")
+STYLES: tuple[Style, ...] = ("guess", "given_up", "long")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -22,26 +21,27 @@ def test_thinking_becomes_consistent_and_keeps_its_steps(name: str) -> None:
     for number in range(120):
         language, style = LANGUAGES[number % 2], STYLES[number % 3]
         problem = family.sample(rng, rng.choice(family.levels[:3]), language)
-        mixed = family.solve(problem, rng, style, rng.choice(("en", "zh", "mixed")), 0.3).thinking
+        mixed = family.solve(problem, rng, style, rng.choice(("en", "zh", "mixed")), 0.6, 0.6).thinking
         rewritten = one_language(mixed, language)
         assert language_consistency(rewritten, language) == 1.0, rewritten
         steps, kept = family.check_steps(problem, mixed), family.check_steps(problem, rewritten)
-        assert [(step.true, step.rejects) for step in kept] == [(step.true, step.rejects) for step in steps]
+        assert [(step.true, step.accepts) for step in kept] == [(step.true, step.accepts) for step in steps]
         assert one_language(rewritten, language) == rewritten
 
 
 def test_a_world_written_text_in_its_own_language_stays() -> None:
-    text = "12+7=18 check 18-7=11 Wait, no.\n12+7=19 check 19-7=12 ok"
+    text = "a7+2=8\nWait\na7+2=9\n9 differ\nWait\na7+2=9\n9 same"
     assert one_language(text, "en") == text
-    assert one_language(text, "zh") == "12+7=18检查18-7=11等等，不对。\n12+7=19检查19-7=12对"
+    assert one_language(text, "zh") == "a7+2=8\n等等\na7+2=9\n9不同\n等等\na7+2=9\n9一样"
     assert one_language(one_language(text, "zh"), "en") == text
 
 
-def test_instructions_of_programs_have_no_language() -> None:
-    assert language_consistency(" ".join(BINARY), "zh") == 1.0
+def test_single_letters_have_no_language() -> None:
+    assert language_consistency("a5+3=8 b c", "zh") == 1.0
+    assert language_consistency("a5+3=8 b same", "zh") == 0.0
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("answer", ["42", "11:00", "mul 3;add 5", "(3+4)*2"])
+@pytest.mark.parametrize("answer", ["42", "b", "11:00", "(3+4)*2"])
 def test_a_summary_is_read_back(answer: str, language: Language) -> None:
     assert final_answer(summary(answer, language)) == answer

@@ -72,8 +72,8 @@ def ask(tokenizer: Tokenizer) -> Ask:
 
 def problem(question: str = "What is 2+2+1?", answer: str = "5", language: str = "en") -> Problem:
     terms = [int(term) for term in question.removeprefix("What is ").rstrip("?").split("+")]
-    facts = {"sum": sorted(terms), "_terms": terms, "_ops": "+" * (len(terms) - 1)}
-    return Problem("arithmetic", "math", 1, language, question, answer, facts)
+    facts = {"items": [[term] for term in terms], "start": 0, "first": 0, "last": len(terms) - 1}
+    return Problem("sums", "math", 1, language, question, answer, facts)
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_too_short_a_thinking_goes_on_with_wait(ask: Any, five: Problem) -> None
 
 @pytest.mark.parametrize(
     ("before", "language", "wait"),
-    [("2+2=4", "en", " Wait"), ("2+2=4\n", "en", "Wait"), ("2+2=4", "zh", "等等")],
+    [("2+2=4", "en", " Wait"), ("2+2=4\n", "en", "Wait\n"), ("2+2=4", "zh", "等等")],
 )
 def test_wait_in_the_chat_form(ask: Any, make_problem: Any, before: str, language: str, wait: str) -> None:
     cue = "The answer is 5." if language == "en" else "答案是5。"

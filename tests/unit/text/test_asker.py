@@ -13,7 +13,7 @@ from aha.text.prompt_style import PROMPT_STYLES, STYLE_NAMES, PromptStyle
 from aha.text.tokenizer import Tokenizer
 from aha.types import Completion, FinishReason, Problem, Request, SamplingParams
 
-PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+1?", "5")
+PROBLEM = Problem("sums", "math", 1, "en", "What is 2+2+1?", "5")
 
 
 class Echo:

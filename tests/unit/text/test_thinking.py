@@ -9,7 +9,9 @@ from aha.tasks.families import get_family
 from aha.text.thinking import Flaw, extract_leniently, parse
 from aha.types import Problem
 
-PROBLEM = Problem("arithmetic", "math", 1, "en", "What is 2+2+0?", "4", {"terms": [2, 2, 0], "ops": "++"})
+PROBLEM = Problem(
+    "sums", "math", 1, "en", "What is 2+2+0?", "4", {"items": [[2], [2], [0]], "start": 0, "first": 0, "last": 2}
+)
 GOOD = "<think>2+2=4\n4+0=4</think>\n<answer>4</answer>"
 
 DEGENERATE = [
@@ -118,7 +120,7 @@ def test_lenient_extraction_finds_what_a_reader_would(text: str, answer: str) ->
 
 
 def test_families_share_the_verifier_of_the_reward() -> None:
-    assert get_family("arithmetic").verify(PROBLEM, parse(GOOD).answer)
+    assert get_family("sums").verify(PROBLEM, parse(GOOD).answer)
 
 
 CHAT_GOOD = "<think>\n2+2=4\n4+0=4\n</think>\n\nThe answer is 4."

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from aha.errors import CheckpointError
-from aha.tasks.corpus import CorpusConfig, document
+from aha.tasks.corpus import CorpusConfig, document, text_of
 from aha.text.templates import CHAT_TEMPLATE, chat_example, chat_prompt, plain_prompt, zero_document, zero_prompt
 from aha.text.tokenizer import CONTROL_TOKENS, END_THINK, THINK, Tokenizer
 from aha.types import Message
@@ -17,7 +17,7 @@ from aha.types import Message
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.train((document(CorpusConfig(), 0, number) for number in range(800)), 512, CHAT_TEMPLATE)
+    return Tokenizer.train((text_of(document(CorpusConfig(), 0, number)) for number in range(800)), 512, CHAT_TEMPLATE)
 
 
 def test_digits_are_single_tokens(tokenizer: Tokenizer) -> None:
@@ -42,7 +42,7 @@ _CACHE: list[Tokenizer] = []
 
 def _shared() -> Tokenizer:
     if not _CACHE:
-        _CACHE.append(Tokenizer.train((document(CorpusConfig(), 0, n) for n in range(200)), 400))
+        _CACHE.append(Tokenizer.train((text_of(document(CorpusConfig(), 0, n)) for n in range(200)), 400))
     return _CACHE[0]
 
 

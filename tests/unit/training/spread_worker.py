@@ -162,7 +162,7 @@ def grpo(job: dict[str, Any], folder: Path, distributed: Distributed) -> dict[st
     model = model_of(job, 96)
     kept = bool(job.get("keep_routing"))
     update = PolicyUpdate(model, loss, optimizer, 10, distributed, parallel, keep_routing=kept)
-    problem = Problem("countdown", "math", 1, "en", "?", "1")
+    problem = Problem("rules", "math", 1, "en", "?", "1")
     rows = []
     for step in range(10):
         groups = []

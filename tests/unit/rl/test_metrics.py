@@ -1,25 +1,22 @@
-"""What a step reports, how silence is explained, and which cells the curriculum draws."""
+"""What a step reports, and how silence is explained."""
 
 import math
 import random
 import statistics
-from collections import Counter
 
 import pytest
 
-from aha.rl.config import CurriculumConfig, GRPOConfig, LengthStage
-from aha.rl.curriculum import Curriculum
+from aha.rl.config import GeneralConfig, GRPOConfig, LengthStage
 from aha.rl.held_out import becomes_well_formed
 from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
-from aha.rl.prompts import GeneratedPrompts
-from aha.tasks.families import get_family, is_held_out
+from aha.tasks.families import GENERAL, get_family
 from aha.types import FinishReason, Rollout, RolloutGroup
 
 from ..conftest import nested
 
 
 def group(*rows: tuple[float | None, float, float, int]) -> RolloutGroup:
-    problem = get_family("arithmetic").sample(random.Random(0), 2, "en")
+    problem = get_family("sums").sample(random.Random(0), 2, "en")
     made = RolloutGroup(problem, (1, 2, 3))
     for reward, accuracy, form, length in rows:
         rewards = {} if reward is None else {"accuracy": accuracy, "format": form}
@@ -43,7 +40,7 @@ def test_metrics_of_a_step() -> None:
     assert metrics["completions/mean_length_right"] == pytest.approx(30)
     assert metrics["completions/mean_length_wrong"] == pytest.approx(20)
     assert metrics["accuracy_well_formed"] == pytest.approx(3 / 4)
-    assert cell_accuracy(facts) == [("arithmetic", 2, pytest.approx(1 / 3)), ("arithmetic", 2, 1.0)]
+    assert cell_accuracy(facts) == [("sums", 2, pytest.approx(1 / 3)), ("sums", 2, 1.0)]
 
 
 def test_tokens_sampled_are_those_of_all_samples_each_with_its_prompt() -> None:
@@ -76,33 +73,6 @@ def test_silence_has_a_plain_reason(rows: list[tuple[float | None, float, float,
     assert words in no_signal_verdict([group_facts(group(*rows))])
 
 
-def make(config: GRPOConfig) -> Curriculum:
-    prompts = GeneratedPrompts(config)
-    return Curriculum(config.prompts.curriculum, prompts.cells, prompts.draw)
-
-
-def test_the_curriculum_prefers_the_edge_and_never_draws_held_out_problems() -> None:
-    curriculum = make(GRPOConfig(**nested({"prompts.families": ("arithmetic", "motion"), "prompts.levels": (1, 2)})))
-    curriculum.update([("arithmetic", 1, 1.0)] * 60 + [("motion", 2, 0.0)] * 60)
-    rng = random.Random(0)
-    drawn = [curriculum.sample(rng) for _ in range(800)]
-    cells = Counter((problem.family, problem.level) for problem in drawn)
-    assert cells["arithmetic", 2] > 2 * cells["motion", 2] > 2 * cells["arithmetic", 1] > 0
-    assert not any(is_held_out(problem) for problem in drawn)
-    copy = make(GRPOConfig(**nested({"prompts.families": ("arithmetic", "motion"), "prompts.levels": (1, 2)})))
-    copy.load_state(curriculum.state())
-    assert copy.accuracy == curriculum.accuracy and copy.drawn == curriculum.drawn and sum(copy.drawn.values()) == 800
-
-
-def test_without_the_curriculum_all_cells_are_alike() -> None:
-    config = GRPOConfig(
-        **nested({"prompts.families": ("arithmetic",), "prompts.curriculum": CurriculumConfig(enabled=False)})
-    )
-    curriculum = make(config)
-    curriculum.update([("arithmetic", 1, 1.0)] * 60)
-    assert {curriculum.weight(cell) for cell in curriculum.accuracy} == {1.0}
-
-
 def test_the_length_schedule_jumps() -> None:
     config = GRPOConfig(
         **nested(
@@ -114,12 +84,26 @@ def test_the_length_schedule_jumps() -> None:
             }
         )
     )
-    assert [config.sampling.max_completion_tokens(step) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
+    assert [config.sampling.max_completion_tokens(step, 3) for step in (0, 9, 10, 99)] == [64, 64, 128, 128]
+    assert config.longest == 128
     with pytest.raises(ValueError, match="first stage must start at step 0"):
         GRPOConfig(**nested({"sampling.lengths": (LengthStage(from_step=5, max_completion_tokens=64),)}))
     unsorted = [LengthStage(from_step=step, max_completion_tokens=64) for step in (0, 20, 10)]
     with pytest.raises(ValueError, match="expected each after the one before it"):
         GRPOConfig(**nested({"sampling.lengths": tuple(unsorted)}))
+
+
+def test_the_length_limit_grows_with_the_level() -> None:
+    lengths = [{"from_step": 0, "max_completion_tokens": 96}, {"from_step": 10, "max_completion_tokens": 40}]
+    settings = {"sampling.lengths": lengths, "sampling.tokens_per_level": 24, "prompts.levels": (2, 6)}
+    config = GRPOConfig.model_validate(nested(settings))
+    limit = config.sampling.max_completion_tokens
+    assert [limit(0, 2), limit(9, 6), limit(10, 2), limit(10, 6)] == [144, 240, 88, 184]
+    assert config.longest == 96 + 24 * 6
+    general = GeneralConfig(helpful="h", harmless="s")
+    most = max(level for family in GENERAL.values() for level in family.levels)
+    with_general = config.changed(general=general, prompts=config.prompts.changed(levels=(1,)))
+    assert most > 1 and with_general.longest == 96 + 24 * most, "general prompts have levels as well"
 
 
 @pytest.mark.parametrize(
