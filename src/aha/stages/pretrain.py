@@ -93,7 +93,11 @@ class PretrainConfig(Config):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="rates and schedule")
     mtp_weight: float = Field(0.3, ge=0, description="lambda of V3 Eq. 25 (0.3 for the first 10T tokens)")
     mtp_share: float = Field(
-        0.25, gt=0, le=1, description="share of the rows on which the prediction modules are trained"
+        0.25,
+        gt=0,
+        le=1,
+        description="share of the rows on which the prediction modules are trained; of few rows choose one that gives "
+        "each process as many: the others wait for the one that has more",
     )
     bias_update_rate: float = Field(0.001, ge=0, description="gamma of the balance rule (V3 4.2)")
     validation_rows: int = Field(32, ge=0, description="rows of fresh documents for the held-out loss")

@@ -30,6 +30,23 @@ def test_a_rate_that_never_decays_stays_at_the_peak() -> None:
     assert schedule_factor(never, 9, 10) == schedule_factor(constant, 9, 10) == 1.0
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (6, 4), (2, 3, 5), (2, 6, 4)])
+def test_orthogonalizing_is_the_published_iteration(shape: tuple[int, ...]) -> None:
+    """In float64 from the formula, each matrix of a stack alone; the singular values come near 1; the input stays."""
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    before = matrices.clone()
+    found = orthogonalize(matrices)
+    assert torch.equal(matrices, before)
+    for one, matrix in zip(found.reshape(-1, *shape[-2:]), matrices.reshape(-1, *shape[-2:]).double(), strict=True):
+        x = matrix / (matrix.norm() + 1e-7)
+        for _ in range(5):
+            outer = x @ x.T
+            x = 3.4445 * x - 4.7750 * outer @ x + 2.0315 * outer @ outer @ x
+        torch.testing.assert_close(one.double(), x, atol=1e-4, rtol=1e-4)
+        values = torch.linalg.svdvals(x)
+        assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
+
+
 def separate_muon(matrix: Tensor, gradient: Tensor, config: OptimizerConfig) -> Tensor:
     """Muon's first step on one matrix, or on a stack of them one by one."""
     if matrix.dim() == 3:
