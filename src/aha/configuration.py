@@ -16,6 +16,7 @@ Whatever is wrong with it is said in one line that names the dotted path, what w
 from __future__ import annotations
 
 import copy
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -319,11 +320,32 @@ def changed_settings(config: Config, start: Config | None) -> dict[str, Any]:
     return found
 
 
+SHORT, LINE = 116, 120
+"""Characters of a part of a printed configuration that stands in one line, and of a line."""
+
+
 def dump_config(config: Config | Mapping[str, Any]) -> str:
     """A configuration, or some of its settings, as YAML in order of declaration: equal values give equal bytes."""
     data = config.model_dump(mode="json") if isinstance(config, Config) else dict(config)
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    dumper = yaml.SafeDumper(io.StringIO(), sort_keys=False)
+    dumper.ignore_aliases = lambda _: True
+    root = dumper.represent_data(data)
+    _one_line_where_short(root)
+    root.flow_style = False
+    text: str = yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True, width=LINE)
     return text
+
+
+def _one_line_where_short(node: yaml.Node) -> int:
+    """Lays a part of a document out in one line where it is short; returns the characters that it takes so."""
+    if isinstance(node, yaml.MappingNode):
+        length = sum(_one_line_where_short(one) + 2 for pair in node.value for one in pair)
+    elif isinstance(node, yaml.SequenceNode):
+        length = 2 + sum(_one_line_where_short(one) + 2 for one in node.value)
+    else:
+        return len(node.value)
+    node.flow_style = length <= SHORT
+    return length
 
 
 def _describe(cls: type[BaseModel], fault: Any) -> str:

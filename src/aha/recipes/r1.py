@@ -72,7 +72,7 @@ class Student(Config):
 
     name: str = Field(description="names the stages: <name>-base and <name>")
     model: ModelChoice = Field(description="its architecture and size")
-    pretraining: int = Field(1, gt=0, description="how many times student_pretrain.steps its base is trained for")
+    pretraining: int = Field(1, gt=0, description="how many times student_steps its base is trained for")
 
 
 class R1Config(RecipeConfig):
@@ -93,7 +93,7 @@ class R1Config(RecipeConfig):
     harmless: RewardModelConfig = Field(description="the point-wise reward model, on thinking and summary")
     final_rl: GRPOConfig = Field(description="R1: reasoning by rules, general prompts by reward models")
     distillation_data: RejectionSamplingConfig = Field(description="R1's solutions for the students")
-    student_pretrain: PretrainConfig = Field(description="the students' bases: the teacher's corpus, fewer steps")
+    student_steps: int = Field(1500, gt=0, description="steps of the students' bases, pretrained as the teacher is")
     distillation: SFTConfig = Field(description="the students' fine-tuning")
     students: tuple[Student, ...] = Field((), description="the students; none leaves them out")
     evaluation: EvaluationConfig = Field(description="the held-out comparison")
@@ -109,13 +109,6 @@ class R1Config(RecipeConfig):
         """Refuses settings that the recipe would overwrite, or that would make another recipe of it."""
         if self.evaluation.suites:
             raise ValueError("evaluation.suites: every model is asked in the form that it was made for; leave it out")
-        if self.student_pretrain.model != ModelChoice():
-            raise ValueError("student_pretrain.model: each student has its own; change it in students")
-        for field, about in (("corpus", "the teacher's web"), ("vocab_size", "with the teacher's vocabulary")):
-            if getattr(self.student_pretrain, field) != getattr(self.pretrain, field):
-                raise ValueError(
-                    f"student_pretrain.{field} is not pretrain.{field}: students read {about}; change both alike"
-                )
         return self
 
     def stages(self) -> tuple[StageSpec, ...]:
@@ -159,8 +152,8 @@ class R1Config(RecipeConfig):
     def student(self, student: Student) -> list[StageSpec]:
         """One student's base, and its fine-tuning on R1's solutions."""
         base = f"{student.name}-base"
-        steps = student.pretraining * self.student_pretrain.steps
-        pretrain = self.student_pretrain.changed(model=student.model, steps=steps)
+        steps = student.pretraining * self.student_steps
+        pretrain = self.pretrain.changed(model=student.model, steps=steps)
         return [_stage(base, "pretrain", pretrain), _stage(student.name, "sft", self.distillation, base)]
 
     def comparison(self) -> StageSpec:
@@ -216,7 +209,7 @@ def r1_tiny() -> R1Config:
             prompts={"chinese": 0.5},
             sampling={"temperature": 0.7, "forced_share": 0.0},
         ),
-        **_students(pretrain, fine_tuning, solved),
+        **_students(fine_tuning, solved),
         **_measured(),
     )
 
@@ -226,11 +219,10 @@ def readable(language: float) -> FilterConfig:
     return FilterConfig(min_language=language, max_repetition=0.8)
 
 
-def _students(pretrain: PretrainConfig, fine_tuning: OptimizerConfig, solved: dict[str, Any]) -> dict[str, Any]:
+def _students(fine_tuning: OptimizerConfig, solved: dict[str, Any]) -> dict[str, Any]:
     """Distillation into two dense students, each with a base of its own."""
     return {
         "distillation_data": RejectionSamplingConfig(prompts=5000, samples=2, filters=readable(0.95), **solved),
-        "student_pretrain": pretrain.changed(steps=1500, model=ModelChoice()),
         "distillation": SFTConfig(
             sources=(SourceStage(stage="distillation-data"), SourceStage(stage="general-data")),
             epochs=3,
@@ -310,7 +302,7 @@ def r1_smoke() -> R1Config:
         ),
         final_rl=config.final_rl.changed(**rl, general=general),
         distillation_data=config.distillation_data.changed(**sampling),
-        student_pretrain=pretrain.changed(model=ModelChoice(), steps=100),
+        student_steps=100,
         distillation=config.distillation.changed(**tuning),
         scaling=config.scaling.changed(
             **families, problems_per_level=2, samples=4, budgets=(8, 16), rounds=1, max_completion_tokens=64, room=160

@@ -77,4 +77,5 @@ class R1ZeroArmsConfig(R1ZeroConfig):
 def r1_zero_arms() -> R1ZeroArmsConfig:
     """R1-Zero and its control arms on one seed: hours on two cores, resumable arm by arm."""
     main = r1_zero_tiny()
-    return R1ZeroArmsConfig(recipe="r1-zero-arms", pretrain=main.pretrain, rl=main.rl, evaluation=main.evaluation)
+    settings: dict[str, Any] = {name: getattr(main, name) for name in type(main).model_fields}
+    return R1ZeroArmsConfig(**{**settings, "recipe": "r1-zero-arms"})

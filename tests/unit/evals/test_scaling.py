@@ -148,7 +148,7 @@ def test_settings_say_what_has_to_be_sampled() -> None:
     ("wrong", "words"),
     [
         ({"families": ["nope"]}, "unknown family 'nope'"),
-        ({"levels": [6]}, "levels are 1 to 14"),
+        ({"levels": [15]}, "levels are 1 to 14"),
         ({"budgets": [32, 16]}, "rising numbers"),
         ({"budgets": [0, 16]}, "rising numbers"),
         ({"budgets": [16, 400]}, "raise room"),

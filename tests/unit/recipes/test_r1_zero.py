@@ -69,12 +69,12 @@ def test_settings_that_name_no_stage_are_refused_before_anything_starts(override
     [
         (
             "rl.prompts.families=[boxes, summs]",
-            "^rl.prompts.families.1 = 'summs': unknown reasoning family 'arithmetik' ",
+            "^rl.prompts.families.1 = 'summs': unknown reasoning family 'summs' ",
         ),
         ("rl.prompts.families=[facts]", "known: boxes, cups, program, pulses, rules, sums$"),
         ("pretrain.corpus.families=[facts]", "^pretrain.corpus.families.0 = 'facts': unknown reasoning family"),
         ("evaluation.general=[boxes]", "^evaluation.general.0 = 'boxes': unknown general family 'boxes'"),
-        ("rl.prompts.levels=[6]", "^rl.prompts.levels.0 = 6: levels are 1 to 5"),
+        ("evaluation.levels=[15]", "^evaluation.levels.0 = 15: levels are 1 to 14"),
     ],
 )
 def test_a_wrong_family_is_named_with_its_setting_and_what_may_stand_there(override: str, words: str) -> None:

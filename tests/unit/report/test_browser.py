@@ -47,7 +47,7 @@ def write(path: Path, *rows: dict[str, Any], end: str = "\n") -> None:
         file.write("\n".join(json.dumps(one, ensure_ascii=False) for one in rows) + end)
 
 
-RIGHT, WRONG = completion("<think>2+2=4 check</think>4", True, 1.0), completion("5", False, -1.0)
+RIGHT, WRONG = completion("<think>2+2=4 Wait</think>4", True, 1.0), completion("5", False, -1.0)
 ROWS = [
     row(0, "Alpha?", RIGHT, WRONG),
     row(1, "Beta?", WRONG, WRONG, level=2),
@@ -166,7 +166,7 @@ def test_a_group_whole_with_its_reflection_marked(run: Path) -> None:
     assert (group["step"], group["gold"]) == (0, "4")
     first = group["completions"][0]
     assert (first["right"], first["advantage"], first["rewards"]) == (True, 1.0, {"accuracy": 1.0, "format": 1.0})
-    assert first["pieces"] == [("<think>2+2=4 ", None), ("check", "check"), ("</think>4", None)]
+    assert first["pieces"] == [("<think>2+2=4 ", None), ("Wait", "wait"), ("</think>4", None)]
     with pytest.raises(LookupError):
         browser.group("rl", found[0]["at"] + 1)
 

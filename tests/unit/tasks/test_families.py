@@ -14,6 +14,8 @@ from aha.errors import UnknownNameError
 from aha.tasks.corpus import AnswerShares, CorpusConfig, document, text_of, without_long_solutions
 from aha.tasks.families import FAMILIES, SEARCHES, draw, get_family, held_out_suite
 from aha.tasks.lists import LABELS, LEVELS, LONGEST_LIST
+from aha.text.templates import zero_prompt
+from aha.text.tokenizer import Tokenizer
 from aha.types import Problem, Style
 
 CELLS = [(name, level) for name in FAMILIES for level in (1, 2, 3, 4, 8, 14)]
@@ -246,3 +248,14 @@ def test_the_control_corpus_is_the_same_web_where_nobody_works() -> None:
 def test_impossible_corpora_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         CorpusConfig(**settings)
+
+
+def test_the_template_is_cut_where_prompts_are_cut() -> None:
+    """What the model reads in the corpus is, token for token, what it is asked with."""
+    corpus = CorpusConfig(practice=0.0, questions=1.0, template=1.0)
+    documents = [document(corpus, 0, number) for number in range(300)]
+    tokenizer = Tokenizer.train(map(text_of, documents), 420)
+    for pieces in documents:
+        question = pieces[2].text.removeprefix(" ")
+        written = [token for piece in pieces[:4] for token in tokenizer.encode_markup(piece.text)]
+        assert written == zero_prompt(tokenizer, question)
