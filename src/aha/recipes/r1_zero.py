@@ -110,7 +110,9 @@ def growing_thought(**changes: Any) -> GRPOConfig:
     settings: dict[str, Any] = {
         "steps": 150,
         "prompts_per_step": 16,
-        "prompts": PromptsConfig(levels=TRAINED, curriculum=CurriculumConfig(start_levels=4, easy_share=0.25)),
+        "prompts": PromptsConfig(
+            levels=TRAINED, curriculum=CurriculumConfig(memory=0.8, start_levels=4, easy_share=0.25)
+        ),
         "sampling": SamplingConfig(
             lengths=(LengthStage(from_step=0, max_completion_tokens=70),), tokens_per_level=30, forced_share=0.5
         ),
