@@ -164,6 +164,12 @@ class R1Config(RecipeConfig):
         return StageSpec("evaluation", "evaluation", config, parents=tuple(styles))
 
 
+def dense_student(name: str, preset: str, pretraining: int = 1) -> Student:
+    """A student with as many positions as the teacher."""
+    model = ModelChoice(preset=preset, changes={"max_position_embeddings": 2048})
+    return Student(name=name, model=model, pretraining=pretraining)
+
+
 FAMILIES = ("sums", "program", "pulses", "boxes")
 """One family of each of the domains that R1's reasoning RL names: math, code, science, logic."""
 CORPUS: dict[str, Any] = {"questions": 0.65, "general": 0.15, "mixed": 0.5, "families": FAMILIES}
@@ -228,10 +234,7 @@ def _students(fine_tuning: OptimizerConfig, solved: dict[str, Any]) -> dict[str,
             epochs=3,
             optimizer=fine_tuning.changed(muon_lr=0.02),
         ),
-        "students": tuple(
-            Student(name=name, model=ModelChoice(preset=f"{name}-tiny", changes={"max_position_embeddings": 2048}))
-            for name in ("qwen3", "llama")
-        ),
+        "students": (dense_student("qwen3", "qwen3-tiny"), dense_student("llama", "llama-tiny")),
     }
 
 

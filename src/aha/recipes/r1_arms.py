@@ -19,20 +19,19 @@ from pydantic import Field
 
 from aha.evals.scaling_stage import ScalingSuite
 from aha.evals.stage import EvaluationConfig, Suite
-from aha.recipes.r1 import STYLES, R1Config, Student, r1_tiny, read_by
+from aha.recipes.r1 import STYLES, R1Config, Student, dense_student, r1_tiny, read_by
 from aha.recipes.r1_zero import curves
 from aha.recipes.recipe import StageSpec
 from aha.rl.config import GRPOConfig
-from aha.stages.pretrain import ModelChoice
 from aha.text.prompt_style import StyleName
 
 R1Arm = Literal["scaling", "mini", "qwen2", "student-rl", "distilled-rl", "long-reward", "longer-base"]
 R1_ARMS: tuple[R1Arm, ...] = get_args(R1Arm)
 MORE_STUDENTS: dict[str, Student] = {
-    "mini": Student(name="qwen3-mini", model=ModelChoice(preset="qwen3-mini")),
-    "qwen2": Student(name="qwen2", model=ModelChoice(preset="qwen2-tiny")),
+    "mini": dense_student("qwen3-mini", "qwen3-mini"),
+    "qwen2": dense_student("qwen2", "qwen2-tiny"),
 }
-LONGER = Student(name="qwen3-longer", model=ModelChoice(preset="qwen3-tiny"), pretraining=4)
+LONGER = dense_student("qwen3-longer", "qwen3-tiny", pretraining=4)
 
 
 class R1ArmsConfig(R1Config):
