@@ -90,9 +90,9 @@ class Warnings:
         if (cut := metrics["completions/clipped_ratio"]) > OFTEN_CUT:
             yield (
                 "cut",
-                f"{cut:.0%} of the completions ran into the length limit and count as wrong, which teaches to think "
-                "less. Raise the limit (sampling.lengths, sampling.tokens_per_level), or leave them out of the loss "
-                "(loss.mask_truncated=true)",
+                f"{cut:.0%} of the completions ran into the length limit: none of them is right, however good its "
+                "thinking. Raise the limit (sampling.lengths, sampling.tokens_per_level). Unless they are left out of "
+                "the loss (loss.mask_truncated=true), they also teach to think less",
             )
 
     def state(self) -> dict[str, Any]:
