@@ -1,7 +1,7 @@
 """Two families that search: boxes whose digits add up, rules that explain an example. Level: candidates that fail.
 
-Candidates are tested in order until one fits. Each test is one line that ends in a verdict: two steps, the result
-beside what is wanted ("b4+8=2+3=5?5 yes"). A second pass tests the accepted candidate again, boxes from the other
+Candidates are tested in order until one fits. Each test is one line that ends in a verdict: a step, its result
+beside what is wanted ("b4+8=2?2 yes"). A second pass tests the accepted candidate again, boxes from the other
 side; where it does not fit after all, the search goes on behind it.
 """
 
@@ -17,7 +17,7 @@ from aha.tasks.words import WORDS, word
 from aha.types import Domain, Language, Piece, Problem, Step, Voice
 
 TEST = re.compile(
-    r"(?P<label>[a-z])(?P<work>[ 0-9+*=]+)=(?P<result>[0-9])(?:\?(?P<wanted>[0-9]))?"
+    r"(?P<label>[a-z])(?P<work>[ 0-9+*]+)=(?P<result>[0-9])(?:\?(?P<wanted>[0-9]))?"
     rf"(?:(?P<yes>{'|'.join(WORDS['yes'].values())})|(?P<no>{'|'.join(WORDS['no'].values())}))"
 )
 MOST_PASSES = 4
@@ -36,7 +36,7 @@ class Search(ListFamily):
         raise NotImplementedError
 
     def work(self, item: Item, start: int, backwards: bool = False) -> tuple[str, int]:
-        """The steps of a candidate's test as they are written, and its result."""
+        """The step of a candidate's test as it is written, and its result."""
         raise NotImplementedError
 
     def sample(self, rng: random.Random, level: int, language: Language, longest: int = LONGEST_LIST) -> Problem:
@@ -123,20 +123,25 @@ class Search(ListFamily):
         return text, LABELS[end] if end is not None else problem.answer
 
     def practice(self, problem: Problem, rng: random.Random) -> list[Piece]:
-        """Verdicts on all of a short list, or from some candidate on the steps without verdicts or the list again."""
-        items, kind = problem.facts["items"], rng.random()
-        if len(items) <= SHORT_LIST and kind < 0.3:
+        """Verdicts on all of a short list, or the list from some candidate on, some with a step without a verdict."""
+        items = problem.facts["items"]
+        if len(items) <= SHORT_LIST and rng.random() < 0.3:
             asked = problem.question.removeprefix(self.listed(items, problem.language))
             tests = [self.test(problem, index, problem.language, backwards=rng.random() < 0.2)[0]
                      for index in range(len(items))]  # fmt: skip
             return [Piece(asked + "\n", False), Piece("".join(tests))]
-        first, start = rng.randrange(len(items)), problem.facts.get("start", 0)
-        lines = self.copied(items, first, len(items) - 1)
-        if kind < 0.7:
-            works = [self.work(item, start, rng.random() < 0.2) for item in items[first:]]
-            lines = [f"{LABELS[first + n]}{work}={result}\n" for n, (work, result) in enumerate(works)]
-        text, known = "".join(lines), 3 if "start" in problem.facts else 1
-        return [Piece("\n" + text[:known], False), Piece(text[known:])]
+        first = rng.randrange(len(items))
+        pieces = [Piece("\n" + LABELS[first], False)]
+        for index, copied in enumerate(self.copied(items, first, len(items) - 1), start=first):
+            if rng.random() < 0.4:
+                start = rng.randint(1, 9)
+                work, result = self.work(items[index], start, rng.random() < 0.2)
+                asked = str(start) if "start" in problem.facts else ""
+                own = [Piece(LABELS[index] + work.removesuffix(asked)), Piece(asked, False), Piece(f"={result}\n")]
+            else:
+                own = [Piece(copied)]
+            pieces += own if index > first else [Piece(own[0].text[1:]), *own[1:]]
+        return pieces
 
     def fact(self, rng: random.Random, language: Language) -> tuple[str, str]:
         """A result beside what is wanted, and the verdict."""
@@ -167,7 +172,7 @@ class Search(ListFamily):
 
 
 class Boxes(Search):
-    """Logic, by elimination: whose three digits add up to a last digit?"""
+    """Logic, by elimination: whose two digits add up to a last digit?"""
 
     name = "boxes"
     domain: Domain = "logic"
@@ -175,22 +180,21 @@ class Boxes(Search):
     wording: dict[Language, str] = {"en": ". Whose digits add to {target}?", "zh": "。哪个数字和为{target}？"}
 
     def draw_item(self, rng: random.Random) -> Item:
-        """Three digits."""
-        return tuple(rng.randint(0, 9) for _ in range(3))
+        """Two digits."""
+        return rng.randint(0, 9), rng.randint(0, 9)
 
     def written(self, item: Item) -> str:
-        """Three digits."""
-        return "".join(map(str, item))
+        """Both digits."""
+        return f"{item[0]}{item[1]}"
 
     def work(self, item: Item, start: int, backwards: bool = False) -> tuple[str, int]:
-        """Two sums, from either side."""
-        first, second, third = item[::-1] if backwards else item
-        half = (first + second) % 10
-        return f"{first}+{second}={half}+{third}", (half + third) % 10
+        """The last digit of the sum, from either side."""
+        first, second = item[::-1] if backwards else item
+        return f"{first}+{second}", (first + second) % 10
 
 
 class Rules(Search):
-    """Code: which rule of two operations turns one number into another?"""
+    """Code: which operation turns one number into another?"""
 
     name = "rules"
     domain: Domain = "code"
@@ -201,14 +205,13 @@ class Rules(Search):
     }
 
     def draw_item(self, rng: random.Random) -> Item:
-        """Two operations."""
-        return (rng.choice("+*"), rng.randint(2, 9), rng.choice("+*"), rng.randint(2, 9))
+        """An operation."""
+        return rng.choice("+*"), rng.randint(1, 9)
 
     def written(self, item: Item) -> str:
-        """Both operations."""
-        return "".join(map(str, item))
+        """Operation and operand."""
+        return f"{item[0]}{item[1]}"
 
     def work(self, item: Item, start: int, backwards: bool = False) -> tuple[str, int]:
-        """The number after each operation, modulo 10. There is no other way round."""
-        half = apply(item[0], start, item[1])
-        return f" {start}{item[0]}{item[1]}={half}{item[2]}{item[3]}", apply(item[2], half, item[3])
+        """The last digit after the operation. There is no other way round."""
+        return f"{item[0]}{item[1]} {start}", apply(item[0], start, item[1])

@@ -64,18 +64,18 @@ def test_growth_over_a_runs_own_problems() -> None:
     assert growth_on_own_problems([{"loss": 1.0}] * 50) is None
 
 
-BOXES = Problem("boxes", "logic", 1, "en", "?", "b", {"items": [[4, 6, 1], [4, 8, 3]], "target": 5})
-SEARCH = "<think>\na4+6=0+1=1?5 no\nb4+8=2+3=5?5 yes\n</think>\n<answer>b</answer>"
+BOXES = Problem("boxes", "logic", 1, "en", "?", "b", {"items": [[4, 7], [7, 8]], "target": 5})
+SEARCH = "<think>\na4+7=1?5 no\nb7+8=5?5 yes\n</think>\n<answer>b</answer>"
 SUMS = Problem("sums", "math", 1, "en", "?", "3", {"items": [[1]], "start": 2, "first": 0, "last": 0})
 CHAIN = "<think>\na1+2=4\nWait\na1+2=3\n3 differ\nWait\na1+2=3\n3 same\n</think>\n<answer>3</answer>"
 
 
 def test_thinking_is_cut_just_before_its_first_rejection() -> None:
-    assert _before_rejection(FAMILIES["boxes"], BOXES, SEARCH) == "<think>\na4+6=0+1=1?5 "
+    assert _before_rejection(FAMILIES["boxes"], BOXES, SEARCH) == "<think>\na4+7=1?5 "
     chinese = SEARCH.replace(" no", "不对").replace(" yes", "对")
-    assert _before_rejection(FAMILIES["boxes"], BOXES, chinese) == "<think>\na4+6=0+1=1?5"
+    assert _before_rejection(FAMILIES["boxes"], BOXES, chinese) == "<think>\na4+7=1?5"
     assert _before_rejection(FAMILIES["sums"], SUMS, CHAIN) == "<think>\na1+2=4\nWait\na1+2=3\n3 "
-    accepts = SEARCH.replace("a4+6=0+1=1?5 no\n", "")
+    accepts = SEARCH.replace("a4+7=1?5 no\n", "")
     assert _before_rejection(FAMILIES["boxes"], BOXES, accepts) is None
 
 
