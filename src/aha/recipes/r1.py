@@ -117,8 +117,8 @@ class R1Config(RecipeConfig):
             *self.teacher(),
             *self.student_stages(),
             self.comparison(),
-            *curves(self.scaling),
             *thought(self.thinking),
+            *curves(self.scaling),
         )
 
     def teacher(self) -> list[StageSpec]:

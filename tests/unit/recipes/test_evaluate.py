@@ -186,7 +186,7 @@ def test_several_sampling_settings_at_once(model: Path, tmp_path: Path, capsys: 
 
 def test_bad_names(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean 'boxes'.*gsm8k"):
-        run(model, tmp_path / "out", tasks=("ridle",))
+        run(model, tmp_path / "out", tasks=("boxs",))
     with pytest.raises(ConfigError, match=r"samples_by_task.*did you mean 'gsm8k'"):
         run(model, tmp_path / "out", "samples_by_task={gsm8: 2}")
     with pytest.raises(ConfigError, match="named twice"):

@@ -131,7 +131,7 @@ def test_ways_without_thinking_leave_out_what_takes_hold_of_it() -> None:
     ("families", "style", "overrides", "words"),
     [
         ([], "shouting", [], "expected one of zero, zero_think"),
-        (["ridle"], "chat", [], "did you mean 'boxes'"),
+        (["boxs"], "chat", [], "did you mean 'boxes'"),
         ([], "direct", ["methods=[majority,wait]"], "wait needs a model that thinks"),
         (["gsm8l"], "chat", [], "did you mean 'gsm8k'"),
         ([], "chat", ["families=[]"], "nothing is asked"),
