@@ -22,6 +22,7 @@ from aha.recipes.r1_zero import (
     SMOKE_TASKS,
     SMOKE_THINKING,
     TRAINED,
+    budgets,
     curves,
     growing_thought,
     laptop_pretrain,
@@ -242,16 +243,7 @@ def _measured() -> dict[str, Any]:
     """Curves of test-time scaling of three models, what all think, and the held-out comparison of all."""
     thinkers = tuple(ScalingSuite(stage=stage, style=STYLES[stage]) for stage in ("pretrain", "r1-zero", "r1"))
     return {
-        "scaling": ScalingConfig(
-            families=FAMILIES,
-            levels=(2, 4, 6, 8, BEYOND[0]),
-            problems_per_level=6,
-            repeats=1,
-            budgets=(16, 32, 64, 128, 256),
-            max_completion_tokens=400,
-            room=600,
-            suites=thinkers,
-        ),
+        "scaling": budgets(thinkers, families=FAMILIES),
         "thinking": ThinkingConfig(families=FAMILIES, levels=TRAINED, models=thinkers),
         "evaluation": EvaluationConfig(
             families=FAMILIES,

@@ -126,6 +126,23 @@ def growing_thought(**changes: Any) -> GRPOConfig:
     return GRPOConfig(**{**settings, **changes})
 
 
+THINKERS = (ScalingSuite(stage="pretrain"), ScalingSuite(stage="r1-zero"))
+
+
+def budgets(models: tuple[ScalingSuite, ...], **changes: Any) -> ScalingConfig:
+    """Accuracy against budgets of thinking, and against votes at as many tokens."""
+    settings: dict[str, Any] = {
+        "levels": (2, 4, 6, 8, BEYOND[0]),
+        "problems_per_level": 6,
+        "samples": 8,
+        "repeats": 1,
+        "budgets": (8, 16, 32, 64, 128, 256),
+        "max_completion_tokens": 400,
+        "room": 600,
+    }
+    return ScalingConfig(**{**settings, **changes}, suites=models)
+
+
 def r1_zero_tiny() -> R1ZeroConfig:
     """Grow a DeepSeek-V3 from random weights and teach it to think by RL alone: 25 minutes on two cores."""
     return R1ZeroConfig(
