@@ -156,7 +156,7 @@ def probe(
     """Will thinking grow in reinforcement learning? Ask a base model before hours of it.
 
     How often it works things out, guesses, or gives up, and how often each is right; whether its single steps, its
-    verdicts and a forced "Wait" hold; whether it goes on with a half-written solution, and far from the start. At the
+    verdicts and a forced "Wait" hold; whether it goes on with a half-written solution, and after long thinking. At the
     end in words: what RL will do, and what to change in the corpus or the pretraining if thinking will not grow.
 
     [bold]Examples[/bold]

@@ -189,7 +189,7 @@ def _rare(there: Sequence[Answer]) -> str | None:
 
 
 def _too_few(long: int) -> str:
-    return f"there are {long} long answers only at the corpus's levels, too few to judge: ask more problems or samples"
+    return f"long answers at the corpus's levels: {long}, too few to judge ({FEWEST} at least); ask more problems or samples"
 
 
 def _verdicts(evidence: Evidence) -> str | None:
@@ -198,8 +198,8 @@ def _verdicts(evidence: Evidence) -> str | None:
         return None
     return (
         f"its verdicts reject {rejects:.0%} of what is right and accept {accepts:.0%} of what is wrong (together less "
-        f"than {VERDICT_ERRORS:.0%} is needed): trying again does not pay; more verdicts in the corpus "
-        "(corpus.practice, corpus.second_pass), or pretrain longer"
+        f"than {VERDICT_ERRORS:.0%} is needed, a coin has 100%): trying again does not pay; more verdicts in the "
+        "corpus (corpus.practice, corpus.second_pass), or pretrain longer"
     )
 
 

@@ -1,7 +1,7 @@
 """What a base model's thinking is made of, before reinforcement learning: what the rules of `evals.growth` look at.
 
 Every measurement asks the same held-out problems: as they are; with the end of thinking taken back; with a right
-solution half-written; a line up to its verdict; a single step; with something else before the question. No torch here.
+solution half-written; a line up to its verdict; a single step; with much thinking behind it. No torch here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -47,9 +47,9 @@ class ProbeSettings(Config):
     temperature: float = Field(1.0, gt=0, description="of sampling")
     max_completion_tokens: int = Field(256, gt=0, description="limit of one sample, in tokens")
     room: int = Field(448, gt=0, description="limit of a completion with all that is put into it, in tokens")
-    fillers: tuple[int, ...] = Field(
-        (0, 128, 256, 512, 1024),
-        description="tokens of something else before a question; what does not fit is left out",
+    lengths: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0, 64, 128, 256, 512),
+        description="tokens that a thinking has already where it has to go on; what does not fit is left out",
     )
     suite_seed: int = Field(0, description="of the choice of problems")
 
@@ -69,8 +69,8 @@ class ProbeSettings(Config):
         return list(held_out_suite([family], sorted(set(self.levels)), self.problems_per_level, self.suite_seed))
 
     @property
-    def shallow_level(self) -> int:
-        """The level that is asked behind fillers: 2, or the one nearest to it."""
+    def far_level(self) -> int:
+        """The level that is asked after long thinking: 2, or the one nearest to it."""
         return min(self.levels, key=lambda level: (abs(level - 2), level))
 
 
@@ -125,23 +125,36 @@ def half_written(respondent: Respondent, problems: Sequence[Problem], settings: 
     ]  # fmt: skip
 
 
-def deep(respondent: Respondent, problems: Sequence[Problem], settings: ProbeSettings) -> list[Row]:
-    """The same easy problems, their first line written, with fillers of some lengths before them."""
-    some, rows = [problem for problem in problems if problem.level == settings.shallow_level], []
-    for filler in settings.fillers:
-        begun = []
-        for problem in some:
-            lines = FAMILIES[problem.family].lines(problem, random.Random(0), problem.language)
-            begun.append((problem, lines[0] if len(lines) > 1 else ""))
-        replies = _continued(respondent, settings, begun, filler)
+def far(respondent: Respondent, problems: Sequence[Problem], settings: ProbeSettings) -> list[Row]:
+    """Easy problems whose thinking is so long already, all of it right, and has to go on with one more pass.
+
+    Far is what lies between a line and the list that it looks things up in. Something else before the question would
+    change nothing: rotary positions know distances only.
+    """
+    some, rows = [problem for problem in problems if problem.level == settings.far_level], []
+    for length in settings.lengths:
+        begun = [(problem, _long_thinking(respondent, problem, length)) for problem in some]
+        replies = _continued(respondent, settings, begun, length)
         rows += [
             {
-                "family": problem.family, "level": problem.level, "key": problem.key, "filler": filler,
+                "family": problem.family, "level": problem.level, "key": problem.key, "length": length,
                 "correct": correct, "well_formed": parsed.well_formed, "completion": text,
             }
             for problem, (text, parsed, correct) in zip(some, replies, strict=True)
         ]  # fmt: skip
     return rows
+
+
+def _long_thinking(respondent: Respondent, problem: Problem, length: int) -> str:
+    """A right pass, right further ones up to at least so many tokens, and the word that begins one more."""
+    family, tokenizer, language = FAMILIES[problem.family], respondent.tokenizer, problem.language
+    once, twice = (
+        family.passes(problem, random.Random(0), language, more, False, 0.0, True)[0] for more in (False, True)
+    )
+    text, further = once, twice.removeprefix(once)
+    while len(tokenizer.encode(text)) < length:
+        text += further
+    return f"{text}{WORDS['wait'][language]}\n"
 
 
 def verdicts(respondent: Respondent, problems: Sequence[Problem], settings: ProbeSettings) -> list[Row]:
@@ -189,15 +202,18 @@ def _sites(problem: Problem) -> list[tuple[Problem, str, str, str, bool]]:
 
 
 def single_steps(respondent: Respondent, problems: Sequence[Problem], settings: ProbeSettings) -> list[Row]:
-    """After a list alone: what stands at a label, and what one line of the solution comes to; the likeliest token."""
+    """After a list alone: what stands at a label, and what one line of the solution comes to. Tokens are the likeliest.
+
+    Another item is copied before the one that is asked, so that it is clear what is wanted.
+    """
     cases: list[tuple[Problem, str, str, str]] = []
     for problem in problems:
         family, rng = FAMILIES[problem.family], random.Random(problem.key)
         items = problem.facts["items"]
         listed = family.listed(items, problem.language) + "\n"
-        index = rng.randrange(len(items))
-        copied = family.copied(items, index, index)[0].rstrip("\n")
-        cases.append((problem, "look_up", listed + copied[0], copied[1:]))
+        index = rng.randrange(1, len(items))
+        before, copied = family.copied(items, index - 1, index)
+        cases.append((problem, "look_up", listed + before + copied[0], copied[1:].rstrip("\n")))
         line = rng.choice(family.lines(problem, rng, problem.language))
         equals = [place for place, sign in enumerate(line) if sign == "="]
         cases += [(problem, "step", listed + line[: place + 1], line[place + 1]) for place in equals]
@@ -220,7 +236,7 @@ MEASURES: dict[str, Measure] = {
     "half_written": half_written,
     "verdicts": verdicts,
     "single_steps": single_steps,
-    "deep": deep,
+    "far": far,
 }
 """What is measured of each family, by name."""
 
@@ -231,14 +247,6 @@ def lines_of_work(problem: Problem, thinking: str) -> int:
     end = next((number for number, line in enumerate(lines) if line in WORDS["wait"].values()), len(lines))
     steps = FAMILIES[problem.family].check_steps(problem, thinking)
     return len({step.line for step in steps if step.accepts is None and step.line < end})
-
-
-def filler_of(respondent: Respondent, count: int) -> list[int]:
-    """Another document of exactly so many tokens: single steps of all families."""
-    tokenizer, rng, ids = respondent.tokenizer, random.Random(count), start(respondent.tokenizer)
-    while len(ids) < count:
-        ids += tokenizer.encode("".join(FAMILIES[rng.choice(list(FAMILIES))].fact(rng, "en")) + "\n")
-    return [*ids[: count - 1], tokenizer.eos_ids[0]] if count else []
 
 
 def _prompt(respondent: Respondent, problem: Problem, written: str) -> tuple[int, ...]:
@@ -254,16 +262,18 @@ def _opened(respondent: Respondent, written: str) -> list[int]:
 
 
 def _continued(
-    respondent: Respondent, settings: ProbeSettings, begun: Sequence[tuple[Problem, str]], filler: int = 0
+    respondent: Respondent, settings: ProbeSettings, begun: Sequence[tuple[Problem, str]], beyond: int = 0
 ) -> list[tuple[str, Parsed, bool]]:
-    """Lets replies whose thinking begins so go on, and reads them: the text, its parts, whether it is right."""
-    before, starts, requests = filler_of(respondent, filler), [], []
+    """Lets replies whose thinking begins so go on, and reads them: the text, its parts, whether it is right.
+
+    A reply may have as many tokens as there is room, and `beyond` more.
+    """
+    starts, requests = [], []
     for problem, written in begun:
         after = _opened(respondent, written)
-        seed = respondent.seed_for(f"after {len(written)} characters", problem, filler)
-        request = respondent.continuation(problem, seed, max(1, settings.room - len(after)), after)
+        seed = respondent.seed_for(f"after {len(written)} characters", problem)
+        requests.append(respondent.continuation(problem, seed, max(1, settings.room + beyond - len(after)), after))
         starts.append(after)
-        requests.append(replace(request, prompt_token_ids=(*before, *request.prompt_token_ids)))
     found = []
     completions = respondent.generator.generate(requests) if requests else []
     for (problem, _), after, (one,) in zip(begun, starts, completions, strict=True):

@@ -37,7 +37,7 @@ def summarize(rows: Mapping[str, Sequence[Row]], settings: ProbeSettings) -> dic
             "look_ups": _value(evidence.look_ups),
             "single_steps": _value(evidence.steps),
             "continuation": continuation(own["answers"]),
-            "deep": _grouped(own["deep"], "filler", lambda some: _rates(some, "correct", "well_formed")),
+            "far": _grouped(own["far"], "length", lambda some: _rates(some, "correct", "well_formed")),
         }
     return {"families": found, "verdict": overall(judged)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -149,8 +150,8 @@ def measure(
             f"prompts of {longest} tokens and completions of {config.room} need more than the {positions} positions of "
             "the model: lower --set room and max_completion_tokens, or ask lower --levels"
         )
-    fitting = tuple(filler for filler in config.fillers if filler + longest + config.room <= positions)
-    settings = config.changed(fillers=fitting)
+    fitting = tuple(length for length in config.lengths if length + longest + config.room <= positions)
+    settings = config.changed(lengths=fitting)
     respondent = Respondent(
         Engine(model, max_rows=config.engine_rows, max_context=max(fitting, default=0) + longest + config.room),
         tokenizer,
@@ -178,20 +179,25 @@ def show(results: Mapping[str, Any], config: ModelProbe, style: PromptStyle) -> 
     """Prints the tables, and the verdict in words."""
     console = Console(highlight=False)
     families = results["families"]
-    for table in (_answers(families, style), _steps(families), _depths(families)):
-        console.print(table)
+    answers = config.problems_per_level * config.samples
+    console.print(_answers(families, f"asked as {style.name!r}, {answers} answers a line: kinds and right ones, in %"))
+    console.print(_half_written(families))
+    console.print(_by_family(families))
     console.print(results["verdict"], soft_wrap=True, markup=False, style="bold")
+    shared: dict[str, list[str]] = {}
     for name, about in families.items():
-        for number, reason in enumerate(about["reasons"]):
-            console.print(f"  {name if not number else ' ' * len(name)}  {reason}", soft_wrap=True, markup=False)
+        for reason in about["reasons"]:
+            shared.setdefault(reason, []).append(name)
+    for reason, names in shared.items():
+        console.print(f"- {', '.join(names)}: {reason}", soft_wrap=True, markup=False)
 
 
-def _headed(title: str, first: Sequence[str], others: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for head in first:
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for head in left:
         table.add_column(head, no_wrap=True)
-    for head in others:
-        table.add_column(head, justify="right", no_wrap=True)
+    for head in right:
+        table.add_column(head, justify="right")
     return table
 
 
@@ -199,13 +205,10 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f}"
 
 
-def _answers(families: Mapping[str, Any], style: PromptStyle) -> Table:
-    """Kinds of answers by family and level, in percent."""
-    table = _headed(
-        f"asked as {style.name!r}: kinds of answers and how many are right, in %",
-        ("family", "level"),
-        ("answers", "long", "right", "all lines", "short", "right", "a guess", "given up", "right", "malformed"),
-    )
+def _answers(families: Mapping[str, Any], title: str) -> Table:
+    """Kinds of answers by family and level."""
+    heads = "long", "right", "all lines", "short", "right", "a guess", "given up", "right", "not formed"
+    table = _table(title, ("family", "level"), heads)
     for name, about in families.items():
         for number, (level, row) in enumerate(about["levels"].items()):
             share, right = row["share"], row["right_by_kind"]
@@ -213,46 +216,48 @@ def _answers(families: Mapping[str, Any], style: PromptStyle) -> Table:
                 share["long"], right["long"], row["right_number_of_lines"], share["short"], right["short"],
                 row["chance"], share["given_up"], right["given_up"], share["malformed"],
             )  # fmt: skip
-            table.add_row(name if not number else "", level, str(row["answers"]), *map(_percent, figures),
-                          end_section=number == len(about["levels"]) - 1)  # fmt: skip
+            table.add_row("" if number else name, level, *map(_percent, figures))
     return table
 
 
-def _steps(families: Mapping[str, Any]) -> Table:
-    """Single steps, verdicts and what a forced continuation does, by family, in percent."""
-    table = _headed(
-        'single steps, verdicts, and a forced "Wait", in %',
-        ("family",),
-        ("look-ups", "steps", "rejects right", "forced", "accepts wrong", "forced", "before Wait", "after",
-         "long: right to wrong", "all: wrong to right"),
-    )  # fmt: skip
-    for name, about in families.items():
-        own, forced, both = about["own_verdicts"], about["forced_verdicts"], about["continuation"]
-        figures = (
-            about["look_ups"]["right"], about["single_steps"]["right"], own["rejects_right"], forced["rejects_right"],
-            own["accepts_wrong"], forced["accepts_wrong"], both["all"]["before"], both["all"]["after"],
-            both["long"]["right_to_wrong"], both["all"]["wrong_to_right"],
-        )  # fmt: skip
-        table.add_row(name, *map(_percent, figures))
-    return table
-
-
-def _depths(families: Mapping[str, Any]) -> Table:
-    """Right answers from half-written solutions by lines that are there, and behind fillers, in percent."""
+def _half_written(families: Mapping[str, Any]) -> Table:
+    """Right answers, and those that stop too early, by lines that were there."""
     depths = sorted({int(one) for about in families.values() for row in about["half_written"].values() for one in row})
-    fillers = sorted({int(one) for about in families.values() for one in about["deep"]})
-    table = _headed(
-        "right answers (and: stops too early) after so many lines of a right solution; behind so many tokens, in %",
-        ("family", "level"),
-        [*(f"{depth} lines" for depth in depths), *(f"{filler} tokens" for filler in fillers)],
-    )
+    title = "right (and: stopped too early) after so many lines of a right solution, in %"
+    table = _table(title, ("family", "level"), [f"after {depth}" for depth in depths])
     for name, about in families.items():
-        behind = [_percent(about["deep"].get(str(filler), {}).get("correct")) for filler in fillers]
         for number, (level, row) in enumerate(about["half_written"].items()):
-            cells = [
-                f"{_percent(one['correct'])} ({_percent(one['early'])})" if (one := row.get(str(depth))) else ""
-                for depth in depths
-            ]
-            table.add_row(name if not number else "", level, *cells, *(behind if not number else [""] * len(behind)),
-                          end_section=number == len(about["half_written"]) - 1)  # fmt: skip
+            known = (row.get(str(depth)) for depth in depths)
+            cells = (f"{_percent(one['correct'])} ({_percent(one['early'])})" if one else "" for one in known)
+            table.add_row("" if number else name, level, *cells)
     return table
+
+
+def _by_family(families: Mapping[str, Any]) -> Table:
+    """Single steps, verdicts, a forced continuation, and what happens after long thinking."""
+    table = _table('single steps, verdicts, a forced "Wait", and long thinking, in %', ("",), list(families))
+    lines: dict[str, tuple[str, ...]] = {
+        "look-ups that are right": ("look_ups", "right"),
+        "single steps that are right": ("single_steps", "right"),
+        "verdicts: reject what is right": ("own_verdicts", "rejects_right"),
+        "  behind right work put there": ("forced_verdicts", "rejects_right"),
+        "verdicts: accept what is wrong": ("own_verdicts", "accepts_wrong"),
+        "  behind right work put there ": ("forced_verdicts", "accepts_wrong"),
+        'right before a forced "Wait"': ("continuation", "all", "before"),
+        "  and after": ("continuation", "all", "after"),
+        "  wrong to right": ("continuation", "all", "wrong_to_right"),
+        "  right to wrong": ("continuation", "all", "right_to_wrong"),
+        "  right to wrong of long ones": ("continuation", "long", "right_to_wrong"),
+    }
+    for length in sorted({int(one) for about in families.values() for one in about["far"]}):
+        lines[f"right from {length} tokens of thinking"] = ("far", str(length), "correct")
+    for head, path in lines.items():
+        table.add_row(head, *(_percent(_at(about, path)) for about in families.values()))
+    return table
+
+
+def _at(about: Any, path: Sequence[str]) -> float | None:
+    for name in path[:-1]:
+        about = about.get(name, {})
+    value: float | None = about.get(path[-1])
+    return value

@@ -24,7 +24,15 @@ from aha.rl.advantage import first_with_signal, rewards_agree
 from aha.rl.config import GRPOConfig
 from aha.rl.curriculum import Curriculum
 from aha.rl.held_out import HeldOut, becomes_well_formed, preference_reward
-from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
+from aha.rl.metrics import (
+    answers_of,
+    cell_accuracy,
+    first_look,
+    group_facts,
+    no_signal_verdict,
+    over_updates,
+    step_metrics,
+)
 from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
@@ -330,7 +338,8 @@ class GRPOTrainer(TrainingLoop):
             [self.context.derive_seed("preflight", i) for i in own],
         )
         grade_reasoning(self.grader, groups)
-        facts = distributed.gather_shares([group_facts(group) for group in groups])
+        tags = self.asker.style.answer_tags
+        facts = distributed.gather_shares([group_facts(group) | answers_of(group, tags) for group in groups])
         right = [
             (len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]
         ]
@@ -341,6 +350,8 @@ class GRPOTrainer(TrainingLoop):
             f"before training, when it thinks, the model solves {once:.1%} of the training problems at one try "
             f"and {ever:.1%} within {config.group_size} tries"
         )
+        if look := first_look([answer for group in facts for answer in group["answers"]]):
+            self.context.progress.notify(look)
         if ever < config.preflight.floor:
             raise NothingToLearnError(
                 f"the base solves {once:.1%} when it thinks and {ever:.1%} within {config.group_size} tries (at least "
