@@ -189,7 +189,7 @@ def _rare(there: Sequence[Answer]) -> str | None:
 
 
 def _too_few(long: int) -> str:
-    return f"long answers at the corpus's levels: {long}, too few to judge ({FEWEST} at least); ask more problems or samples"
+    return f"long answers at the corpus's levels: {long}, too few to judge; ask more problems or samples"
 
 
 def _verdicts(evidence: Evidence) -> str | None:

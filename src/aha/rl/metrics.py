@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aha.evals.growth import Answer, answer_of, in_short
+from aha.evals.metrics import pass_at_k
 from aha.rl.advantage import rewards_agree
 from aha.tasks.families import FAMILIES
 from aha.text.thinking import parse
@@ -33,6 +34,16 @@ def group_facts(group: RolloutGroup) -> dict[str, Any]:
         "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in graded),
         "dropped": len(group.rollouts) - len(graded),
     }
+
+
+def solved(facts: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Share of problems that are solved at one try, and in one of all tries of their group."""
+    right = [
+        (len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]
+    ]
+    once = sum(pass_at_k(n, c, 1) for n, c in right) / max(1, len(right))
+    ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
+    return once, ever
 
 
 def answers_of(group: RolloutGroup, answer_tags: bool) -> dict[str, list[Any]]:

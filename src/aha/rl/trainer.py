@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from aha.errors import ConfigError, NothingToLearnError
-from aha.evals.metrics import pass_at_k
 from aha.evals.stage import MakeGenerator
 from aha.models.language_model import LanguageModel
 from aha.models.sharded_tensors import FullCopy, copy_into
@@ -31,6 +30,7 @@ from aha.rl.metrics import (
     group_facts,
     no_signal_verdict,
     over_updates,
+    solved,
     step_metrics,
 )
 from aha.rl.plan import describe_plan
@@ -338,13 +338,8 @@ class GRPOTrainer(TrainingLoop):
             [self.context.derive_seed("preflight", i) for i in own],
         )
         grade_reasoning(self.grader, groups)
-        tags = self.asker.style.answer_tags
-        facts = distributed.gather_shares([group_facts(group) | answers_of(group, tags) for group in groups])
-        right = [
-            (len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]
-        ]
-        once = sum(pass_at_k(n, c, 1) for n, c in right) / max(1, len(right))
-        ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
+        facts = distributed.gather_shares([group_facts(one) | answers_of(one, thinking.answer_tags) for one in groups])
+        once, ever = solved(facts)
         self.context.metrics.write({"step": -1, "preflight/pass_at_1": once, "preflight/pass_at_group": ever})
         self.context.progress.notify(
             f"before training, when it thinks, the model solves {once:.1%} of the training problems at one try "
