@@ -1,15 +1,19 @@
 """Will thinking grow in reinforcement learning? The rules, in one place, and their sentences. No torch here.
 
-RL from a right or wrong answer reweighs what a model does already. So long thinking grows where short answers are
-hopeless, long ones right and not too rare (2510.11495), and where verdicts and further passes do no harm (2510.12157):
+RL from a right or wrong answer reweighs what a model does already. So long thinking grows, and makes answers right,
+where short answers are hopeless and long ones right and not too rare (2510.11495):
 
 1. short: above the lowest level, answers without work are right at most 5 points more often than a guess is, or at
-   least 40 points less often than long ones. Otherwise RL sharpens them, which is easier.
+   least 40 points less often than long ones. Otherwise RL sharpens them, which is easier: thinking shrinks.
 2. long: at the corpus's levels, at least 80% of the long answers are right.
 3. share: at the corpus's levels, at least 2% of all answers are long.
-4. verdicts: the share of right attempts that are rejected and of wrong ones that are accepted add up to less than 30%.
-5. continuation: a forced "Wait" makes at most 5% of the right long answers wrong.
-6. steps: look-ups and single steps are right in at least 90%: RL does not mend them.
+4. steps: look-ups and single steps are right in at least 90%: RL does not mend them.
+
+Another question is whether more passes pay, forced ones ("Wait") above all: only where they can tell right from wrong
+(2510.12157) and may confirm. A model whose verdicts are coins still learns to work things out.
+
+5. verdicts: the share of right attempts that are rejected and of wrong ones that are accepted add up to less than 30%.
+6. continuation: a forced "Wait" makes at most 5%, or one, of the right long answers wrong.
 
 A rule is left out where fewer than ten cases bear on it, and where a family has nothing of the kind. Where nothing
 fails but there are fewer than ten long answers, nobody can say.
@@ -37,13 +41,14 @@ WORDS = {
     "grows": "will grow",
     "unknown": "may grow (too few long answers to say)",
     "stays": "will not grow",
-    "shrinks": "will shrink or not grow",
+    "errs": "will not grow, or grow without getting things right",
+    "shrinks": "will shrink",
 }
 """An outcome in words."""
 
 Kind = Literal["long", "short", "given_up", "malformed"]
 """An answer with work to its end; without any; with work, and then a guess; not of the strict form."""
-Outcome = Literal["grows", "unknown", "stays", "shrinks"]
+Outcome = Literal["grows", "unknown", "stays", "errs", "shrinks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +97,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What will become of thinking, and why it will not grow."""
+    """What will become of thinking, whether more passes will pay, and why not."""
 
     outcome: Outcome
     reasons: tuple[str, ...]
-    """Each with its remedy; none where it grows."""
+    """Why it will not grow, each with its remedy; none where it grows."""
+    more_passes_pay: bool | None = None
+    """None where nothing is known."""
+    reasons_against_more: tuple[str, ...] = ()
+    """Why they will not, each with its remedy."""
 
 
 def kind_of(problem: Problem, parsed: Parsed) -> Kind:
@@ -142,13 +151,19 @@ def judge(answers: Sequence[Answer], corpus_levels: Iterable[int], evidence: Evi
     known = set(corpus_levels)
     there = [answer for answer in answers if answer.level in known]
     evidence = evidence or Evidence()
-    shrinks = [_short(answers), _long(there), _verdicts(evidence)]
-    stays = [_rare(there), _continuation(evidence), *_steps(evidence)]
-    reasons = tuple(reason for reason in (*shrinks, *stays) if reason)
-    if not reasons:
-        cases = right(there, "long").cases
-        return Verdict("grows", ()) if cases >= FEWEST else Verdict("unknown", (_too_few(cases),))
-    return Verdict("shrinks" if any(shrinks) else "stays", reasons)
+    against = tuple(reason for reason in (_verdicts(evidence), _continuation(evidence)) if reason)
+    asked = evidence.rejects_right, evidence.accepts_wrong, evidence.right_to_wrong
+    pays = not against if any(share.known is not None for share in asked) else None
+    by_outcome: dict[Outcome, list[str | None]] = {
+        "shrinks": [_short(answers)], "errs": [_long(there), *_steps(evidence)], "stays": [_rare(there)],
+    }  # fmt: skip
+    failing = [(outcome, reason) for outcome, own in by_outcome.items() for reason in own if reason]
+    if failing:
+        return Verdict(failing[0][0], tuple(reason for _, reason in failing), pays, against)
+    cases = right(there, "long").cases
+    if cases < FEWEST:
+        return Verdict("unknown", (_too_few(cases),), pays, against)
+    return Verdict("grows", (), pays, against)
 
 
 def _short(answers: Sequence[Answer]) -> str | None:
@@ -169,12 +184,13 @@ def _short(answers: Sequence[Answer]) -> str | None:
 
 
 def _long(there: Sequence[Answer]) -> str | None:
-    long = right(there, "long").known
-    if long is None or long >= LONG_RIGHT:
+    share = right(there, "long")
+    if share.known is None or share.known >= LONG_RIGHT:
         return None
     return (
-        f"long answers are right in {long:.0%} only at the corpus's levels ({LONG_RIGHT:.0%} is needed): "
-        "RL does not mend steps; pretrain longer, in smaller steps, until single steps are nearly always right"
+        f"long answers are right in {share.known:.0%} only at the corpus's levels ({share.found} of {share.cases}; "
+        f"{LONG_RIGHT:.0%} is needed): RL does not mend steps; pretrain longer, in smaller steps, until single steps "
+        "are nearly always right"
     )
 
 
@@ -204,13 +220,13 @@ def _verdicts(evidence: Evidence) -> str | None:
 
 
 def _continuation(evidence: Evidence) -> str | None:
-    spoiled = evidence.right_to_wrong.known
-    if spoiled is None or spoiled <= RIGHT_TO_WRONG:
+    cases = evidence.right_to_wrong
+    if cases.known is None or cases.known <= RIGHT_TO_WRONG or cases.found < 2:
         return None
     return (
-        f'a forced "Wait" makes {spoiled:.0%} of the right long answers wrong (at most {RIGHT_TO_WRONG:.0%}): '
-        "second passes must be able to confirm; more of them in the corpus (corpus.second_pass), fewer after "
-        "mistakes (corpus.slip)"
+        f'a forced "Wait" makes {cases.known:.0%} of the right long answers wrong ({cases.found} of {cases.cases}; at '
+        f"most {RIGHT_TO_WRONG:.0%}): second passes must be able to confirm; more of them in the corpus "
+        "(corpus.second_pass), fewer after mistakes (corpus.slip)"
     )
 
 
@@ -231,10 +247,13 @@ def _steps(evidence: Evidence) -> list[str]:
 
 
 def overall(verdicts: dict[str, Verdict]) -> str:
-    """What families' verdicts come to, in one sentence."""
+    """What families' verdicts come to, in a sentence on growth and one on more passes."""
     named = {outcome: [name for name, verdict in verdicts.items() if verdict.outcome == outcome] for outcome in WORDS}
     parts = [f"{WORDS[outcome]} in {', '.join(own)}" for outcome, own in named.items() if own]
-    return f"In RL thinking {'; it '.join(parts)}."
+    growth = f"In RL thinking {'; it '.join(parts)}."
+    pays, not_ = ([name for name, one in verdicts.items() if one.more_passes_pay is said] for said in (True, False))
+    more = [f"{words} in {', '.join(own)}" for words, own in (("will pay", pays), ("will not pay", not_)) if own]
+    return growth + (f' More passes, as a forced "Wait" makes them, {", they ".join(more)}.' if more else "")
 
 
 def in_short(answers: Sequence[Answer]) -> str:
@@ -250,5 +269,5 @@ def in_short(answers: Sequence[Answer]) -> str:
         f"{shares[0]:.0%} of {len(answers)} answers are long ({long}), {shares[1]:.0%} short ({short}; a guess "
         f"{chance:.0%})"
     )
-    why = f", since {'; and '.join(verdict.reasons)}" if verdict.outcome in ("stays", "shrinks") else ""
+    why = f", since {'; and '.join(verdict.reasons)}" if verdict.outcome in ("stays", "errs", "shrinks") else ""
     return f"{found}: thinking {WORDS[verdict.outcome]}{why}"

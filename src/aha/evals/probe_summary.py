@@ -26,6 +26,8 @@ def summarize(rows: Mapping[str, Sequence[Row]], settings: ProbeSettings) -> dic
         found[family] = {
             "outcome": verdict.outcome,
             "reasons": list(verdict.reasons),
+            "more_passes_pay": verdict.more_passes_pay,
+            "reasons_against_more": list(verdict.reasons_against_more),
             "levels": _grouped(own["answers"], "level", _level),
             "half_written": _grouped(
                 own["half_written"],

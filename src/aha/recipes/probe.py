@@ -186,7 +186,7 @@ def show(results: Mapping[str, Any], config: ModelProbe, style: PromptStyle) -> 
     console.print(results["verdict"], soft_wrap=True, markup=False, style="bold")
     shared: dict[str, list[str]] = {}
     for name, about in families.items():
-        for reason in about["reasons"]:
+        for reason in (*about["reasons"], *about["reasons_against_more"]):
             shared.setdefault(reason, []).append(name)
     for reason, names in shared.items():
         console.print(f"- {', '.join(names)}: {reason}", soft_wrap=True, markup=False)

@@ -61,7 +61,7 @@ def test_chance_is_the_familys(family: str, chance: float) -> None:
 
 def test_thinking_grows_where_every_rule_is_kept() -> None:
     fine = Evidence(Share(1, 10), Share(1, 10), Share(1, 20), Share(9, 10), Share(10, 10))
-    assert judge(GOOD, [2], fine) == Verdict("grows", ())
+    assert judge(GOOD, [2], fine) == Verdict("grows", (), more_passes_pay=True)
     assert judge(GOOD, [2]) == Verdict("grows", ()), "what was not measured is left out"
 
 
@@ -86,8 +86,8 @@ def test_short_answers_to_the_easiest_questions_may_be_right() -> None:
 def test_long_answers_must_be_right_where_the_corpus_has_been() -> None:
     assert judge(some("short", 1, 9) + some("long", 16, 4), [2]).outcome == "grows"
     wrong = judge(some("short", 1, 9) + some("long", 15, 5), [2])
-    assert wrong.outcome == "shrinks"
-    assert wrong.reasons[0].startswith("long answers are right in 75% only")
+    assert wrong.outcome == "errs"
+    assert wrong.reasons[0].startswith("long answers are right in 75% only at the corpus's levels (15 of 20; 80%")
     above = some("long", 0, 20, level=6)
     assert judge([*GOOD, *above], [2]).outcome == "grows", "beyond the corpus they may fail"
 
@@ -101,21 +101,49 @@ def test_long_answers_must_not_be_too_rare() -> None:
 
 
 @pytest.mark.parametrize(
-    ("evidence", "outcome", "words"),
+    ("evidence", "words"),
     [
-        (Evidence(Share(2, 20), Share(4, 21)), "grows", ""),
-        (Evidence(Share(2, 20), Share(4, 20)), "shrinks", "its verdicts reject 10% of what is right and accept 20%"),
-        (Evidence(Share(9, 9), Share(9, 9)), "grows", ""),
-        (Evidence(right_to_wrong=Share(1, 20)), "grows", ""),
-        (Evidence(right_to_wrong=Share(2, 20)), "stays", 'a forced "Wait" makes 10% of the right long answers wrong'),
-        (Evidence(look_ups=Share(71, 100), steps=Share(90, 100)), "stays", "look-ups are right in 71% only"),
-        (Evidence(look_ups=Share(90, 100), steps=Share(80, 100)), "stays", "single steps are right in 80% only"),
+        (Evidence(look_ups=Share(90, 100), steps=Share(90, 100)), ""),
+        (Evidence(look_ups=Share(71, 100), steps=Share(90, 100)), "look-ups are right in 71% only"),
+        (Evidence(look_ups=Share(90, 100), steps=Share(80, 100)), "single steps are right in 80% only"),
     ],
 )
-def test_what_else_thinking_needs(evidence: Evidence, outcome: str, words: str) -> None:
+def test_steps_must_be_there(evidence: Evidence, words: str) -> None:
     verdict = judge(GOOD, [2], evidence)
-    assert verdict.outcome == outcome
+    assert verdict.outcome == ("errs" if words else "grows")
     assert [reason.startswith(words) for reason in verdict.reasons] == ([True] if words else [])
+    assert verdict.more_passes_pay is None
+
+
+@pytest.mark.parametrize(
+    ("evidence", "pays", "words"),
+    [
+        (Evidence(Share(2, 20), Share(4, 21)), True, ""),
+        (Evidence(Share(2, 20), Share(4, 20)), False, "its verdicts reject 10% of what is right and accept 20%"),
+        (Evidence(Share(9, 9), Share(9, 9)), None, ""),
+        (Evidence(right_to_wrong=Share(2, 40)), True, ""),
+        (Evidence(right_to_wrong=Share(1, 10)), True, ""),
+        (
+            Evidence(right_to_wrong=Share(2, 20)),
+            False,
+            'a forced "Wait" makes 10% of the right long answers wrong',
+        ),
+    ],
+)
+def test_more_passes_pay_where_verdicts_and_continuations_hold(
+    evidence: Evidence, pays: bool | None, words: str
+) -> None:
+    verdict = judge(GOOD, [2], evidence)
+    assert (verdict.outcome, verdict.reasons) == ("grows", ()), "thinking can grow without"
+    assert verdict.more_passes_pay is pays
+    assert [reason.startswith(words) for reason in verdict.reasons_against_more] == ([True] if words else [])
+
+
+def test_the_worst_reason_decides() -> None:
+    short, long = some("short", 80, 120), some("long", 2, 8)
+    assert judge(short + long, [2]).outcome == "shrinks"
+    assert len(judge(short + long, [2]).reasons) == 2
+    assert judge(some("short", 50, 950) + long, [2]).outcome == "errs"
 
 
 def test_too_few_long_answers_say_nothing() -> None:
@@ -125,9 +153,16 @@ def test_too_few_long_answers_say_nothing() -> None:
     assert NONE.value is None and Share(9, 9).known is None and Share(5, 10).known == 0.5
 
 
-def test_all_families_in_one_sentence() -> None:
-    verdicts = {"sums": Verdict("grows", ()), "cups": Verdict("shrinks", ("a",)), "boxes": Verdict("grows", ())}
-    assert overall(verdicts) == "In RL thinking will grow in sums, boxes; it will shrink or not grow in cups."
+def test_all_families_together() -> None:
+    verdicts = {
+        "sums": Verdict("grows", (), True),
+        "cups": Verdict("shrinks", ("a",), False, ("b",)),
+        "boxes": Verdict("grows", (), False, ("b",)),
+    }
+    assert overall(verdicts) == (
+        "In RL thinking will grow in sums, boxes; it will shrink in cups. "
+        'More passes, as a forced "Wait" makes them, will pay in sums, they will not pay in cups, boxes.'
+    )
     assert overall({"rules": Verdict("stays", ("b",))}) == "In RL thinking will not grow in rules."
 
 
@@ -137,7 +172,7 @@ def test_a_first_look_in_one_sentence() -> None:
         "10% of 200 answers are long (95% right), 50% short (10% right; a guess 10%): thinking will grow"
     )
     assert in_short(some("short", 31, 19)).startswith(
-        "0% of 50 answers are long (none), 100% short (62% right; a guess 10%): thinking will shrink or not grow, "
+        "0% of 50 answers are long (none), 100% short (62% right; a guess 10%): thinking will shrink, "
         "since short answers are right 62% of the time"
     )
     assert "thinking may grow (too few long answers to say)" in in_short(some("short", 2, 18) + some("long", 1, 0))
