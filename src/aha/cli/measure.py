@@ -142,7 +142,7 @@ def probe(
     problems: Annotated[
         int | None, typer.Option(min=1, help="Held-out problems per family and level.", show_default="8")
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Samples per problem.", show_default="8")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples per problem.", show_default="16")] = None,
     set_: Settings = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of tables.")] = False,
     out: Annotated[
@@ -163,7 +163,7 @@ def probe(
 
       aha probe runs/r1-zero-tiny-seed0/pretrain/model
 
-      aha probe runs/r1-zero-tiny-seed0/pretrain/model --task sums,boxes --levels 1-6 --samples 16 --out probe.json
+      aha probe runs/r1-zero-tiny-seed0/pretrain/model --task sums,boxes --levels 1-6 --samples 64 --out probe.json
     """
     from aha.recipes.probe import levels_of
     from aha.recipes.probe import probe as probe_model

@@ -253,7 +253,7 @@ def overall(verdicts: dict[str, Verdict]) -> str:
     growth = f"In RL thinking {'; it '.join(parts)}."
     pays, not_ = ([name for name, one in verdicts.items() if one.more_passes_pay is said] for said in (True, False))
     more = [f"{words} in {', '.join(own)}" for words, own in (("will pay", pays), ("will not pay", not_)) if own]
-    return growth + (f' More passes, as a forced "Wait" makes them, {", they ".join(more)}.' if more else "")
+    return growth + (f' After RL more passes, as a forced "Wait" makes them, {", they ".join(more)}.' if more else "")
 
 
 def in_short(answers: Sequence[Answer]) -> str:

@@ -43,7 +43,7 @@ class ProbeSettings(Config):
         (1, 2, 3, 4), min_length=1, description="levels at which the model has seen whole solutions"
     )
     problems_per_level: int = Field(8, gt=0, description="held-out problems per family and level")
-    samples: int = Field(8, gt=0, le=1024, description="samples per problem")
+    samples: int = Field(16, gt=0, le=1024, description="samples per problem")
     temperature: float = Field(1.0, gt=0, description="of sampling")
     max_completion_tokens: int = Field(256, gt=0, description="limit of one sample, in tokens")
     room: int = Field(448, gt=0, description="limit of a completion with all that is put into it, in tokens")

@@ -161,7 +161,7 @@ def test_all_families_together() -> None:
     }
     assert overall(verdicts) == (
         "In RL thinking will grow in sums, boxes; it will shrink in cups. "
-        'More passes, as a forced "Wait" makes them, will pay in sums, they will not pay in cups, boxes.'
+        'After RL more passes, as a forced "Wait" makes them, will pay in sums, they will not pay in cups, boxes.'
     )
     assert overall({"rules": Verdict("stays", ("b",))}) == "In RL thinking will not grow in rules."
 
