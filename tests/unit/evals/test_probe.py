@@ -31,9 +31,9 @@ from ..generators import Script, Scripted
 QUESTION = "Cards 5a 3b. Start with 2, add a to b. Last digit?"
 SUM = Problem("sums", "math", 2, "en", QUESTION, "0", {"items": [[5], [3]], "start": 2, "first": 0, "last": 1})
 """a5+2=7, b3+7=0."""
-BOXES = Problem("boxes", "logic", 1, "en", "Boxes 111a 461b. Whose digits add to 1?", "b",
-                {"items": [[1, 1, 1], [4, 6, 1]], "target": 1})  # fmt: skip
-"""a is 3, b is 1."""
+BOXES = Problem("boxes", "logic", 1, "en", "Boxes 11a 47b. Whose digits add to 1?", "b",
+                {"items": [[1, 1], [4, 7]], "target": 1})  # fmt: skip
+"""a is 2, b is 1."""
 WORK = "a5+2=7\nb3+7=0\n"
 
 
@@ -149,7 +149,7 @@ def test_forced_verdicts_of_a_pass(tokenizer: Tokenizer) -> None:
     """A model that always rejects is wrong where two ends agree, and right behind a mistake."""
 
     def rejects(prompt: str, token: str) -> bool:
-        assert re.search(r"Wait\na5\+2=7\nb3\+7=0\n0 ?$", prompt)
+        assert re.search(r"Wait\na5\+2=7\nb3\+7=0\n0\?\d ?$", prompt)
         return "differ".startswith(token.strip()) and token.strip() != ""
 
     rows = verdicts(asked(tokenizer, lambda *_: "", rejects), [SUM], settings())
@@ -163,12 +163,12 @@ def test_forced_verdicts_of_a_search(tokenizer: Tokenizer) -> None:
 
     def compares(prompt: str, token: str) -> bool:
         result, wanted = re.findall(r"=(\d)\?(\d) ?$", prompt)[0]
-        asked_at.append(prompt.rstrip()[-12:])
+        asked_at.append(prompt.rstrip()[-8:])
         return token.strip() != "" and ("yes" if result == wanted else "no").startswith(token.strip())
 
     rows = verdicts(asked(tokenizer, lambda *_: "", compares), [BOXES], settings())
     assert {(row["right"], row["accepts"]) for row in rows} == {(True, True), (False, False)}
-    assert set(asked_at) == {"a1+1=2+1=3?1", "b4+6=0+1=1?1"}
+    assert set(asked_at) == {"a1+1=2?1", "b4+7=1?1"}
     assert forced_verdicts(rows) == (Share(0, 1), Share(0, 1))
 
 
@@ -189,9 +189,9 @@ def test_single_steps_after_a_list_alone(tokenizer: Tokenizer) -> None:
     assert prompts[1][1] in ("a5+2=", "b3+7=")
 
 
-def test_both_sums_of_a_box_are_steps(tokenizer: Tokenizer) -> None:
+def test_the_sum_of_a_box_is_a_step(tokenizer: Tokenizer) -> None:
     rows = single_steps(asked(tokenizer, lambda *_: "0\n\n\n\n"), [BOXES], settings())
-    assert [row["what"] for row in rows] == ["look_up", "step", "step"]
+    assert [row["what"] for row in rows] == ["look_up", "step"]
 
 
 def test_far_from_the_list(tokenizer: Tokenizer) -> None:
@@ -200,12 +200,12 @@ def test_far_from_the_list(tokenizer: Tokenizer) -> None:
 
     def script(prompt: str, _: Request, __: int) -> str:
         thoughts.append(prompt.split("<think>\n")[-1])
-        return f"{WORK}0 same\n" + closed("0" if len(thoughts) == 1 else "5")
+        return f"{WORK}0?0 same\n" + closed("0" if len(thoughts) == 1 else "5")
 
     rows = far(asked(tokenizer, script), [SUM], settings(lengths=(0, 60)))
     assert [(row["length"], row["correct"], row["well_formed"]) for row in rows] == [(0, True, True), (60, False, True)]
     assert thoughts[0] == f"{WORK}Wait\n"
-    further = f"Wait\n{WORK}0 same\n"
+    further = f"Wait\n{WORK}0?0 same\n"
     count = thoughts[1].count("same")
     assert thoughts[1] == WORK + further * count + "Wait\n"
     assert len(tokenizer.encode(WORK + further * count)) >= 60 > len(tokenizer.encode(WORK + further * (count - 1)))
@@ -215,7 +215,7 @@ def test_far_from_the_list(tokenizer: Tokenizer) -> None:
 def test_lines_of_work_are_those_of_the_first_pass() -> None:
     assert lines_of_work(SUM, f"{WORK}Wait\n{WORK}0 same") == 2
     assert lines_of_work(SUM, "so it goes\na5+2=7\nGuess 3") == 1
-    assert lines_of_work(BOXES, "a1+1=2+1=3?1 no\nb4+6=0+1=1?1 yes") == 2
+    assert lines_of_work(BOXES, "a1+1=2?1 no\nb4+7=1?1 yes") == 2
 
 
 @pytest.mark.parametrize("spoils", [False, True])
