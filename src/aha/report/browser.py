@@ -5,12 +5,14 @@ It reads the run folder only, whenever it is asked, so a run that is still being
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from aha.files import read_json
 from aha.report.curves import Panel, chosen, everything
-from aha.report.reading import read_run
+from aha.report.reading import Row, read_run
 from aha.report.rollouts import Entry, RolloutLog
 from aha.runs import RunFolder
 from aha.tasks.words import REFLECTION
@@ -57,6 +59,7 @@ class RunBrowser:
                 }
                 for stage in lineage.get("stages", [])
             ],
+            "effort": self._effort(lineage.get("stages", [])),
         }
 
     def panels(self, stage: str) -> list[dict[str, Any]]:
@@ -104,6 +107,29 @@ class RunBrowser:
         if kind is None:
             raise LookupError(f"no stage {stage!r}")
         return str(kind)
+
+    def _effort(self, stages: Iterable[Row]) -> dict[str, Row]:
+        """What thinking costs and brings each model, as far as the run has measured it.
+
+        By model: `free`, thinking as long as it likes, at most a `budget`, at `least` so many tokens, each a list of
+        points with `tokens` and the share `right`; and `longer`, what one more pass does to answers.
+        """
+        found: dict[str, Row] = {}
+        done = {stage["kind"]: self._run.stage_folder(stage["name"]) for stage in stages if stage["done"]}
+        if "thinking" in done:
+            for model, about in read_json(done["thinking"] / "thinking.json").items():
+                own = about["trained_levels"]
+                free = {"tokens": own["thinking_tokens"], "right": own["accuracy"]["mean"]}
+                found[model] = {"free": [free] if free["tokens"] else [], "longer": about["think_longer"]}
+        if "scaling" in done:
+            for model, by_style in read_json(done["scaling"] / "scaling.json").items():
+                for name, method in (("budget", "end_thinking"), ("least", "wait")):
+                    points = next(iter(by_style.values()))["curves"].get(method, ())
+                    found.setdefault(model, {})[name] = [
+                        {"setting": one["setting"], "tokens": one["tokens"], "right": one["accuracy"]["mean"]}
+                        for one in sorted(points, key=lambda one: one["setting"])
+                    ]
+        return found
 
     def _log(self, stage: str) -> RolloutLog:
         self._kind(stage)
