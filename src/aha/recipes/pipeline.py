@@ -241,7 +241,8 @@ class Pipeline:
             seconds, memory = seconds + cost["seconds"], max(memory, cost["peak_memory_bytes"])
             for stage, facts in done["about"].items():
                 about.setdefault(stage, {}).update(facts)
-            thinking |= done["summary"].pop("thinking", {})
+            if spec.name == "thinking":
+                thinking = done["summary"].pop("thinking", {})
             stages.append(
                 {
                     "name": spec.name,

@@ -88,6 +88,7 @@ def laptop_pretrain(**changes: Any) -> PretrainConfig:
         "first_corpus": corpus.changed(practice=0.8, questions=0.2, general=0.0, longest_list=5),
         "unpredictable_weight": 0.1,
         "position_gaps": 0.4,
+        "longest_gap": 384,
         "mask_documents": True,
         "vocab_size": 420,
         "steps": 3500,

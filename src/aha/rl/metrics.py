@@ -23,7 +23,7 @@ def group_facts(group: RolloutGroup) -> dict[str, Any]:
         "rewards": [rollout.reward for rollout in graded],
         "parts": {name: [r.rewards[name] for r in graded] for name in (graded[0].rewards if graded else {})},
         "lengths": [len(rollout.completion_token_ids) for rollout in graded],
-        "thinking_tokens": [rollout.thinking_tokens for rollout in graded],
+        "thinking_tokens": [None if rollout.forced else rollout.thinking_tokens for rollout in graded],
         "reflection": _reflection(graded),
         "tokens": sum(len(group.prompt_token_ids) + len(r.completion_token_ids) for r in group.rollouts),
         "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in graded),
@@ -76,7 +76,9 @@ def _thinking(reasoning: Sequence[dict[str, Any]], accuracy: list[float], formed
     for group in reasoning:
         counts.update(group["reflection"])
     metrics = {
-        "completions/mean_thinking_tokens": _mean([n for n, form in zip(tokens, formed, strict=True) if form]),
+        "completions/mean_thinking_tokens": _mean(
+            [count for count, form in zip(tokens, formed, strict=True) if form and count is not None]
+        ),
         "giving_up": _share(counts["gives_up"], sum(map(bool, formed))),
         "repairs": _share(counts["repaired"], sum(right == 1.0 for right in accuracy)),
     }

@@ -32,7 +32,7 @@ class ProblemName(Strict):
     """Which problem."""
 
     family: Name
-    level: int = Field(ge=1, le=9)
+    level: int = Field(ge=1, le=99)
     language: Language = "en"
     number: int = Field(0, ge=0, lt=NUMBERS)
 

@@ -10,15 +10,44 @@ from aha.recipes.registry import resolve
 
 def test_every_arm_differs_from_the_main_one_in_one_thing() -> None:
     stages = {spec.name: spec for spec in r1_zero_arms().stages()}
-    main = stages["r1-zero"].config.model_dump()
-    for arm, key in (("random-reward", "rubric"), ("format-only", "rubric"), ("bias-off", "loss")):
+    main, base = stages["r1-zero"].config.model_dump(), stages["pretrain"].config.model_dump()
+    changed = {
+        "random-reward": {"rubric"},
+        "format-only": {"rubric"},
+        "together": {"loss"},
+        "no-easy": {"prompts"},
+        "fixed-cap": {"sampling"},
+        "short-pays": {"prompts"},
+        "bias-off": {"loss"},
+    }
+    for arm, keys in changed.items():
         other = stages[arm].config.model_dump()
-        # Where the form is all that pays, there comes a step from which no group has a signal: that is the finding.
-        assert {name for name in main if main[name] != other[name]} - {"patience"} == {key}
+        # Where the form, or a short answer, is all that pays, there comes a step from which no group has a signal.
+        assert {name for name in main if main[name] != other[name]} - {"patience"} == keys
         assert stages[arm].parents == ("pretrain",)
-    assert stages["r1-zero-no-long"].config == stages["r1-zero"].config
-    base, dense = stages["pretrain"].config.model_dump(), stages["pretrain-dense"].config.model_dump()
-    assert {name for name in base if base[name] != dense[name]} == {"model"}
+    corpora = {"corpus", "first_corpus"}
+    bases = {
+        "no-long": corpora,
+        "mistakes-only": corpora,
+        "no-state": corpora,
+        "no-gaps": {"position_gaps"},
+        "large-steps": {"rows_per_step", "steps"},
+        "dense": {"model"},
+    }
+    for arm, keys in bases.items():
+        other = stages[f"pretrain-{arm}"].config.model_dump()
+        assert {name for name in base if base[name] != other[name]} == keys
+        if arm != "dense":
+            assert stages[arm].config == stages["r1-zero"].config
+            assert stages[f"thinking-{arm}"].parents == (f"pretrain-{arm}", arm)
+    assert changed.keys() | bases.keys() == set(ARMS)
+
+
+def test_large_steps_read_as_many_tokens() -> None:
+    stages = {spec.name: spec.config.model_dump() for spec in r1_zero_arms().stages()}
+    small, large = (stages[name] for name in ("pretrain", "pretrain-large-steps"))
+    tokens = [one["rows_per_step"] * one["row_tokens"] * one["steps"] for one in (small, large)]
+    assert tokens[1] == pytest.approx(tokens[0], rel=0.01)
 
 
 def test_the_dense_arm_has_as_many_active_parameters() -> None:
@@ -85,7 +114,6 @@ def test_a_wrong_family_is_named_with_its_setting_and_what_may_stand_there(overr
 def test_an_unknown_arm_is_refused() -> None:
     with pytest.raises(ConfigError, match="arms"):
         resolve("r1-zero-arms", ["arms=[foo]"])
-    assert len(ARMS) == 5
 
 
 @pytest.mark.parametrize(

@@ -48,12 +48,11 @@ def test_right_and_wrong_answers(client: TestClient, family: str) -> None:
 
 
 def test_equivalent_answers_are_one_group() -> None:
-    problem = find_problem(ProblemName(family="rules", level=1))
-    numbers = problem.facts["numbers"]
-    forwards, backwards = ("+".join(map(str, own)) for own in (numbers, numbers[::-1]))
-    outcome = judge(["no idea", f"The answer is {forwards}.", f"The answer is {backwards}."], problem)
+    problem = find_problem(ProblemName(family="sums", level=14))
+    short, long = problem.answer, f"00{problem.answer}"
+    outcome = judge(["no idea", f"The answer is {short}.", f"The answer is {long}."], problem)
     assert [reply.group for reply in outcome.replies] == [None, 0, 0]
-    assert (outcome.winner, outcome.groups[0].answer, outcome.groups[0].count) == (1, forwards, 2)
+    assert (outcome.winner, outcome.groups[0].answer, outcome.groups[0].count) == (1, short, 2)
     texts = judge(["The answer is 4.", "The answer is 5.", "It is. The answer is 5"], None)
     assert [(group.answer, group.count) for group in texts.groups] == [("5", 2), ("4", 1)]
     assert texts.winner == 1 and texts.gold is None and texts.replies[0].score is None

@@ -25,6 +25,8 @@ from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import ASSISTANT, END_THINK, THINK, Tokenizer
 from aha.types import Request
 
+from .conftest import solved
+
 Talk = Callable[..., str]
 Lines = Sequence[str | BaseException | Callable[[], str]]
 SUM = r"(?:What is|Compute|Find the value of) ([-\d+*]+)"
@@ -81,7 +83,7 @@ def talk(tokenizer: Tokenizer, scripted_generator: Any) -> Talk:
 
 def adds(prompt: str, index: int) -> tuple[str, str]:
     found = re.findall(SUM, prompt)
-    result = eval(found[-1]) if found else 4
+    result = eval(found[-1]) if found else solved(prompt) or 4
     return f"so\n{result}", f"The answer is {result}."
 
 
@@ -224,7 +226,7 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
         "/set stop 2024-01-01",
         "/set stop 2024-13-01",
         "/problem rules 0",
-        "/problem rules 10",
+        "/problem rules 15",
         "/set tempo 1",
         "/think x",
         "/votes 99",
@@ -235,7 +237,7 @@ def test_settings_are_checked_as_the_servers_are(talk: Talk) -> None:
     for words in ("'temperature': Input should be less", "seed 4", "is not a value", "no setting 'tempo'", "/think x"):
         assert words in said
     assert "stop ANSWER=, top_p 0.5" in said
-    assert "level '0': expected one of 1, 2, 3, 4, 5" in said and "level '10': expected one of" in said
+    assert "level '0': expected one of 1, 2, 3, 4, 5" in said and "level '15': expected one of" in said
     assert "stop: '2024-01-01' is not a value" in said and "stop: '2024-13-01' is not a value" in said
     assert "'n': Input should be less" in said and "did you mean 'think'" in said
     bounded = talk(["/think 2", "What is 1+2?"], adds)
