@@ -19,6 +19,8 @@ from aha.tasks.words import REFLECTION
 
 MOST_POINTS = 600
 """Of one curve; longer ones are thinned evenly."""
+EFFORTS = {"budget": "end_thinking", "least": "wait"}
+"""The page's settings of thinking, and the methods of test-time scaling that measure them."""
 
 
 class RunBrowser:
@@ -115,20 +117,21 @@ class RunBrowser:
         points with `tokens` and the share `right`; and `longer`, what one more pass does to answers.
         """
         found: dict[str, Row] = {}
-        done = {stage["kind"]: self._run.stage_folder(stage["name"]) for stage in stages if stage["done"]}
-        if "thinking" in done:
-            for model, about in read_json(done["thinking"] / "thinking.json").items():
-                own = about["trained_levels"]
-                free = {"tokens": own["thinking_tokens"], "right": own["accuracy"]["mean"]}
-                found[model] = {"free": [free] if free["tokens"] else [], "longer": about["think_longer"]}
-        if "scaling" in done:
-            for model, by_style in read_json(done["scaling"] / "scaling.json").items():
-                for name, method in (("budget", "end_thinking"), ("least", "wait")):
-                    points = next(iter(by_style.values()))["curves"].get(method, ())
-                    found.setdefault(model, {})[name] = [
-                        {"setting": one["setting"], "tokens": one["tokens"], "right": one["accuracy"]["mean"]}
-                        for one in sorted(points, key=lambda one: one["setting"])
-                    ]
+        for stage in stages:
+            path = self._run.stage_folder(stage["name"]) / f"{stage['kind']}.json"
+            if not stage["done"]:
+                continue
+            if stage["kind"] == "thinking":
+                for model, about in read_json(path).items():
+                    own = about["trained_levels"]
+                    free = [{"tokens": own["thinking_tokens"], "right": own["accuracy"]["mean"]}]
+                    measured = {"free": free if own["thinking_tokens"] else [], "longer": about["think_longer"]}
+                    found[model] = {**measured, **found.get(model, {})}
+            if stage["kind"] == "scaling":
+                for model, by_style in read_json(path).items():
+                    curves = next(iter(by_style.values()))["curves"]
+                    points = {name: curves.get(method, ()) for name, method in EFFORTS.items()}
+                    found[model] = {**found.get(model, {}), **{name: _points(own) for name, own in points.items()}}
         return found
 
     def _log(self, stage: str) -> RolloutLog:
@@ -156,6 +159,12 @@ def pieces(text: str) -> list[tuple[str, str | None]]:
         cut += [(text[at : match.start()], None), (match[0], match.lastgroup)]
         at = match.end()
     return [piece for piece in [*cut, (text[at:], None)] if piece[0]]
+
+
+def _points(curve: Iterable[Row]) -> list[Row]:
+    """A curve of test-time scaling in order of its setting."""
+    ordered = sorted(curve, key=lambda point: point["setting"])
+    return [{"setting": p["setting"], "tokens": p["tokens"], "right": p["accuracy"]["mean"]} for p in ordered]
 
 
 def _panel(panel: Panel, first: bool) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Run:
     scaling: dict[str, dict[str, Row]]
     """Curves of test-time scaling: model, then prompt style, then `curves` and `at_equal_tokens`."""
     thinking: dict[str, Row]
-    """What was measured of each model's thinking, the base first; empty where it was not."""
+    """What was measured of each model's thinking, by the first stage that did; empty where none did."""
     sizes: dict[str, Row]
     """Parameters of the models of the finished stages: see `model_sizes`."""
 
@@ -91,7 +91,8 @@ def read_run(folder: Path) -> Run:
             for model, ways in (_json(run, stage["name"], "scaling.json") or {}).items():
                 scaling.setdefault(model, {}).update(ways)
         if stage["kind"] == "thinking" and stage["done"]:
-            thinking |= _json(run, stage["name"], "thinking.json") or {}
+            for model, about in (_json(run, stage["name"], "thinking.json") or {}).items():
+                thinking.setdefault(model, about)
         if stage["done"] and (audit := _json(run, stage["name"], "audit.json")):
             audits[stage["name"]] = audit
     return Run(
