@@ -25,6 +25,7 @@ from aha.report.reading import Run
 from aha.report.thinking import LENGTH
 
 RECIPE = "r1-zero-arms"
+TIMES = {"1": "once", "2": "twice"}
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1-zero"
 
 
@@ -167,11 +168,9 @@ def measured(seed: dict[str, Any], arm: str) -> dict[str, float]:
         return None if value is None else 100 * value
 
     forced = {
-        f"made to think on {'once' if turn == '1' else f'{turn} times'}, {where.replace('_', ' ')}: points": points(
-            gain["mean"]
-        )
-        for where, by_turn in about["forced"].items()
-        for turn, gain in by_turn.items()
+        f"made to think on {TIMES.get(turn, f'{turn} times')}, {where.replace('_', ' ')}: points": points(gain["mean"])
+        for where in ("trained_levels", "one_level_above")
+        for turn, gain in about["forced"][where].items()
     }
     found = {
         "pass@1 of the base, %": points(before["accuracy"]["mean"]),

@@ -105,7 +105,7 @@ def test_thinking_is_published_as_means_over_seeds(results: ModuleType, tmp_path
         "| growth on its own training problems, times | 2.5 [2.5, 2.5] | 2.5 | 2.5 |",
         "| accuracy one level above training, % of that at the highest | 80.0 [80.0, 80.0] | 80.0 | 80.0 |",
         "| made to think on once, trained levels: points | -2.0 [-2.0, -2.0] | -2.0 | -2.0 |",
-        "| made to think on 2 times, one level above: points | 4.0 [4.0, 4.0] | 4.0 | 4.0 |",
+        "| made to think on twice, one level above: points | 4.0 [4.0, 4.0] | 4.0 | 4.0 |",
         "| one more pass: right answers made wrong, % | 12.0 [12.0, 12.0] | 12.0 | 12.0 |",
         "| right answers to searches that reject an attempt, % | 50.0 [50.0, 50.0] | 50.0 | 50.0 |",
     ]
