@@ -146,7 +146,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
         """Grades as in training, then rewards as TRL's side does."""
 
         def _problems(self, step: int, round_number: int) -> list[Problem]:
-            problem = get_family("arithmetic").sample(random.Random(0), 1, "en")
+            problem = get_family("sums").sample(random.Random(0), 1, "en")
             return [replace(problem, question=question) for question in QUESTIONS[: options.prompts]]
 
         def _grade(self, groups: list[RolloutGroup]) -> None:

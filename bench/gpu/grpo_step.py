@@ -70,7 +70,7 @@ def ours(config: ModelConfig, options: argparse.Namespace) -> list[float]:
     update = PolicyUpdate(model, loss, optimizer, 1000, Distributed(device=torch.device(options.device)))
     engine = Engine(model, options.prompts * options.group, max_context=options.prompt + options.tokens)
     prompts = [tuple(row) for row in prompts_of(config, options).tolist()]
-    problem = get_family("arithmetic").sample(random.Random(0), 1, "en")
+    problem = get_family("sums").sample(random.Random(0), 1, "en")
     versions = iter(range(1, 1 << 30))
 
     def step() -> None:

@@ -56,6 +56,10 @@ class GenerationError(AhaError, ValueError):
     """A generation request that cannot be served as asked."""
 
 
+class DivergedError(AhaError):
+    """Weights or gradients are no longer finite; the message says what to change."""
+
+
 class NothingToLearnError(AhaError):
     """Reinforcement learning would see no signal; the message says why and what to change."""
 

@@ -17,7 +17,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 WITHOUT_TORCH = (
     "cli", "configuration", "environment", "errors", "files", "protocols", "runs", "types",
     "text", "grading", "rewards", "tasks", "test_time", "report", "serve",
-    "evals.metrics", "evals.scaling", "evals.scaling_rows",
+    "evals.metrics", "evals.scaling", "evals.scaling_rows", "evals.growth", "evals.probe", "evals.probe_summary",
     "recipes.registry", "recipes.recipe", "recipes.run", "training.launch", "training.interrupts",
 )  # fmt: skip
 

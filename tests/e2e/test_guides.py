@@ -79,7 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = Tokenizer.train(["What is 2+2? The answer is 4."] * 20, 300, CHAT_TEMPLATE)
     ours = build(preset("qwen3-tiny", vocab_size=tokenizer.vocab_size)).init_weights(torch.Generator().manual_seed(0))
     save_pretrained(ours, student, tokenizer_files=tokenizer.files())
-    for stage in ("r1-tiny-seed0/r1", "r1-zero-tiny-seed0/r1-zero"):
+    for stage in ("r1-tiny-seed0/r1", "r1-zero-tiny-seed0/r1-zero", "r1-zero-tiny-seed0/pretrain"):
         shutil.copytree(student, folder / "runs" / stage / "model")
     model = load_pretrained(folder / "Qwen3-0.6B")
     save_adapter(add_adapters(model, LoRAConfig(r=2), seed=0), folder / "my-adapter")
@@ -153,7 +153,7 @@ def test_completions_are_graded_and_programs_run(place: Path) -> None:
 
 
 def test_more_tokens_are_spent(place: Path) -> None:
-    *scales, recipe = commands("think_longer.md")
+    *scales, recipe = (words for words in commands("think_longer.md") if words[1] != "probe")
     assert [words[1] for words in scales] == ["scale"] * 3 and recipe[:3] == ["aha", "run", "r1-tiny"]
     small = ["levels=[1]", "problems_per_level=1", "samples=2", "repeats=1", "budgets=[4,8]"]
     small += ["max_completion_tokens=16", "answer_tokens=8"]
@@ -165,6 +165,16 @@ def test_more_tokens_are_spent(place: Path) -> None:
     assert curves and (place / "curves.svg").read_text(encoding="utf-8").startswith("<svg")
     printed = yaml.safe_load(run(place, [*recipe, "--print-config"]).stdout)
     assert [suite["stage"] for suite in printed["scaling"]["suites"]] == ["pretrain", "r1-zero", "r1", "qwen3"]
+
+
+def test_a_base_is_probed(place: Path) -> None:
+    probes = [words for words in commands("think_longer.md") if words[1] == "probe"]
+    assert len(probes) == 2
+    for words in probes:
+        small = ["max_completion_tokens=16", "room=64", "problems_per_level=1", "samples=2"]
+        done = run(place, [*words, *(part for one in small for part in ("--set", one))])
+        assert "In RL thinking" in done.stdout
+    assert json.loads((place / "probe.json").read_text(encoding="utf-8"))["results"]["verdict"] in done.stdout
 
 
 def test_methods_are_functions(place: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from aha import __version__
-from aha.cli.measure import compare, evaluate, scale
+from aha.cli.measure import compare, evaluate, probe, scale
 from aha.cli.models import export, model, push
 from aha.cli.problems import grade, task
 from aha.cli.run import RunCommand, report, run
@@ -38,7 +38,7 @@ app = typer.Typer(
 app.command(cls=RunCommand)(run)
 app.command()(report)
 app.command("eval")(evaluate)
-for verb in (compare, scale, serve, chat, model, export, push, task, grade):
+for verb in (compare, scale, probe, serve, chat, model, export, push, task, grade):
     app.command()(verb)
 
 

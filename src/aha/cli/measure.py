@@ -1,4 +1,4 @@
-"""`aha eval`, `aha compare` and `aha scale`: models are measured."""
+"""`aha eval`, `aha compare`, `aha scale` and `aha probe`: models are measured."""
 
 from __future__ import annotations
 
@@ -128,3 +128,50 @@ def scale(
     scale_model(
         checkpoint, [name for name in task.split(",") if name], PromptStyle.named(style), set_ or [], out, svg, seed
     )
+
+
+def probe(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A model folder in Hugging Face layout.")],
+    task: Annotated[
+        str, typer.Option(metavar="F[,F]", help="The families that are asked.", show_default="all reasoning")
+    ] = "",
+    style: Annotated[str, typer.Option(help="Prompt style: zero, zero_think, chat.")] = "zero",
+    levels: Annotated[
+        str | None, typer.Option(metavar="L[,L-L]", help="Levels that are asked.", show_default="1-4,6,8")
+    ] = None,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="Held-out problems per family and level.", show_default="8")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Samples per problem.", show_default="16")] = None,
+    set_: Settings = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of tables.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write all results to this JSON file. Interrupted, the same command goes on.", dir_okay=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the sampling.")] = 0,
+) -> None:
+    """Will thinking grow in reinforcement learning? Ask a base model before hours of it.
+
+    How often it works things out, guesses, or gives up, and how often each is right; whether its single steps, its
+    verdicts and a forced "Wait" hold; whether it goes on with a half-written solution, and after long thinking. At the
+    end in words: what RL will do, and what to change in the corpus or the pretraining if thinking will not grow.
+
+    [bold]Examples[/bold]
+
+      aha probe runs/r1-zero-tiny-seed0/pretrain/model
+
+      aha probe runs/r1-zero-tiny-seed0/pretrain/model --task sums,boxes --levels 1-6 --samples 64 --out probe.json
+    """
+    from aha.recipes.probe import levels_of
+    from aha.recipes.probe import probe as probe_model
+    from aha.text.prompt_style import PromptStyle
+
+    options = {"problems_per_level": problems, "samples": samples}
+    given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
+    if levels is not None:
+        given["levels"] = levels_of(levels)
+    names = [name for name in task.split(",") if name]
+    probe_model(checkpoint, names, PromptStyle.named(style), given, set_ or [], json_, out, seed)

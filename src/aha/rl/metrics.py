@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from aha.evals.growth import Answer, answer_of, in_short
+from aha.evals.metrics import pass_at_k
 from aha.rl.advantage import rewards_agree
+from aha.tasks.families import FAMILIES
+from aha.text.thinking import parse
 from aha.types import FinishReason, Rollout, RolloutGroup
 
 ADD_UP = ("tokens_trained", "expert_load")
@@ -29,6 +34,35 @@ def group_facts(group: RolloutGroup) -> dict[str, Any]:
         "truncated": sum(r.finish_reason is FinishReason.LENGTH for r in graded),
         "dropped": len(group.rollouts) - len(graded),
     }
+
+
+def solved(facts: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Share of problems that are solved at one try, and in one of all tries of their group."""
+    right = [
+        (len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]
+    ]
+    once = sum(pass_at_k(n, c, 1) for n, c in right) / max(1, len(right))
+    ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
+    return once, ever
+
+
+def answers_of(group: RolloutGroup, answer_tags: bool) -> dict[str, list[Any]]:
+    """A group's graded answers as the rules of `evals.growth` see them, as JSON; none of problems without steps."""
+    if group.problem.family not in FAMILIES:
+        return {"answers": []}
+    found = []
+    for rollout in group.rollouts:
+        if rollout.reward is not None:
+            truncated = rollout.finish_reason is FinishReason.LENGTH
+            parsed = parse(rollout.text, truncated=truncated, answer_tags=answer_tags)
+            found.append(asdict(answer_of(group.problem, parsed, rollout.rewards["accuracy"] == 1.0)))
+    return {"answers": found}
+
+
+def first_look(answers: Sequence[dict[str, Any]]) -> str:
+    """What gathered answers say of whether thinking will grow, in one sentence; empty where there are too few."""
+    said = in_short([Answer(**answer) for answer in answers])
+    return f"a first look (`aha probe` looks closer): {said}" if said else ""
 
 
 def step_metrics(facts: Sequence[dict[str, Any]]) -> dict[str, float]:

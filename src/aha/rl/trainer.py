@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from aha.errors import ConfigError, NothingToLearnError
-from aha.evals.metrics import pass_at_k
 from aha.evals.stage import MakeGenerator
 from aha.models.language_model import LanguageModel
 from aha.models.sharded_tensors import FullCopy, copy_into
@@ -24,7 +23,16 @@ from aha.rl.advantage import first_with_signal, rewards_agree
 from aha.rl.config import GRPOConfig
 from aha.rl.curriculum import Curriculum
 from aha.rl.held_out import HeldOut, becomes_well_formed, preference_reward
-from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
+from aha.rl.metrics import (
+    answers_of,
+    cell_accuracy,
+    first_look,
+    group_facts,
+    no_signal_verdict,
+    over_updates,
+    solved,
+    step_metrics,
+)
 from aha.rl.plan import describe_plan
 from aha.rl.policy import PolicyUpdate
 from aha.rl.prompts import make_prompts
@@ -330,17 +338,15 @@ class GRPOTrainer(TrainingLoop):
             [self.context.derive_seed("preflight", i) for i in own],
         )
         grade_reasoning(self.grader, groups)
-        facts = distributed.gather_shares([group_facts(group) for group in groups])
-        right = [
-            (len(group["rewards"]), int(sum(group["parts"].get("accuracy", [])))) for group in facts if group["rewards"]
-        ]
-        once = sum(pass_at_k(n, c, 1) for n, c in right) / max(1, len(right))
-        ever = sum(pass_at_k(n, c, n) for n, c in right) / max(1, len(right))
+        facts = distributed.gather_shares([group_facts(one) | answers_of(one, thinking.answer_tags) for one in groups])
+        once, ever = solved(facts)
         self.context.metrics.write({"step": -1, "preflight/pass_at_1": once, "preflight/pass_at_group": ever})
         self.context.progress.notify(
             f"before training, when it thinks, the model solves {once:.1%} of the training problems at one try "
             f"and {ever:.1%} within {config.group_size} tries"
         )
+        if look := first_look([answer for group in facts for answer in group["answers"]]):
+            self.context.progress.notify(look)
         if ever < config.preflight.floor:
             raise NothingToLearnError(
                 f"the base solves {once:.1%} when it thinks and {ever:.1%} within {config.group_size} tries (at least "

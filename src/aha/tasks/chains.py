@@ -68,6 +68,10 @@ class Chain(IntegerAnswers, ListFamily):
         """Any state."""
         return str(rng.choice(self.states))
 
+    def chance(self, problem: Problem) -> float:
+        """One in as many as there are states."""
+        return 1 / len(self.states)
+
     def line(self, index: int, item: Item, state: int, result: int, restate: bool = True) -> str:
         """Label, item, state before and after."""
         before = f"{self.joint}{state}" if restate else ""

@@ -47,6 +47,10 @@ class ListFamily(ABC):
         """An answer without work."""
 
     @abstractmethod
+    def chance(self, problem: Problem) -> float:
+        """The probability that a guess is right."""
+
+    @abstractmethod
     def fact(self, rng: random.Random, language: Language) -> tuple[str, str]:
         """One of the single steps that solutions are made of: what is asked, and what it comes to."""
 

@@ -62,6 +62,10 @@ class Search(ListFamily):
         """A candidate without a test."""
         return rng.choice(LABELS[: len(problem.facts["items"])])
 
+    def chance(self, problem: Problem) -> float:
+        """One in as many as there are candidates."""
+        return 1 / len(problem.facts["items"])
+
     def verify(self, problem: Problem, answer: str) -> bool:
         """The label of the candidate that fits."""
         return answer.strip() == problem.answer

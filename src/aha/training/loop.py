@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from aha.training.checkpointer import Saved
+from aha.training.divergence import Divergence
 from aha.training.stage import StageContext
 from aha.training.update import Update
 
@@ -32,9 +33,14 @@ class TrainingLoop(ABC):
     def __init__(self, context: StageContext, update: Update, steps: int, log_every: int = 1) -> None:
         self.context, self.update, self.steps, self.log_every = context, update, steps, log_every
         self.num_tokens = 0
+        self._divergence = Divergence(context.name, update.optimizer.config.most_skipped, context.progress.notify)
 
     def train(self) -> None:
-        """Goes on from the last checkpoint, or begins."""
+        """Goes on from the last checkpoint, or begins.
+
+        Raises:
+            DivergedError: the gradients of many steps in a row were not finite.
+        """
         context = self.context
         saved = context.checkpointer.load()
         start = 0 if saved is None else self._restore(saved)
@@ -45,9 +51,10 @@ class TrainingLoop(ABC):
                 metrics = self.step(step) | {"num_tokens": float(self.num_tokens)}
                 if step % self.log_every == 0 or step + 1 == self.steps:
                     context.metrics.write({"step": step, **metrics})
+                self._divergence.see(step, metrics)
                 self.between_steps(step + 1)
                 task.update(step + 1, {name: metrics[name] for name in self.VISIBLE if name in metrics})
-                if context.checkpointer.due():
+                if not self._divergence.skipped and context.checkpointer.due():
                     context.checkpointer.save(step + 1, *self.state())
 
     @abstractmethod

@@ -47,6 +47,9 @@ class OptimizerConfig(Config):
     warmup_steps: int = Field(20, ge=0, description="steps of linear warm-up from 0")
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="decay after `decay_from`")
     decay_from: float = Field(0.5, ge=0, le=1, description="share of the steps after which the decay begins")
+    most_skipped: int = Field(
+        10, gt=0, description="updates in a row that may be skipped because their gradient is not finite"
+    )
     final_lr: float = Field(0.05, ge=0, le=1, description="learning rate at the last step, as a share of the peak")
 
 

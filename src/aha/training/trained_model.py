@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from aha.errors import DivergedError
 from aha.models.checkpoint.adapter import save_adapter
 from aha.models.checkpoint.hf import load_pretrained, save_pretrained
 from aha.models.language_model import LanguageModel
 from aha.models.lora import add_adapters
 from aha.models.lora_linear import LoRAConfig, adapted_layers
+from aha.models.sharded_tensors import local
 from aha.training.distributed import Distributed
+from aha.training.divergence import first_not_finite
 from aha.training.stage import StageContext
 
 ADAPTER = "-adapter"
@@ -45,7 +48,14 @@ def save_trained(
     """Writes the model folder, adapters merged in, and beside it the adapters where there are any.
 
     Every process calls this; rank 0 writes, and the others wait for it.
+
+    Raises:
+        DivergedError: a weight is not finite; nothing is written.
     """
+    if (name := first_not_finite((name, local(tensor)) for name, tensor in model.state_dict().items())) is not None:
+        raise DivergedError(
+            f"{folder}: {name} holds values that are not finite, so the model is not published; lower the learning rate"
+        )
     if any(adapted_layers(model)):
         save_adapter(model, folder.with_name(folder.name + ADAPTER), writes=distributed.is_first)
     save_pretrained(model, folder, tokenizer_files=tokenizer_files, writes=distributed.is_first)

@@ -3,12 +3,21 @@
 import math
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from aha.rl.config import GeneralConfig, GRPOConfig, LengthStage
 from aha.rl.held_out import becomes_well_formed
-from aha.rl.metrics import cell_accuracy, group_facts, no_signal_verdict, over_updates, step_metrics
+from aha.rl.metrics import (
+    answers_of,
+    cell_accuracy,
+    first_look,
+    group_facts,
+    no_signal_verdict,
+    over_updates,
+    step_metrics,
+)
 from aha.tasks.families import GENERAL, get_family
 from aha.types import FinishReason, Rollout, RolloutGroup
 
@@ -41,6 +50,34 @@ def test_metrics_of_a_step() -> None:
     assert metrics["completions/mean_length_wrong"] == pytest.approx(20)
     assert metrics["accuracy_well_formed"] == pytest.approx(3 / 4)
     assert cell_accuracy(facts) == [("sums", 2, pytest.approx(1 / 3)), ("sums", 2, 1.0)]
+
+
+def test_a_first_look_at_answers() -> None:
+    """Ten graded answers: four long and right, five guesses of which one is right, and one without form."""
+    sums = group(*[(1.0, 1.0, 1.0, 9)] * 4, *[(1.0, float(not n), 1.0, 9) for n in range(5)], (0.0, 0.0, 0.0, 9),
+                 (None, 0.0, 0.0, 9))  # fmt: skip
+    problem = sums.problem
+    worked = "".join(get_family("sums").solve(problem, random.Random(0), "long", "en").thinking)
+    for number, rollout in enumerate(sums.rollouts):
+        thinking = worked if number < 4 else "Guess 3"
+        rollout.text = f"<think>\n{thinking}\n</think>\n<answer>3</answer>" if number != 9 else "3"
+    found = answers_of(sums, answer_tags=True)["answers"]
+    assert [one["kind"] for one in found] == ["long"] * 4 + ["short"] * 5 + ["malformed"]
+    assert [one["correct"] for one in found] == [True] * 5 + [False] * 5
+    said = first_look(found)
+    assert said.startswith(
+        "a first look (`aha probe` looks closer): 40% of 10 answers are long (100% right), 50% short"
+    )
+    assert "(20% right; a guess 10%): thinking may grow" in said
+    assert first_look(found[:9]) == ""
+    sums.rollouts[0].finish_reason = FinishReason.LENGTH
+    assert answers_of(sums, answer_tags=True)["answers"][0]["kind"] == "malformed"
+
+
+def test_other_problems_have_no_first_look() -> None:
+    made = group((1.0, 1.0, 1.0, 9))
+    made.problem = replace(made.problem, family="gsm8k")
+    assert answers_of(made, answer_tags=True) == {"answers": []}
 
 
 def test_what_thinkings_say_about_themselves() -> None:

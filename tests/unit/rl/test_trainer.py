@@ -432,6 +432,20 @@ def test_a_base_that_finds_nothing_is_told_before_the_first_step(make_trainer: M
     assert [row["step"] for row in rows_of(trainer)] == [-1, 0]
 
 
+def test_before_the_first_step_the_answers_are_judged(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three problems, four samples each, of a model that has never seen a tag: no answer has the form."""
+    said: list[str] = []
+    trainer = make_trainer(lambda number: MIXED, **{"preflight.prompts": 3})
+    monkeypatch.setattr(trainer.context.progress, "notify", said.append)
+    trainer.train()
+    (look,) = (words for words in said if words.startswith("a first look"))
+    assert "0% of 12 answers are long (none), 0% short (none; a guess" in look
+    assert "thinking will not grow, since long answers are 0.0% of all (2% is needed)" in look
+    assert rows_of(trainer)[0].keys() == {"stage", "step", "preflight/pass_at_1", "preflight/pass_at_group"}
+
+
 def test_patience_ends_with_the_reason(make_trainer: MakeTrainer) -> None:
     """Half of the groups are right and half are wrong, each as a whole; one signal in between starts anew."""
     right, wrong = (1.0,) * 4, (0.0,) * 4

@@ -1,8 +1,8 @@
-"""A model that says what a test tells it to, with the engine's own rules about stops and limits."""
+"""What test-time methods are tested with: a scripted model, a problem, one sample that is cut off."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,44 +12,9 @@ from aha.test_time.budget_forcing import end_thinking_at
 from aha.test_time.candidates import Candidate, Respondent
 from aha.text.prompt_style import PromptStyle
 from aha.text.tokenizer import Tokenizer
-from aha.types import Completion, FinishReason, Problem, Request, SamplingParams
+from aha.types import Problem, SamplingParams
 
-from ..generators import GeneratesOnly
-
-Script = Callable[[str, Request, int], str]
-"""(the whole prompt as text, the request, the sample's number) to what the model would go on to say, as markup."""
-
-
-class Scripted(GeneratesOnly):
-    """Implements `protocols.Generator`; keeps what it was asked."""
-
-    def __init__(self, tokenizer: Tokenizer, script: Script, logprob: float = -0.5) -> None:
-        self.tokenizer = tokenizer
-        self.script = script
-        self.logprob = logprob
-        self.requests: list[Request] = []
-
-    def generate(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        self.requests += requests
-        return [[self._complete(request, number) for number in range(request.sampling.n)] for request in requests]
-
-    def _complete(self, request: Request, number: int) -> Completion:
-        said = self.script(self.tokenizer.decode(request.prompt_token_ids), request, number)
-        limit, stops = request.sampling.max_completion_tokens, request.sampling.stop_token_ids
-        assert limit >= 1
-        taken: list[int] = []
-        for token in self.tokenizer.encode_markup(said):
-            taken.append(token)
-            ends = any(tuple(taken[-len(stop) :]) == stop for stop in request.sampling.stop_sequences)
-            if token in stops or ends:
-                return self._done(taken, FinishReason.STOP)
-            if len(taken) == limit:
-                return self._done(taken, FinishReason.LENGTH)
-        raise AssertionError(f"the script ended early: {said!r}")
-
-    def _done(self, taken: list[int], reason: FinishReason) -> Completion:
-        return Completion(tuple(taken), (self.logprob,) * len(taken), reason)
-
+from ..generators import Script, Scripted
 
 Ask = Callable[..., Respondent]
 

@@ -144,7 +144,13 @@ def load_pretrained(
         own = model.state_dict()
         with torch.no_grad():
             for piece in wanted:
-                piece.of(own[piece.own_name]).copy_(_read(reader, piece.hf_name))
+                tensor = _read(reader, piece.hf_name)
+                if not bool(torch.isfinite(tensor).all()):
+                    raise CheckpointError(
+                        f"{folder}: {piece.hf_name} holds values that are not finite (NaN or infinity): the file is "
+                        "damaged, or training diverged before it was written; take another checkpoint"
+                    )
+                piece.of(own[piece.own_name]).copy_(tensor)
         _check_tied(reader, config)
     model.num_tokens = tokens
     model.generation_config = generation

@@ -1,6 +1,7 @@
 """Checkpoints: what is refused and how, FP8, and writing whole or not at all."""
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -68,6 +69,15 @@ def test_wrong_shape_is_seen_before_anything_is_read(folder: Path, monkeypatch: 
     assert "model.norm.weight" in message
     assert "[24]" in message
     assert "[25]" in message
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(folder: Path, value: float) -> None:
+    norm = torch.ones(24)
+    norm[7] = value
+    edit(folder, model_norm_weight=norm)
+    message = refusal(folder)
+    assert "model.norm.weight holds values that are not finite" in message
 
 
 def test_damaged_header(folder: Path) -> None:
