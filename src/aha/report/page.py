@@ -47,7 +47,8 @@ def content(run: Run) -> dict[str, Any]:
     return {
         "title": f"{recipe}, seed {seed}",
         "subtitle": _subtitle(run),
-        "lead": r1.lead(run) if whole else "",
+        "whole": whole,
+        "students": r1.students(run),
         "first": thinking.first_screen(run, base, trained),
         "thinking": run.thinking,
         "levels": run.config.get("thinking", {}),

@@ -12,10 +12,12 @@ from typing import Any
 from markupsafe import Markup
 
 from aha.evals.metrics import FIRST_STEPS, LAST_STEPS, ends
+from aha.files import read_json
 from aha.report import figures, scaling
 from aha.report.reading import Row, Run
 from aha.report.sections import Transcript
 from aha.report.transcripts import marked
+from aha.rewards.rubric import PARTS, RubricConfig
 
 LENGTH = "completions/mean_thinking_tokens"
 Rollout = tuple[int, Row, Row]
@@ -35,10 +37,15 @@ def first_screen(run: Run, base: str, trained: str) -> dict[str, Any] | None:
     lengths = run.rows(stage, LENGTH)
     if not lengths:
         return None
+    settings = run.folder / stage / "stage.json"
+    config = read_json(settings)["config"] if settings.is_file() else {}
     tops = [max(tops) for row in run.metrics if row.get("stage") == stage and (tops := _tops(row))]
     return {
         "base": base,
         "trained": stage,
+        "rewards": _rewards(config),
+        "forced_share": config.get("sampling", {}).get("forced_share", 0.0),
+        "built_in": PARTS,
         "models": _models(run, base, stage),
         "measured": base in run.thinking and stage in run.thinking,
         "own": ends([tokens for _, tokens in lengths]),
@@ -48,6 +55,13 @@ def first_screen(run: Run, base: str, trained: str) -> dict[str, Any] | None:
         "reach": scaling.budgets_figure(run.scaling) or levels_figure(run, (stage, base)),
         "pair": [_transcript(*one) for one in first_and_last(run.rollouts(stage))],
     }
+
+
+def _rewards(config: Row) -> dict[str, float]:
+    """The weights of what reinforcement learning rewarded, by name; empty where that is not known."""
+    if "rubric" not in config:
+        return {}
+    return {name: weight for name, weight in RubricConfig(**config["rubric"]).weights().items() if weight}
 
 
 def _tops(row: Row) -> list[float]:

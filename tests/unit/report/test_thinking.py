@@ -71,6 +71,10 @@ def run_folder(tmp_path: Path, before: float = 10, after: float = 40, gain: floa
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     groups = [group(0, completion("first guess")), group(19, completion("4 no\n5 differ\nWait\n<b>6</b>"))]
+    weights = {"accuracy": 1.0, "format": 0.1, "language": 0.0}
+    (run / "r1-zero" / "stage.json").write_text(
+        json.dumps({"config": {"rubric": weights, "sampling": {"forced_share": 0.5}}})
+    )
     (run / "r1-zero" / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in groups))
     return run
 
@@ -83,6 +87,8 @@ def words(run: Path) -> str:
 def test_the_first_screen_says_what_happened(tmp_path: Path) -> None:
     page = words(run_folder(tmp_path))
     said = [
+        "was rewarded for right answers (weight 1) and the right form (weight 0.1). Nothing rewards length. "
+        "In 50.0% of the prompts thinking had to go on once",
         "thinking of well-formed answers grew: 10.0 to 40.0 tokens (4.0 times as many), "
         "and right answers went from 10.0% to 80.0%",
         "(highest level 4 at first, 7 at the end) thinking grew: 20.0 to 50.0 tokens (2.5 times as many)",
@@ -96,6 +102,16 @@ def test_the_first_screen_says_what_happened(tmp_path: Path) -> None:
     assert -1 not in places
     assert places == sorted(places)
     assert places[-1] < page.index("What was trained on what"), "all of it comes first"
+
+
+def test_rewards_of_ones_own_are_named_and_may_be_for_length(tmp_path: Path) -> None:
+    run = run_folder(tmp_path)
+    rubric = {"accuracy": 0.0, "format": 1.0, "functions": {"mine.py:brevity": 0.5}}
+    (run / "r1-zero" / "stage.json").write_text(json.dumps({"config": {"rubric": rubric}}))
+    page = words(run)
+    assert "was rewarded for the right form (weight 1) and brevity (weight 0.5)." in page
+    assert "Nothing rewards length" not in page
+    assert "had to go on once" not in page
 
 
 def test_growth_is_claimed_only_where_there_is_some(tmp_path: Path) -> None:
