@@ -2,7 +2,7 @@
 
 Mathematics adds, code runs a program of additions and products, science follows a level through pulses, logic follows
 a ball under cups. Each line is one step modulo 10, or one swap of two of five places. A second pass goes over the
-stretch again and says whether its end is one that was there before.
+stretch again and puts its end beside that of the pass before ("8?8 same").
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from aha.types import Domain, Language, Piece, Problem, Step, Voice
 
 LINE = re.compile(r"(?P<label>[a-z])(?P<item>[+*]?[0-9]{1,2})(?:[+ ](?P<state>[0-9]))?=(?P<result>[0-9])")
 VERDICT = re.compile(
-    rf"(?P<end>[0-9])(?:(?P<same>{'|'.join(WORDS['same'].values())})|(?P<differ>{'|'.join(WORDS['differ'].values())}))"
+    rf"(?P<end>[0-9])(?:\?(?P<before>[0-9]))?(?:(?P<same>{'|'.join(WORDS['same'].values())})|(?P<differ>{'|'.join(WORDS['differ'].values())}))"
 )
 MOST_PASSES = 5
+COMPARED = 0.3
+"""Of facts, comparisons of two ends."""
 SHOW_SHARE = 0.15
 """Of practice, stretches that are copied on request: what teaches where to stop. With 0.4 look-ups do not form."""
 END: dict[Language, str] = {"en": "End", "zh": "完"}
@@ -100,9 +102,10 @@ class Chain(IntegerAnswers, ListFamily):
         text, ends = "".join(lines), [end]
         while more and len(ends) < MOST_PASSES:
             lines, end = self._pass(problem, rng, -1, restate)
-            agrees = end in ends
-            verdict = word("same" if agrees else "differ", voice)
-            text += f"{word('wait', voice)}\n{''.join(lines)}{end}{verdict}\n"
+            agrees = end == ends[-1]
+            compared = f"{end}?{ends[-1]}" if restate else str(end)
+            verdict = compared + word("same" if agrees else "differ", voice)
+            text += f"{word('wait', voice)}\n{''.join(lines)}{verdict}\n"
             ends.append(end)
             if agrees and rng.random() >= further:
                 break
@@ -130,7 +133,11 @@ class Chain(IntegerAnswers, ListFamily):
         return pieces
 
     def fact(self, rng: random.Random, language: Language) -> tuple[str, str]:
-        """An item, a state, and the state after it."""
+        """An item, a state, and the state after it; or the ends of two passes, compared."""
+        if rng.random() < COMPARED:
+            end = rng.choice(self.states)
+            before = end if rng.random() < 0.5 else rng.choice(self.states)
+            return f"{end}?{before}", word("same" if end == before else "differ", language)
         item, state = self.draw_item(rng), rng.choice(self.states)
         return f"{self.written(item)}{self.joint}{state}", f"={self.step(item, state)}"
 
