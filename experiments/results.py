@@ -18,13 +18,14 @@ from typing import Any
 from arm_by_arm import arm_by_arm
 from common_loss import loss
 
-from aha.evals.metrics import Interval, bootstrap_interval, paired_interval, seed_interval
-from aha.report.figures import lines
+from aha.evals.metrics import Interval, bootstrap_interval, ends, paired_interval, seed_interval
+from aha.recipes.r1_zero_arms import ARMS
+from aha.report.figures import lines, smoothed, two_axes
 from aha.report.reading import Run
-from aha.rl.held_out import WELL_FORMED
+from aha.report.thinking import LENGTH
 
-ARMS = ("random-reward", "format-only", "bias-off", "dense", "no-long")
 RECIPE = "r1-zero-arms"
+TIMES = {"1": "once", "2": "twice"}
 HERE = Path(__file__).resolve().parent.parent / "docs" / "results" / "r1-zero"
 
 
@@ -38,20 +39,23 @@ def keep(run_: Run, seed: int) -> None:
             totals[sample["model"], sample["style"], sample["key"]].append(float(sample["correct"]))
     for (model, style, key), values in totals.items():
         per_problem[model][style][key] = round(fmean(values), 4)
+    trained_stages = run_.stages_of_kind("grpo")
     curves = {
         name: [
-            {
-                "step": step,
-                "accuracy": row["pass_at_1"]["mean"],
-                **{
-                    k: row[k]
-                    for k in ("format_rate", "mean_tokens_well_formed", "mean_tokens_right", "mean_tokens_wrong")
-                },
-                "reflections_per_answer": row["reflections_per_answer"],
-            }
+            {"step": step, "accuracy": row["pass_at_1"]["mean"]}
             for step, row in run_.rows(name, "evaluation_trained_levels")
         ]
-        for name in run_.stages_of_kind("grpo")
+        for name in trained_stages
+    }
+    training = {
+        name: {
+            "tokens": [(step, round(tokens, 2)) for step, tokens in run_.rows(name, LENGTH)],
+            "accuracy": [(step, round(share, 4)) for step, share in run_.rows(name, "rewards/accuracy/mean")],
+        }
+        for name in trained_stages
+    }
+    thinking = {
+        model: {name: about[name] for name in about if name != "by_family"} for model, about in run_.thinking.items()
     }
     violations = {
         name: [value for _, value in run_.rows(name, "max_vio")]
@@ -67,10 +71,6 @@ def keep(run_: Run, seed: int) -> None:
         for row in made.get("stages", [])
     }
     summary["stages"] = list(rows.values())
-    formed_at = {
-        name: next((step for step, share in run_.rows(name, "rewards/format/mean") if share >= WELL_FORMED), None)
-        for name in run_.stages_of_kind("grpo")
-    }
     data = {
         "seed": seed,
         "environment": run_.environment,
@@ -78,7 +78,8 @@ def keep(run_: Run, seed: int) -> None:
         "results": {**old.get("results", {}), **run_.results},
         "per_problem": {**old.get("per_problem", {}), **per_problem},
         "curves": {**old.get("curves", {}), **curves},
-        "formed_at": {**old.get("formed_at", {}), **formed_at},
+        "training": {**old.get("training", {}), **training},
+        "thinking": {**old.get("thinking", {}), **thinking},
         "common_loss": {**old.get("common_loss", {}), **common_losses(run_, old.get("common_loss", {}))},
         "max_vio": {**old.get("max_vio", {}), **{k: [round(v, 3) for v in own] for k, own in violations.items()}},
     }
@@ -114,12 +115,13 @@ def write_page() -> None:
         f"levels, {headline['samples']} samples each at temperature 1, the same problems for every seed. Mean over "
         "seeds; 95% t-interval over seeds where there are several, else over problems.",
         "",
-        "![held-out accuracy](accuracy.svg) ![length](length.svg)",
+        "![held-out accuracy](accuracy.svg) ![thinking](thinking.svg)",
         "",
+        *thinking_table(seeds),
+        *arms_table(seeds),
         *accuracy_table(seeds),
         *family_tables(seeds),
         *difference_table(seeds),
-        *length_table(seeds),
         *load_table(seeds),
         *loss_table(seeds),
     ]
@@ -130,34 +132,126 @@ def write_page() -> None:
 
 
 def pictures(seeds: list[dict[str, Any]]) -> dict[str, str]:
-    """Held-out accuracy and thinking length over training, one curve per arm and seed."""
+    """Held-out accuracy over training, one curve per arm and seed; thinking and right answers of the main arm."""
     curves = {f"r1-zero, seed {seed['seed']}": seed["curves"]["r1-zero"] for seed in seeds}
     first = seeds[0]
-    for arm in (*ARMS, "r1-zero-no-long"):
+    for arm in ARMS:
         if arm in first["curves"]:
             curves[f"{arm}, seed {first['seed']}"] = first["curves"][arm]
     accuracy = {name: [(row["step"], row["accuracy"]) for row in curve] for name, curve in curves.items()}
-    lengths = {
-        f"seed {seed['seed']}": [(row["step"], row["mean_tokens_well_formed"]) for row in well_formed(seed, "r1-zero")]
-        for seed in seeds
-    }
-    return {
-        "accuracy": lines(accuracy, "held-out pass@1 over RL steps", percent=True),
-        "length": lines(lengths, "R1-Zero, tokens per well-formed answer, from 90% format on"),
-    }
+    drawn = {"accuracy": lines(accuracy, "held-out pass@1 over RL steps", percent=True)}
+    learnt = {seed["seed"]: own for seed in seeds if (own := seed.get("training", {}).get("r1-zero"))}
+    if learnt:
+        drawn["thinking"] = two_axes(
+            {f"thinking, seed {seed}": smoothed(own["tokens"]) for seed, own in learnt.items()},
+            {f"right, seed {seed}": smoothed(own["accuracy"]) for seed, own in learnt.items()},
+            "R1-Zero on its training problems, which get harder",
+            "tokens of thinking",
+        )
+    return drawn
 
 
-def well_formed(seed: dict[str, Any], arm: str) -> list[dict[str, Any]]:
-    """An arm's held-out evaluations from the step on in which 90% of training's answers were well-formed."""
-    formed_at = seed["formed_at"].get(arm)
-    return [row for row in seed["curves"].get(arm, []) if formed_at is not None and row["step"] > formed_at]
+def measured(seed: dict[str, Any], arm: str) -> dict[str, float]:
+    """What a seed says of an arm's thinking, by the titles of the tables; what was not measured is left out."""
+    thinking = seed.get("thinking", {})
+    if arm not in thinking:
+        return {}
+    about, base = thinking[arm], thinking.get(f"pretrain-{arm}") or thinking["pretrain"]
+    after, before = about["trained_levels"], base["trained_levels"]
+    lengths = [tokens for _, tokens in seed.get("training", {}).get(arm, {}).get("tokens", ())]
+    first_and_last = ends(lengths)
+
+    def ratio(pair: tuple[float | None, float | None]) -> float | None:
+        return pair[1] / pair[0] if pair[0] and pair[1] is not None else None
+
+    def points(value: float | None) -> float | None:
+        return None if value is None else 100 * value
+
+    forced = {
+        f"made to think on {TIMES.get(turn, f'{turn} times')}, {where.replace('_', ' ')}: points": points(gain["mean"])
+        for where in ("trained_levels", "one_level_above")
+        for turn, gain in about["forced"][where].items()
+    }
+    found = {
+        "pass@1 of the base, %": points(before["accuracy"]["mean"]),
+        "pass@1, %": points(after["accuracy"]["mean"]),
+        "thinking tokens of the base": before["thinking_tokens"],
+        "thinking tokens": after["thinking_tokens"],
+        "growth of thinking, times": ratio((before["thinking_tokens"], after["thinking_tokens"])),
+        "growth on its own training problems, times": ratio(first_and_last or (None, None)),
+        "accuracy one level above training, % of that at the highest": points(about["beyond_training"][0]),
+        "accuracy half as many levels above, % of that at the highest": points(about["beyond_training"][1]),
+        **forced,
+        "one more pass: right answers made wrong, %": points(about["think_longer"]["right_to_wrong"]),
+        "one more pass: wrong answers made right, %": points(about["think_longer"]["wrong_to_right"]),
+        "right answers to searches that reject an attempt, %": points(about["repair_share"]),
+        "these, cut just before it: points lost": about["repair_worth"],
+    }
+    return {title: value for title, value in found.items() if value is not None}
+
+
+def mean(numbers: list[float]) -> str:
+    """Mean with a 95% t-interval over seeds, where there are several."""
+    if not numbers:
+        return "–"
+    interval = seed_interval(numbers)
+    return f"{interval.mean:.1f}" + (f" [{interval.low:.1f}, {interval.high:.1f}]" if len(numbers) > 1 else "")
+
+
+def thinking_table(seeds: list[dict[str, Any]]) -> list[str]:
+    """Whether R1-Zero's thinking grows, helps and reaches further, with every seed."""
+    found = {seed["seed"]: own for seed in seeds if (own := measured(seed, "r1-zero"))}
+    if not found:
+        return []
+    table = [
+        "## Does thinking grow, help, and reach further?",
+        "",
+        "Thinking tokens are those of well-formed answers to held-out problems of the trained levels; pass@1 is of the "
+        "same answers. Training's own problems get harder as the curriculum opens levels. Made to think on: “Wait” "
+        "takes the place of the end of the thinking. Mean over seeds with a 95% t-interval.",
+        "",
+        "| R1-Zero | mean | " + " | ".join(f"seed {seed}" for seed in found) + " |",
+        "|---|---|" + "---|" * len(found),
+    ]
+    for title in dict.fromkeys(title for own in found.values() for title in own):
+        cells = [f"{own[title]:.1f}" if title in own else "–" for own in found.values()]
+        numbers = [own[title] for own in found.values() if title in own]
+        table.append(f"| {title} | {mean(numbers)} | " + " | ".join(cells) + " |")
+    return [*table, ""]
+
+
+def arms_table(seeds: list[dict[str, Any]]) -> list[str]:
+    """The same of all arms, the figures that tell them apart."""
+    arms = [arm for arm in ("r1-zero", *ARMS) if any(measured(seed, arm) for seed in seeds)]
+    if len(arms) < 2:
+        return []
+    titles = (
+        "pass@1, %",
+        "thinking tokens",
+        "growth of thinking, times",
+        "growth on its own training problems, times",
+        "accuracy one level above training, % of that at the highest",
+        "made to think on once, trained levels: points",
+        "right answers to searches that reject an attempt, %",
+    )
+    table = [
+        "## Thinking, by arm",
+        "",
+        "| arm | seeds | " + " | ".join(titles) + " |",
+        "|---|---|" + "---|" * len(titles),
+    ]
+    for arm in arms:
+        found = [own for seed in seeds if (own := measured(seed, arm))]
+        cells = [mean([own[title] for own in found if title in own]) for title in titles]
+        table.append(f"| {arm} | {len(found)} | " + " | ".join(cells) + " |")
+    return [*table, ""]
 
 
 def models(seeds: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """(model, prompt style) pairs that any seed has: the main arm's first."""
     found = {(model, style) for seed in seeds for model, styles in seed["results"].items() for style in styles}
-    order = ("pretrain", "r1-zero", *ARMS, "pretrain-no-long", "r1-zero-no-long")
-    return sorted(found, key=lambda pair: (order.index(pair[0]), pair[1]))
+    order = ("pretrain", "r1-zero")
+    return sorted(found, key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), *pair))
 
 
 def values(seeds: list[dict[str, Any]], model: str, style: str, *path: str) -> list[float]:
@@ -218,8 +312,14 @@ def family_tables(seeds: list[dict[str, Any]]) -> list[str]:
     """pass@1 by family and level under R1-Zero's template, and by domain."""
     table = ["## By family and level, R1-Zero's template, pass@1 in %", ""]
     chosen = [(model, style) for model, style in models(seeds) if style == "zero"]
-    levels = ["1", "2", "3", "4", "5"]
-    table += ["| model | family | " + " | ".join(f"level {level}" for level in levels) + " |", "|---|---|" + "---|" * 5]
+    by_families = [
+        seed["results"].get(model, {}).get(style, {}).get("all_levels", {}).get("by_family", {})
+        for seed in seeds
+        for model, style in chosen
+    ]
+    levels = sorted({level for one in by_families for row in one.values() for level in row}, key=int)
+    table += ["| model | family | " + " | ".join(f"level {level}" for level in levels) + " |"]
+    table += ["|---|---|" + "---|" * len(levels)]
     for model, style in chosen:
         cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for seed in seeds:
@@ -275,50 +375,6 @@ def _problem_means(seeds: list[dict[str, Any]], model: str, style: str) -> dict[
     return {key: fmean(numbers) for key, numbers in collected.items()}
 
 
-def length_table(seeds: list[dict[str, Any]]) -> list[str]:
-    """Length of well-formed answers over training, from the first evaluation with 90% format."""
-    table = [
-        "## Thinking length of well-formed answers, from 90% format on",
-        "",
-        "Tokens of well-formed answers to the same held-out problems (in training the curriculum makes them harder), "
-        "at the first evaluation from the step on in which 90% of training's answers were so, and at the last.",
-        "",
-        "| arm | seed | 90% at step | first (step) | last (step) | right, first → last | wrong, first → last "
-        "| accuracy, first → last |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    grown: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for arm in ("r1-zero", *ARMS, "r1-zero-no-long"):
-        for seed in seeds:
-            if formed := well_formed(seed, arm):
-                one, last = formed[0], formed[-1]
-                right, wrong = (
-                    " → ".join(_tokens(row[f"mean_tokens_{kind}"]) for row in (one, last))
-                    for kind in ("right", "wrong")
-                )
-                table.append(
-                    f"| {arm} | {seed['seed']} | {seed['formed_at'][arm]:.0f} "
-                    f"| {one['mean_tokens_well_formed']:.1f} ({one['step']}) "
-                    f"| {last['mean_tokens_well_formed']:.1f} ({last['step']}) | {right} | {wrong} "
-                    f"| {one['accuracy']:.1%} → {last['accuracy']:.1%} |"
-                )
-                if one["mean_tokens_right"] and last["mean_tokens_right"]:
-                    both = ("mean_tokens_well_formed", "mean_tokens_right")
-                    grown[arm].append(tuple(last[name] - one[name] for name in both))
-    table += ["", "| arm | seeds | growth of well-formed answers, tokens | growth of right answers, tokens |"]
-    table += ["|---|---|---|---|"]
-    for arm, pairs in grown.items():
-        cells = [_interval([pair[place] for pair in pairs]) for place in (0, 1)]
-        table.append(f"| {arm} | {len(pairs)} | {cells[0]} | {cells[1]} |")
-    return [*table, ""]
-
-
-def _interval(numbers: list[float]) -> str:
-    """Mean with a 95% t-interval over seeds, where there are several."""
-    interval = seed_interval(numbers)
-    return f"{interval.mean:+.1f}" + (f" [{interval.low:+.1f}, {interval.high:+.1f}]" if len(numbers) > 1 else "")
-
-
 def load_table(seeds: list[dict[str, Any]]) -> list[str]:
     """How far the fullest expert is above its share, through pretraining and RL, with the biases on and off."""
     table = [
@@ -334,15 +390,11 @@ def load_table(seeds: list[dict[str, Any]]) -> list[str]:
         if name == "pretrain-dense":
             continue  # only its prediction module has experts
         runs = [own for seed in seeds if (own := seed.get("max_vio", {}).get(name)) and any(own)]
-        ends = [[(fmean(own[: max(1, len(own) // 10)]), fmean(own[-max(1, len(own) // 10) :])) for own in runs]]
+        tenths = [(fmean(own[: max(1, len(own) // 10)]), fmean(own[-max(1, len(own) // 10) :])) for own in runs]
         if runs:
-            first, last = (fmean(pair[place] for pair in ends[0]) for place in (0, 1))
+            first, last = (fmean(pair[place] for pair in tenths) for place in (0, 1))
             table.append(f"| {name} | {len(runs)} | {first:.2f} | {last:.2f} |")
     return [*table, ""]
-
-
-def _tokens(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
 
 
 def loss_table(seeds: list[dict[str, Any]]) -> list[str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+FIRST_STEPS, LAST_STEPS = 3, 10
+"""Steps of reinforcement learning at its start and end whose own problems are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +91,10 @@ def seed_interval(values: Sequence[float]) -> Interval:
     critical = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306}
     half = critical.get(array.size - 1, 2.262) * float(array.std(ddof=1)) / math.sqrt(array.size)  # more: a little wide
     return Interval(mean, mean - half, mean + half)
+
+
+def ends(values: Sequence[float]) -> tuple[float, float] | None:
+    """Means of the first and of the last values of a stage of reinforcement learning; None where it has too few."""
+    if len(values) < FIRST_STEPS + LAST_STEPS:
+        return None
+    return math.fsum(values[:FIRST_STEPS]) / FIRST_STEPS, math.fsum(values[-LAST_STEPS:]) / LAST_STEPS

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from aha.configuration import Config, StageName
-from aha.evals.metrics import bootstrap_interval, paired_interval
+from aha.evals.metrics import bootstrap_interval, ends, paired_interval
 from aha.evals.runner import grade_sample
 from aha.evals.scaling_stage import ScalingSuite
 from aha.evals.stage import LONGEST_PROMPT, SamplingStage
@@ -33,8 +33,6 @@ from aha.training.stage import StageContext, StageResult
 from aha.types import Completion, FinishReason, Problem, SamplingParams
 
 RESULTS = "thinking.json"
-FIRST_STEPS, LAST_STEPS = 3, 10
-"""Steps of reinforcement learning at its start and end whose own problems are compared."""
 
 
 class ThinkingSettings(Config):
@@ -218,8 +216,12 @@ def about_model(rows: Sequence[Thought], settings: ThinkingSettings) -> dict[str
     top = _mean([row.correct for row in highest])
     beyond = [_mean([row.correct for row in at([level])]) for level in (settings.one_above, settings.half_above)]
     own = at(settings.levels)
+    levels = by_level(natural)
+    for level, cell in levels.items():
+        cell["forced"] = gained([int(level)])
+        cell["think_longer"] = think_longer([row for row in rows if row.level == int(level)])
     return {
-        "by_level": by_level(natural),
+        "by_level": levels,
         "by_family": {
             family: by_level([row for row in natural if row.family == family])
             for family in sorted({row.family for row in natural})
@@ -247,10 +249,8 @@ def think_longer(rows: Sequence[Thought]) -> dict[str, float | None]:
 
 def growth_on_own_problems(metrics: Iterable[Mapping[str, Any]]) -> float | None:
     """How many times as long thinking is in the last steps of reinforcement learning as in the first."""
-    lengths = [row[name] for row in metrics if row.get(name := "completions/mean_thinking_tokens") is not None]
-    if len(lengths) < FIRST_STEPS + LAST_STEPS:
-        return None
-    return _ratio(_mean(lengths[-LAST_STEPS:]), _mean(lengths[:FIRST_STEPS]))
+    found = ends([row[name] for row in metrics if row.get(name := "completions/mean_thinking_tokens") is not None])
+    return _ratio(found[1], found[0]) if found else None
 
 
 class Thinking(SamplingStage):

@@ -5,18 +5,22 @@ It reads the run folder only, whenever it is asked, so a run that is still being
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from aha.files import read_json
 from aha.report.curves import Panel, chosen, everything
-from aha.report.reading import read_run
+from aha.report.reading import Row, read_run
 from aha.report.rollouts import Entry, RolloutLog
 from aha.runs import RunFolder
 from aha.tasks.words import REFLECTION
 
 MOST_POINTS = 600
 """Of one curve; longer ones are thinned evenly."""
+EFFORTS = {"budget": "end_thinking", "least": "wait"}
+"""The page's settings of thinking, and the methods of test-time scaling that measure them."""
 
 
 class RunBrowser:
@@ -57,6 +61,7 @@ class RunBrowser:
                 }
                 for stage in lineage.get("stages", [])
             ],
+            "effort": self._effort(lineage.get("stages", [])),
         }
 
     def panels(self, stage: str) -> list[dict[str, Any]]:
@@ -105,6 +110,30 @@ class RunBrowser:
             raise LookupError(f"no stage {stage!r}")
         return str(kind)
 
+    def _effort(self, stages: Iterable[Row]) -> dict[str, Row]:
+        """What thinking costs and brings each model, as far as the run has measured it.
+
+        By model: `free`, thinking as long as it likes, at most a `budget`, at `least` so many tokens, each a list of
+        points with `tokens` and the share `right`; and `longer`, what one more pass does to answers.
+        """
+        found: dict[str, Row] = {}
+        for stage in stages:
+            path = self._run.stage_folder(stage["name"]) / f"{stage['kind']}.json"
+            if not stage["done"]:
+                continue
+            if stage["kind"] == "thinking":
+                for model, about in read_json(path).items():
+                    own = about["trained_levels"]
+                    free = [{"tokens": own["thinking_tokens"], "right": own["accuracy"]["mean"]}]
+                    measured = {"free": free if own["thinking_tokens"] else [], "longer": about["think_longer"]}
+                    found[model] = {**measured, **found.get(model, {})}
+            if stage["kind"] == "scaling":
+                for model, by_style in read_json(path).items():
+                    curves = next(iter(by_style.values()))["curves"]
+                    points = {name: curves.get(method, ()) for name, method in EFFORTS.items()}
+                    found[model] = {**found.get(model, {}), **{name: _points(own) for name, own in points.items()}}
+        return found
+
     def _log(self, stage: str) -> RolloutLog:
         self._kind(stage)
         return self._logs.setdefault(stage, RolloutLog(self._run.stage_folder(stage) / "rollouts.jsonl"))
@@ -130,6 +159,12 @@ def pieces(text: str) -> list[tuple[str, str | None]]:
         cut += [(text[at : match.start()], None), (match[0], match.lastgroup)]
         at = match.end()
     return [piece for piece in [*cut, (text[at:], None)] if piece[0]]
+
+
+def _points(curve: Iterable[Row]) -> list[Row]:
+    """A curve of test-time scaling in order of its setting."""
+    ordered = sorted(curve, key=lambda point: point["setting"])
+    return [{"setting": p["setting"], "tokens": p["tokens"], "right": p["accuracy"]["mean"]} for p in ordered]
 
 
 def _panel(panel: Panel, first: bool) -> dict[str, Any]:

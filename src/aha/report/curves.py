@@ -77,7 +77,11 @@ def chosen(run: Run, stage: str, kind: str) -> list[Panel]:
     if kind != "grpo":
         return [Panel("loss, nats", {name: run.rows(stage, name) for name in LOSSES})]
     levels = [
-        Panel(f"held-out accuracy: {family}", {f"level {level}": own[level] for level in sorted(own)}, percent=True)
+        Panel(
+            f"held-out accuracy: {family}",
+            {f"level {level}": own[level] for level in sorted(own, key=int)},
+            percent=True,
+        )
         for family, own in accuracy_by_level(run, stage).items()
     ]
     return [*reinforcement(run, stage), *levels]

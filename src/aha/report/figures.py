@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -92,6 +93,35 @@ def lines(
     return _svg(figure, title)
 
 
+def two_axes(
+    left: Mapping[str, Series], right: Mapping[str, Series], title: str, left_label: str, xlabel: str = "step"
+) -> Markup:
+    """Numbers on the left axis and shares on the right one, over the same steps or levels."""
+    figure, axes = plt.subplots(figsize=(5.2, 3.2))
+    other = axes.twinx()
+    drawn = []
+    for side, series, color in ((axes, left, COLORS[0]), (other, right, COLORS[1])):
+        side.tick_params(axis="y", colors=color)
+        for (name, points), style in zip(series.items(), itertools.cycle(("-", "--", ":", "-.")), strict=False):
+            marker = "o" if len(points) < 25 else None
+            drawn += side.plot(*zip(*points, strict=True), color=color, ls=style, label=name, marker=marker, ms=3)
+    other.spines["right"].set_visible(True)
+    other.grid(visible=False)
+    _finish(other, "", xlabel, percent=True)
+    axes.set_ylim(bottom=0)
+    _finish(axes, title, xlabel, percent=False)
+    axes.set_ylabel(left_label, color=COLORS[0])
+    figure.legend(handles=drawn, loc="outside lower center", ncols=2, fontsize=8)
+    return _svg(figure, title)
+
+
+def smoothed(points: Series, width: int = 9) -> list[tuple[float, float]]:
+    """Each point's mean with its neighbours, over at most so many points."""
+    half = width // 2
+    around = ((x, points[max(0, i - half) : i + half + 1]) for i, (x, _) in enumerate(points))
+    return [(x, sum(y for _, y in near) / len(near)) for x, near in around]
+
+
 def small_multiples(panels: Mapping[str, Mapping[str, Series]], xlabel: str = "step") -> Markup:
     """One panel per family, one curve per level, all on the same percent axis. Panels have one size, however few."""
     columns = 3
@@ -102,8 +132,8 @@ def small_multiples(panels: Mapping[str, Mapping[str, Series]], xlabel: str = "s
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     for axes, (name, series) in zip(grid.flat, panels.items(), strict=False):
-        for number, (level, points) in enumerate(sorted(series.items())):
-            shade = plt.get_cmap("viridis")(0.1 + 0.19 * number)
+        for number, (level, points) in enumerate(sorted(series.items(), key=lambda item: int(item[0]))):
+            shade = plt.get_cmap("viridis")(0.1 + 0.76 * number / max(4, len(series) - 1))
             axes.plot([x for x, _ in points], [y for _, y in points], color=shade, label=f"level {level}", lw=1.4)
         _finish(axes, name, xlabel, percent=True)
     grid.flat[0].legend(fontsize=7)

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from aha.files import write_atomic
-from aha.report import curves, figures, lineage, r1, scaling, transcripts
+from aha.report import curves, figures, lineage, r1, scaling, thinking, transcripts
 from aha.report.comparison import main_style
 from aha.report.reading import Run, read_run
 from aha.report.sections import Section, Table, count, number, percent
@@ -33,7 +33,8 @@ def make_report(folder: Path, out: Path | None = None) -> Path:
     run = read_run(folder)
     path = out or folder / "report.html"
     loader = PackageLoader("aha.report", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters |= {"percent": percent, "number": number}
     write_atomic(path, environment.get_template("page.html.jinja").render(**content(run)))
     return path
 
@@ -46,8 +47,13 @@ def content(run: Run) -> dict[str, Any]:
     return {
         "title": f"{recipe}, seed {seed}",
         "subtitle": _subtitle(run),
+        "whole": whole,
+        "students": r1.students(run),
+        "first": thinking.first_screen(run, base, trained),
+        "thinking": run.thinking,
+        "levels": run.config.get("thinking", {}),
         "cards": (r1.cards(run) if whole else None) or _cards(run, base, trained),
-        "verdicts": [*([r1.lead(run)] if whole else []), *_verdicts(run, base, trained)],
+        "verdicts": _verdicts(run, base, trained),
         "directions": r1.found_directions(run) if whole else [],
         "lineage": _lineage(run),
         "sections": _sections(run, base, trained, whole),
@@ -138,26 +144,14 @@ def _verdicts(run: Run, base: str, trained: str) -> list[str]:
             f", and {100 * (end - others[best]):+.1f} points over the best way found to ask the base "
             f"({PromptStyle.named(best).title}, {percent(others[best])})"
         )
-    sentences = [f"{gained}."]
-    lengths = _lengths_from_form(run, trained)
-    if len(lengths) >= 2:
-        word = "grew" if lengths[-1] > lengths[0] else "did not grow"
-        sentences.append(
-            f"From the first evaluation with 90% format on, the thinking of well-formed answers {word}: "
-            f"{lengths[0]:.1f} to {lengths[-1]:.1f} tokens. There is no reward for length."
-        )
-    return sentences
-
-
-def _lengths_from_form(run: Run, stage: str) -> list[float]:
-    evaluations = [row for _, row in run.rows(stage, "evaluation_trained_levels")]
-    first = next((i for i, row in enumerate(evaluations) if row["format_rate"] >= 0.9), None)
-    return [] if first is None else [row["mean_tokens_well_formed"] for row in evaluations[first:]]
+    return [f"{gained}."]
 
 
 def _lineage(run: Run) -> Markup:
     """The graph of stages, with sizes and scores."""
-    evaluations = {s["name"] for s in run.lineage.get("stages", []) if s["kind"] in ("evaluation", "scaling")}
+    evaluations = {
+        s["name"] for s in run.lineage.get("stages", []) if s["kind"] in ("evaluation", "scaling", "thinking")
+    }
     boxes = [
         lineage.Box(stage["name"], stage["parents"], _about(run, stage), stage["kind"] in MODEL_KINDS)
         for stage in run.lineage.get("stages", [])
@@ -231,7 +225,8 @@ def _family_table(run: Run) -> Table:
             for found in by_style.values()
             for f in found["all_levels"]["by_family"].values()
             for level in f
-        }
+        },
+        key=int,
     )
     rows = []
     for model, by_style in run.results.items():

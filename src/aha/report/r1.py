@@ -56,8 +56,7 @@ def is_whole_recipe(run: Run) -> bool:
 
 def found_directions(run: Run) -> list[Direction]:
     """The papers' directions, judged from this run."""
-    students = _students(run)
-    arms = {name: f"{name}-rl" for name in students if f"{name}-rl" in run.results}
+    arms = {name: f"{name}-rl" for name in students(run) if f"{name}-rl" in run.results}
     compared = directions(figures_of(rows_of(run)), GROWING, arms)
     trusted = run.rows(TRUSTED, "evaluation_general")
     if trusted and TRUSTED in run.stages_of_kind("grpo"):
@@ -65,7 +64,8 @@ def found_directions(run: Run) -> list[Direction]:
     return [*compared, *scaling_directions(scaling_figures(run.scaling))]
 
 
-def _students(run: Run) -> list[str]:
+def students(run: Run) -> list[str]:
+    """The models that were fine-tuned on R1's solutions."""
     return [s["name"] for s in run.lineage.get("stages", []) if "distillation-data" in s["parents"]]
 
 
@@ -85,19 +85,6 @@ def cards(run: Run) -> list[dict[str, str]]:
     }
     made = [{"value": percent(r1.get(t)), "label": label.format(percent(zero.get(t)))} for t, label in wanted.items()]
     return [*made, {"value": f"{run.summary.get('wall_seconds', 0) / 60:.1f}", "label": "minutes in all"}]
-
-
-def lead(run: Run) -> str:
-    """What the page is about, for somebody who has not read the papers."""
-    names = ", ".join(_students(run)) or "none in this run"
-    return (
-        "DeepSeek-R1's recipe on a small DeepSeek-V3, grown from random weights. R1-Zero: the base, rewarded only for "
-        "right answers in the right form; in the papers it learns to reason, but in a mix of languages and for nothing "
-        "else. Its readable solutions teach the same base again; more reinforcement learning, rejection sampling, "
-        "general data and learned judges make R1 of it, which is meant to reason, explain itself and decline what does "
-        f"harm. R1's solutions train smaller students ({names}). Below: what the papers say should come out, whether "
-        "it did here, and the numbers behind it."
-    )
 
 
 def sections(run: Run) -> list[Section]:
@@ -262,10 +249,10 @@ def _judged_by(audit: Mapping[str, Any]) -> str:
 
 def _distillation(run: Run, rows: list[ModelRow]) -> Section | None:
     """Students by SFT, the same students by RL, and their teacher."""
-    students = _students(run)
-    if not students:
+    distilled = students(run)
+    if not distilled:
         return None
-    ways = [(student, suffix, label) for student in students for suffix, label in STUDENT_WAYS.items()]
+    ways = [(student, suffix, label) for student in distilled for suffix, label in STUDENT_WAYS.items()]
     labels = {"r1": "r1, the teacher"} | {student + suffix: f"{student}{label}" for student, suffix, label in ways}
     means = {row.model: row.results["trained_levels"]["pass_at_1"] for row in rows}
     bars = {

@@ -37,6 +37,8 @@ class Run:
     """What the held-out results were measured with: model, then prompt style, then the evaluation's settings."""
     scaling: dict[str, dict[str, Row]]
     """Curves of test-time scaling: model, then prompt style, then `curves` and `at_equal_tokens`."""
+    thinking: dict[str, Row]
+    """What was measured of each model's thinking, by the first stage that did; empty where none did."""
     sizes: dict[str, Row]
     """Parameters of the models of the finished stages: see `model_sizes`."""
 
@@ -56,7 +58,11 @@ class Run:
         """All graded completions of the held-out evaluations."""
         for stage in self.lineage.get("stages", []):
             if stage["kind"] == "evaluation":
-                yield from RunFolder.open(self.folder).rows("rollouts", stage["name"])
+                yield from self.rollouts(stage["name"])
+
+    def rollouts(self, stage: str) -> Iterator[Row]:
+        """What a stage logged of its samples, in the order in which it did."""
+        return RunFolder.open(self.folder).rows("rollouts", stage)
 
     def stages_of_kind(self, kind: str) -> list[str]:
         """Names of the finished stages of a kind, in order."""
@@ -75,6 +81,7 @@ def read_run(folder: Path) -> Run:
     experts: dict[str, Row] = {}
     audits: dict[str, Row] = {}
     scaling: dict[str, dict[str, Row]] = {}
+    thinking: dict[str, Row] = {}
     for stage in lineage.get("stages", []):
         if stage["kind"] == "evaluation" and stage["done"]:
             for model, ways in (_json(run, stage["name"], "results.json") or {}).items():
@@ -83,6 +90,9 @@ def read_run(folder: Path) -> Run:
         if stage["kind"] == "scaling" and stage["done"]:
             for model, ways in (_json(run, stage["name"], "scaling.json") or {}).items():
                 scaling.setdefault(model, {}).update(ways)
+        if stage["kind"] == "thinking" and stage["done"]:
+            for model, about in (_json(run, stage["name"], "thinking.json") or {}).items():
+                thinking.setdefault(model, about)
         if stage["done"] and (audit := _json(run, stage["name"], "audit.json")):
             audits[stage["name"]] = audit
     return Run(
@@ -98,6 +108,7 @@ def read_run(folder: Path) -> Run:
         audits,
         evaluation_settings(folder),
         scaling,
+        thinking,
         {s["name"]: model_sizes(folder / s["name"] / "model") for s in lineage.get("stages", []) if s["done"]},
     )
 

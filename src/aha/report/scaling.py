@@ -51,13 +51,27 @@ def curves_figure(result: Result, title: str) -> Markup:
     return _lines({_title(method): points for method, points in result["curves"].items()}, title)
 
 
+def budgets_figure(scaling: Mapping[str, Mapping[str, Result]]) -> Markup | None:
+    """Accuracy against the budget at which thinking is cut off, all models; None where that was not measured."""
+    measured = {
+        model: sorted(result["curves"]["end_thinking"], key=lambda point: point["setting"])
+        for model, by_style in scaling.items()
+        for result in by_style.values()
+        if result["curves"].get("end_thinking")
+    }
+    series = {model: [(one["setting"], one["accuracy"]["mean"]) for one in own] for model, own in measured.items()}
+    title = "right answers by how long they may think"
+    label = "tokens of thinking, then the answer is forced"
+    return figures.lines(series, title, label, percent=True, log_x=True) if series else None
+
+
 def _title(method: str) -> str:
     return next((about.title for name, about in METHODS.items() if name == method), method)
 
 
 def levels_figure(points: Sequence[Result], title: str) -> Markup:
     """One method of one model, a curve for each level."""
-    levels = sorted({level for point in points for level in point["by_level"]})
+    levels = sorted({level for point in points for level in point["by_level"]}, key=int)
     curves = {
         f"level {level}": [point["by_level"][level] for point in points if level in point["by_level"]]
         for level in levels
@@ -128,7 +142,7 @@ def levels_table(result: Result, name: str) -> Table | None:
     if budget is None:
         return None
     by_method = {m: point for m, point in result["at_equal_tokens"][budget].items() if point is not None}
-    levels = sorted({level for point in by_method.values() for level in point["by_level"]})
+    levels = sorted({level for point in by_method.values() for level in point["by_level"]}, key=int)
     rows = [
         [
             _title(method),
@@ -158,7 +172,7 @@ def _spent(name: str, result: Result) -> Table | None:
     adaptive, plain = result["curves"].get("adaptive"), result["curves"].get("majority")
     if not adaptive or not plain:
         return None
-    levels = sorted(adaptive[0]["by_level"])
+    levels = sorted(adaptive[0]["by_level"], key=int)
     rows = [
         [f"adaptive, {point['setting']} samples on average", *(f"{point['by_level'][x]['tokens']:.0f}" for x in levels)]
         for point in adaptive

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +11,16 @@ from markupsafe import Markup, escape
 
 from aha.report.reading import Run
 from aha.report.sections import Exchange, Section, Table, Transcript, percent
-from aha.tasks.words import WORDS
+from aha.tasks.words import REFLECTION
 
 PER_FAMILY = 2
 RULE = (
     "Of the held-out answers of the trained model under R1-Zero's template: right, well formed, and with at least one "
     "wrong attempt (an equation that does not hold, a candidate that breaks a clue) that the model itself rejects "
-    '("no", "Wait, no.", 不行, 等等，不对) before it arrives. Per family the {count} whose problem\'s hash comes '
+    '("no", "differ", 不对, 不同) before it arrives. Per family the {count} whose problem\'s hash comes '
     "first; beside each, sample number 0 of the base model on the same problem. False alarms are attempts that were "
     "rejected though nothing was wrong with them."
 )
-_REJECTIONS = tuple(
-    sorted((form.strip() for name in ("wait", "no") for form in WORDS[name].values()), key=len, reverse=True)
-)
-REJECTION = re.compile("|".join(rf"(?<![A-Za-z]){re.escape(w)}(?![A-Za-z])" for w in _REJECTIONS))
 
 
 @dataclass(frozen=True)
@@ -134,10 +129,10 @@ def section(run: Run, base: str, trained: str) -> Section | None:
 
 def _exchange(one: Chosen) -> Exchange:
     before = Transcript("before RL", one.before, "right" if one.before_right else "wrong", one.before_right)
-    after = Transcript("after RL", _marked(one.after), f"right, {one.rejected} rejected", True)
+    after = Transcript("after RL", marked(one.after), f"right, {one.rejected} rejected", True)
     return Exchange(f"{one.family}, level {one.level}: {one.question}", [before, after])
 
 
-def _marked(text: str) -> Markup:
-    """The transcript with rejections in colour; everything else escaped."""
-    return Markup(re.sub(REJECTION, lambda match: f"<mark>{match[0]}</mark>", str(escape(text))))
+def marked(text: str) -> Markup:
+    """The transcript with rejections and second attempts in colour; everything else escaped."""
+    return Markup(REFLECTION.sub(lambda match: f"<mark>{match[0]}</mark>", str(escape(text))))

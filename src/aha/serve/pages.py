@@ -14,6 +14,7 @@ from pydantic import Field
 from aha.serve.judging import Judgement, ProblemName, find_problem, judge
 from aha.serve.schemas import MAX_VOTES, Strict
 from aha.tasks.families import FAMILIES, GENERAL
+from aha.tasks.words import REFLECTION_WORDS
 from aha.test_time.budget_forcing import WAIT
 
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -39,10 +40,13 @@ def page_routes() -> APIRouter:
 
     @router.get("/api/page")
     async def page() -> dict[str, Any]:
-        """What the page does not know by itself; `wait` takes the place of the end of a thinking that is to go on."""
+        """What the page does not know by itself.
+
+        `wait` takes the place of the end of a thinking that is to go on; `reflection` is marked in thinkings.
+        """
         every = (*FAMILIES.values(), *GENERAL.values())
         families = [{"name": one.name, "domain": one.domain, "levels": list(one.levels)} for one in every]
-        return {"families": families, "wait": WAIT}
+        return {"families": families, "wait": WAIT, "reflection": REFLECTION_WORDS}
 
     @router.post("/api/problem")
     async def problem(request: ProblemName) -> dict[str, str]:

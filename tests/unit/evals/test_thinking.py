@@ -44,6 +44,8 @@ def test_what_one_model_thinks() -> None:
     assert about["beyond_training"] == [0.5, 0.0], "against accuracy at the highest trained level"
     assert about["forced"]["trained_levels"]["1"]["mean"] == pytest.approx(1 / 8)
     assert about["forced"]["one_level_above"]["1"]["mean"] == pytest.approx(0.5)
+    assert about["by_level"]["2"]["forced"]["1"]["mean"] == 0.5
+    assert about["by_level"]["1"]["think_longer"] == {"right_to_wrong": 0.25, "wrong_to_right": None}
     assert set(about["by_family"]) == {"sums"}
 
 

@@ -203,3 +203,28 @@ def test_a_log_is_read_on_while_it_grows_and_anew_when_it_was_cut_back(tmp_path:
     write(path, {"stage": "rl"})
     with pytest.raises(RunFolderError, match="damaged"):
         log.entries()
+
+
+def test_what_thinking_costs_and_brings_is_told_as_far_as_it_was_measured(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("recipe: mine\n")
+    names = ("thinking", "scaling")
+    stages = [{"name": f"my-{name}", "kind": name, "parents": [], "done": name == "thinking"} for name in names]
+    (folder / "lineage.json").write_text(json.dumps({"stages": stages}))
+    trained = {"thinking_tokens": 74.0, "accuracy": {"mean": 0.7}}
+    longer = {"right_to_wrong": 0.1, "wrong_to_right": 0.05}
+    thinking = {"zero": {"trained_levels": trained, "think_longer": longer}}
+    points = [{"setting": budget, "tokens": 2.0 * budget, "accuracy": {"mean": 0.5}} for budget in (64, 16)]
+    scaling = {"zero": {"zero": {"curves": {"end_thinking": points}}}, "r1": {"chat": {"curves": {"wait": points[:1]}}}}
+    for name, content in (("thinking", thinking), ("scaling", scaling)):
+        (folder / f"my-{name}").mkdir()
+        (folder / f"my-{name}" / f"{name}.json").write_text(json.dumps(content))
+    measured = {"free": [{"tokens": 74.0, "right": 0.7}], "longer": longer}
+    assert RunBrowser(folder, "mine").overview()["effort"] == {"zero": measured}
+    stages[1]["done"] = True
+    (folder / "lineage.json").write_text(json.dumps({"stages": stages}))
+    effort = RunBrowser(folder, "mine").overview()["effort"]
+    budget = [{"setting": 16, "tokens": 32.0, "right": 0.5}, {"setting": 64, "tokens": 128.0, "right": 0.5}]
+    assert effort["zero"] == {**measured, "budget": budget, "least": []}
+    assert effort["r1"] == {"budget": [], "least": budget[1:]}

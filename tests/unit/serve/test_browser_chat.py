@@ -247,7 +247,46 @@ def test_thinking_goes_on_when_asked(opened: Open, style: str) -> None:
         page.get_by_text("Think longer").click()
         page.locator(".content").get_by_text("The answer is 5.").wait_for()
         assert page.locator(".thought").text_content() == "It is 4\nWait, no. It is 5"
+        assert page.locator(".thought mark").all_inner_texts() == ["Wait", "no"]
         assert text(page, ".earlier") == "Before: The answer is 4."
+        page.locator(".change.changed").wait_for()
+        assert re.fullmatch(r"Thinking longer changed the answer: 4 → 5 · \d+ tokens more", text(page, ".change"))
+
+
+def test_an_answer_that_thinking_longer_keeps_is_said_to_be_kept(opened: Open) -> None:
+    with opened({"m": adds}) as page:
+        ask(page, "What is 1+2?")
+        page.get_by_text("The answer is 3.").wait_for()
+        assert page.locator(".change").count() == 0
+        page.get_by_text("Think longer").click()
+        page.locator(".change").wait_for()
+        assert text(page, ".change").startswith("Thinking longer kept the answer: 3 · ")
+        assert page.locator(".changed").count() == 0
+
+
+def test_what_thinking_costs_and_brings_is_said_where_it_was_measured(opened: Open) -> None:
+    measured = {
+        "free": [{"tokens": 73.8, "right": 0.698}],
+        "budget": [{"setting": 16, "tokens": 20.0, "right": 0.2}, {"setting": 64, "tokens": 60.0, "right": 0.5}],
+        "longer": {"right_to_wrong": 0.12, "wrong_to_right": 0.07},
+    }
+    with opened({"m": adds}) as page:
+        page.click("#settings-open")
+        assert page.locator("#effort").is_hidden()
+        page.route(
+            "**/api/runs", lambda route: route.fulfill(json={"data": [{"name": "a", "effort": {"m": measured}}]})
+        )
+        page.reload()
+        page.locator(".family").first.wait_for()
+        page.click("#settings-open")
+        assert text(page, "#effort") == "Measured on held-out problems: 74 tokens, 70% right"
+        page.select_option("#thinking", "budget")
+        assert text(page, "#effort").endswith("budget 16: 20 tokens, 20% right; budget 64: 60 tokens, 50% right")
+        page.select_option("#thinking", "least")
+        assert page.locator("#effort").is_hidden()
+        ask(page, "What is 1+2?")
+        page.locator('.answer[data-status="done"]').wait_for()
+        assert "spoils 12% of the right answers" in page.locator(".longer").get_attribute("title")
 
 
 def test_a_thinking_is_opened_where_the_model_opened_none(opened: Open) -> None:

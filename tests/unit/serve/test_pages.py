@@ -73,3 +73,12 @@ def test_a_remembered_key_does_not_serve_other_origins(models: list[ServedModel]
             assert answer.status_code == status, origin
         bearer = {"authorization": f"Bearer {KEY}", "origin": "http://evil.example"}
         assert http.get("/v1/models", headers=bearer).status_code == 200  # a program that knows the key, not a browser
+
+
+def test_the_page_is_told_which_words_it_marks_in_thinkings(client: TestClient) -> None:
+    reflection = client.get("/api/page").json()["reflection"]
+    assert {kind: set(words) for kind, words in reflection.items()} == {
+        "wait": {"wait", "等等"},
+        "no": {"no", "不对"},
+        "differ": {"differ", "不同"},
+    }

@@ -1,7 +1,9 @@
 // One model's answer: its thinking as it comes, the answer, the verdict; or all answers of a vote, grouped.
 
 import { copy, h } from "./dom.js";
-import { markdown, plain } from "./markdown.js";
+import { longerWorth } from "./effort.js";
+import { markdown, marked, plain } from "./markdown.js";
+import { state } from "./state.js";
 
 const seconds = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
 const count = (value, noun) => `${value.toLocaleString("en")} ${noun}${value === 1 ? "" : "s"}`;
@@ -64,15 +66,24 @@ function tools(answer, longer, again) {
   const sample = answer.samples[answer.judgement?.winner ?? 0];
   const idle = answer.status !== "running";
   return h("div", { class: "tools shown", hidden: !idle },
-    longer && said(sample) && answer.samples.length === 1 && longerButton(sample, longer),
+    longer && said(sample) && answer.samples.length === 1 && longerButton(sample, longer, answer.model),
     h("button", { onclick: again }, "Again"),
     sample?.content && h("button", { onclick: (event) => copy(sample.content, event.currentTarget) }, "Copy"));
 }
 
 const said = (sample) => sample && (sample.thinking || sample.content);
 
-const longerButton = (sample, longer) =>
-  h("button", { class: "longer", title: sample.thinking ? "Go on with the thinking: “Wait”" : "Think, then answer anew", onclick: () => longer(sample) }, "Think longer");
+const longerButton = (sample, longer, model) => {
+  const about = sample.thinking ? "Go on with the thinking: “Wait”" : "Think, then answer anew";
+  return h("button", { class: "longer", title: [about, longerWorth(model)].filter(Boolean).join(". "), onclick: () => longer(sample) }, "Think longer");
+};
+
+/** What thinking longer has changed, and for how many tokens. */
+function changeView({ before, after, changed, tokens }) {
+  const shown = ({ answer, score }) => `${answer ?? "no answer"}${score === null ? "" : score === 1 ? " ✓" : " ✗"}`;
+  const what = changed ? `changed the answer: ${shown(before)} → ${shown(after)}` : `kept the answer: ${shown(after)}`;
+  return h("p", { class: changed ? "change changed" : "change soft" }, `Thinking longer ${what} · ${count(tokens, "token")} more`);
+}
 
 /** Thinking and answer of one sample. */
 function sampleView(sample, answer) {
@@ -83,7 +94,8 @@ function sampleView(sample, answer) {
   const content = h("div", { class: "content" });
   const earlier = sample.earlier.map((text) => h("p", { class: "earlier soft" }, "Before: ", h("s", {}, text.length > 160 ? `${text.slice(0, 160)}…` : text)));
   const verdict = h("div", { class: "verdict" });
-  const node = h("div", { class: "sample" }, think, earlier, content, verdict);
+  const change = sample.change && changeView(sample.change);
+  const node = h("div", { class: "sample" }, think, earlier, content, change, verdict);
   const seen = { thinking: null, content: null };
 
   const update = () => {
@@ -93,7 +105,7 @@ function sampleView(sample, answer) {
     think.classList.toggle("working", thinking);
     label.textContent = `${thinking ? "Thinking" : "Thought"}: ${count(sample.thinkingTokens, "token")}, ${seconds(sample.thinkingSeconds)}`;
     if (seen.thinking !== sample.thinking) {
-      thought.replaceChildren(...plain(sample.thinking));
+      thought.replaceChildren(...marked(sample.thinking, state.facts.reflection));
       seen.thinking = sample.thinking;
     }
     if (seen.content !== sample.content) {
@@ -134,6 +146,6 @@ function voteView(answer, views, longer) {
     return h("details", { class: `group ${score === 1 ? "right" : score === null ? "" : "wrong"}`, open: group.number === 0 },
       h("summary", {}, h("span", { class: "name" }, plain(group.answer), mark), h("span", { class: "meter" }, share),
         h("span", { class: "soft" }, `${members.length} of ${samples.length}`)),
-      members.map((index) => [views[index].node, longer && said(samples[index]) && longerButton(samples[index], longer)]));
+      members.map((index) => [views[index].node, longer && said(samples[index]) && longerButton(samples[index], longer, answer.model)]));
   }), verdict);
 }

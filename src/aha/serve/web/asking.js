@@ -77,7 +77,7 @@ async function stream(answer, body, samples, update) {
   }
 }
 
-const newSample = (folded) => ({ folded, thinking: "", content: "", thinkingTokens: 0, contentTokens: 0, thinkingSeconds: 0, finish: null, earlier: [] });
+const newSample = (folded) => ({ folded, thinking: "", content: "", thinkingTokens: 0, contentTokens: 0, thinkingSeconds: 0, finish: null, earlier: [], change: null });
 
 export async function ask(number, column, view) {
   const turn = state.turns[number];
@@ -111,7 +111,7 @@ export async function thinkLonger(number, column, sample, view) {
   const { judgement, status, seconds } = answer;
   const before = { ...sample, earlier: [...sample.earlier] };
   if (sample.content) sample.earlier.push(sample.content);
-  Object.assign(sample, { thinking: begun, content: "", contentTokens: 0, finish: null });
+  Object.assign(sample, { thinking: begun, content: "", contentTokens: 0, finish: null, change: null });
   answer.judgement = null;
   view.rebuild();
   await stream(answer, body(begun), [sample], view.update);
@@ -123,8 +123,22 @@ export async function thinkLonger(number, column, sample, view) {
   if (!sample.content && (answer.status === "failed" || untouched)) {
     Object.assign(sample, before);
     Object.assign(answer, { judgement, status, seconds });
-  } else await judge(turn, answer);
+  } else {
+    await judge(turn, answer);
+    if (answer.status === "done" && before.content && sample.content) sample.change = await compare(turn, before, sample);
+  }
   finish(view);
+}
+
+/** What a longer thinking changed: both answers as the verifier reads them, and the tokens between; null where it cannot say. */
+async function compare(turn, before, sample) {
+  const tokens = sample.thinkingTokens - before.thinkingTokens + sample.contentTokens;
+  try {
+    const { replies } = await post("/api/judge", { problem: turn.problem, replies: [before.content, sample.content] });
+    return { before: replies[0], after: replies[1], changed: replies[0].group !== replies[1].group, tokens };
+  } catch {
+    return null;
+  }
 }
 
 async function judge(turn, answer) {

@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { answerView } from "./answer.js";
 import { ask, stop, thinkLonger } from "./asking.js";
 import { byId, copy, h, store, stored, themeButton } from "./dom.js";
+import { readEffort, showEffort } from "./effort.js";
 import { DEFAULTS, showSettings, watchSettings } from "./settings.js";
 import { card, keep, restore, state } from "./state.js";
 
@@ -194,6 +195,7 @@ function listen() {
     byId(id).addEventListener("change", (event) => {
       store(`aha.${id}`, event.target.value);
       document.body.classList.toggle("two", byId("second").value !== "");
+      showEffort();
     });
   }
   for (const button of document.querySelectorAll("[data-language]")) {
@@ -215,17 +217,20 @@ async function start() {
   listen();
   restore();
   try {
+    const runs = get("/api/runs").catch(() => null); // a run that cannot be read is the run page's matter
     const [models, facts] = await Promise.all([get("/v1/models"), get("/api/page")]);
     state.models = models.data;
     state.facts = facts;
+    const known = (await runs)?.data;
+    byId("runs").hidden = known?.length === 0;
+    readEffort(known ?? []);
     showModels();
+    showEffort();
     show();
   } catch (error) {
     note(error.message);
   }
   showFamilies();
-  const runs = await get("/api/runs").catch(() => null); // a run that cannot be read is the run page's matter
-  byId("runs").hidden = runs?.data.length === 0;
 }
 
 start();

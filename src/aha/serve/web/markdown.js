@@ -67,6 +67,21 @@ const broken = (lines) => lines.flatMap((line, number) => (number ? [h("br"), ..
 /** Text with its formulas drawn and nothing else changed. */
 export const plain = (text) => replaced(text, ONLY_MATH, formula);
 
+/** A thinking: plain text, with the words of reflection marked, given by kind; English ones count as whole words. */
+export function marked(text, reflection) {
+  const kinds = Object.entries(reflection).map(([kind, words]) => {
+    const whole = words.map((word) => (/^[a-z]+$/.test(word) ? `(?<![a-z])${word}(?![a-z])` : word));
+    return `(?<${kind}>${whole.join("|")})`;
+  });
+  if (!kinds.length) return plain(text);
+  const mark = (match) => {
+    const kind = Object.keys(match.groups).find((name) => match.groups[name] !== undefined);
+    return h("mark", { title: `reflection: ${kind}` }, match[0]);
+  };
+  const pattern = new RegExp(kinds.join("|"), "gi");
+  return plain(text).flatMap((node) => (typeof node === "string" ? replaced(node, pattern, mark) : node));
+}
+
 /** A reply. */
 export function markdown(text, depth = 0) {
   const lines = text.replace(/\r\n?/g, "\n").split("\n");

@@ -1,6 +1,7 @@
 // How models are asked: sampling, thinking, votes. Kept in this browser.
 
 import { byId, store, stored } from "./dom.js";
+import { showEffort } from "./effort.js";
 
 export const DEFAULTS = { temperature: 0.6, top_p: 0.95, thinking: "free", budget: 200, votes: 1, max_tokens: "", seed: "", system: "" };
 const NAMES = Object.keys(DEFAULTS);
@@ -29,6 +30,7 @@ export function showSettings(settings) {
 function changed() {
   byId("budget-label").hidden = !["budget", "least"].includes(byId("thinking").value);
   for (const id of ["temperature", "top_p"]) byId(id).parentElement.querySelector("output").textContent = byId(id).value;
+  showEffort();
   store(KEPT, Object.fromEntries(NAMES.map((name) => [name, byId(name).value])));
 }
 

@@ -7,7 +7,8 @@ const KEPT = "aha.chat";
 export const state = {
   turns: [], // a question, the problem that it may be, and one answer for each model
   models: [],
-  facts: { families: [], wait: {} },
+  facts: { families: [], wait: {}, reflection: {} },
+  effort: {}, // what thinking costs and brings, by model, where its run has measured it
   problem: null, // drawn, and not yet asked
   language: stored("aha.language", "en"),
 };
