@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from aha.errors import DivergedError
+from aha.models.checkpoint.hf import is_finite
 
 JUMP = 3.0
 """How many times its recent mean a loss has to be to count as a jump."""
@@ -81,6 +81,6 @@ class Divergence:
 def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     """The name of the first tensor that holds a NaN or an infinity; None where all are finite."""
     for name, tensor in tensors:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not is_finite(tensor):
             return name
     return None
