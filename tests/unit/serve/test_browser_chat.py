@@ -195,7 +195,7 @@ def test_a_problem_gets_the_verifiers_verdict(opened: Open) -> None:
     with opened({"right": adds, "wrong": lambda *_: ("hm", "The answer is 1000.")}) as page:
         page.select_option("#model", "right")
         page.select_option("#second", "wrong")
-        page.get_by_title("Draw a problem: sums, level 1").click()
+        page.get_by_title("Draw a problem: sums, level 1", exact=True).click()
         page.locator("#tag").wait_for()
         page.keyboard.press("Enter")
         page.locator(".chip.right").wait_for()

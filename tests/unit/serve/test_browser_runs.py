@@ -50,7 +50,7 @@ def growing(tmp_path: Path) -> Iterator[Path]:
     rows = [{"name": name, "kind": kind, "parents": [], "done": done} for name, kind, done in stages]
     (folder / "lineage.json").write_text(json.dumps({"recipe": "mine", "seed": 0, "stages": rows}))
     (folder / "metrics.jsonl").write_text(metric(0) + metric(1))
-    (folder / "rl" / "rollouts.jsonl").write_text(rollout(0, "2+2=4 check", True) + rollout(1, "five", False))
+    (folder / "rl" / "rollouts.jsonl").write_text(rollout(0, "2+2=4 Wait", True) + rollout(1, "five", False))
     lock = RunFolder(folder)
     lock.acquire()
     yield folder
@@ -78,7 +78,7 @@ def test_a_growing_run(chromium: Any, listening: Any, growing: Path) -> None:
         assert page.locator(".problem").inner_text() == "Riddle 1?"  # the newest
         page.locator(".hit", has_text="Riddle 0?").click()
         page.locator("mark").wait_for()
-        assert page.locator("mark").inner_text() == "check"
+        assert page.locator("mark").inner_text() == "Wait"
         first = page.locator(".completion").first.inner_text()
         assert all(
             words in first for words in ("#2", "✓ right", "reward 2", "advantage +1.50", "accuracy 1", "9 tokens")
