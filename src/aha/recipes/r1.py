@@ -186,7 +186,7 @@ def r1_tiny() -> R1Config:
     )
     asked: dict[str, Any] = {"families": FAMILIES}
     solved: dict[str, Any] = {**asked, "levels": SHOWN, "max_completion_tokens": 360, "assistant": "v3"}
-    zero = growing_thought(steps=100)
+    zero = growing_thought(steps=130)
     prompts = zero.prompts.changed(**asked)
     paper = zero.loss.changed(clip_low=10.0, clip_high=10.0, kl_beta=0.001, reference_reset_steps=25)
     chat = growing_thought(
