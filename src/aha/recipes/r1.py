@@ -180,7 +180,7 @@ SHOWN = (*TRAINED, 10)
 
 
 def r1_tiny() -> R1Config:
-    """The whole recipe of R1 from random weights, with two students: 30 to 50 minutes on two cores."""
+    """The whole recipe of R1 from random weights, with two students: about an hour on two cores."""
     fine_tuning = OptimizerConfig(
         adam_lr=1.5e-3, muon_lr=0.008, warmup_steps=5, schedule="cosine", decay_from=0.0, final_lr=0.1
     )
