@@ -115,7 +115,7 @@ def growing_thought(**changes: Any) -> GRPOConfig:
             levels=TRAINED, curriculum=CurriculumConfig(memory=0.8, start_levels=4, easy_share=0.25)
         ),
         "sampling": SamplingConfig(
-            lengths=(LengthStage(from_step=0, max_completion_tokens=70),), tokens_per_level=30, forced_share=0.5
+            lengths=(LengthStage(from_step=0, max_completion_tokens=70),), tokens_per_level=40, forced_share=0.5
         ),
         "rubric": RubricConfig(format=0.1),
         "loss": LossConfig(normalize="each", mask_truncated=True),
