@@ -190,10 +190,6 @@ class Sums(Chain):
         """A card."""
         return (rng.randint(1, 9),)
 
-    def written(self, item: Item) -> str:
-        """Its number."""
-        return str(item[0])
-
     def step(self, item: Item, state: int) -> int:
         """The last digit of the sum."""
         return int((state + item[0]) % 10)
@@ -215,10 +211,6 @@ class Program(Chain):
         """An instruction."""
         return ("+", rng.randint(1, 9)) if rng.random() < 0.5 else ("*", rng.choice((2, 3, 7, 9)))
 
-    def written(self, item: Item) -> str:
-        """Operation and operand."""
-        return f"{item[0]}{item[1]}"
-
     def step(self, item: Item, state: int) -> int:
         """The last digit of x after the instruction."""
         return apply(item[0], state, item[1])
@@ -232,10 +224,6 @@ class _Swaps(Chain):
     def draw_item(self, rng: random.Random) -> Item:
         """Two different places, the lower one first."""
         return tuple(sorted(rng.sample(self.states, 2)))
-
-    def written(self, item: Item) -> str:
-        """Both places."""
-        return f"{item[0]}{item[1]}"
 
     def step(self, item: Item, state: int) -> int:
         """Where the swap takes what is at a place."""

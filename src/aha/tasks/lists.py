@@ -90,9 +90,9 @@ class ListFamily(ABC):
     def canonical(self, problem: Problem, answer: str) -> str | None:
         """The answer in plain form."""
 
-    @abstractmethod
     def written(self, item: Item) -> str:
-        """An item without its label."""
+        """An item without its label: its parts, one after the other."""
+        return "".join(map(str, item))
 
     def listed(self, items: list[Item], language: Language) -> str:
         """The list, each value before its label: the token before a label is then what it stands for."""

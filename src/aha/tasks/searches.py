@@ -187,10 +187,6 @@ class Boxes(Search):
         """Two digits."""
         return rng.randint(0, 9), rng.randint(0, 9)
 
-    def written(self, item: Item) -> str:
-        """Both digits."""
-        return f"{item[0]}{item[1]}"
-
     def work(self, item: Item, start: int, backwards: bool = False) -> tuple[str, int]:
         """The last digit of the sum, from either side."""
         first, second = item[::-1] if backwards else item
@@ -211,10 +207,6 @@ class Rules(Search):
     def draw_item(self, rng: random.Random) -> Item:
         """An operation."""
         return rng.choice("+*"), rng.randint(1, 9)
-
-    def written(self, item: Item) -> str:
-        """Operation and operand."""
-        return f"{item[0]}{item[1]}"
 
     def work(self, item: Item, start: int, backwards: bool = False) -> tuple[str, int]:
         """The last digit after the operation. There is no other way round."""
